@@ -1,0 +1,220 @@
+//! All that is said to S3: a small trait of verbs, and what goes in and out of them.
+//!
+//! Each verb is one S3 request, so that the decorators around the trait (deadline and retry,
+//! request log, faults for tests) see what the wire sees. What takes several requests, such as a
+//! multipart upload, is a function over the trait ([`upload`]).
+
+pub mod attributes;
+pub mod upload;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Kind;
+
+/// User metadata of an object: `x-amz-meta-` names without that prefix, lower case. At most 2 KiB
+/// in all (AWS: "Working with object metadata").
+pub type Metadata = BTreeMap<String, String>;
+
+/// An entity tag without its quotes: names one version of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ETag(Arc<str>);
+
+impl ETag {
+    /// Takes a tag as a header or a listing gives it, quoted or not.
+    #[must_use]
+    pub fn new(tag: &str) -> Self {
+        Self(tag.trim_matches('"').into())
+    }
+
+    /// The tag without quotes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The tag as HTTP wants it in `If-Match`.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        format!("\"{}\"", self.0)
+    }
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What an object is at one moment, as HEAD and GET tell it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectInfo {
+    pub etag: ETag,
+    /// Size of the whole object in bytes (also when a range of it was fetched).
+    pub size: u64,
+    /// `Last-Modified`, whole seconds.
+    pub modified: SystemTime,
+    pub metadata: Metadata,
+    pub content_type: Option<String>,
+    pub storage_class: Option<String>,
+    /// In an archive tier and not restored: its bytes cannot be read now.
+    pub archived: bool,
+}
+
+/// One object of a listing page. LIST returns no user metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    pub key: String,
+    pub etag: ETag,
+    pub size: u64,
+    pub modified: SystemTime,
+    /// Algorithms from `ChecksumAlgorithm`, e.g. `["CRC32C"]`; empty where the server tells none.
+    pub checksums: Vec<String>,
+}
+
+/// What to list. Pages hold at most 1,000 keys (AWS: `ListObjectsV2`).
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    pub prefix: String,
+    /// Group keys at the next `/` into [`ListPage::prefixes`].
+    pub delimited: bool,
+    /// Continuation token of the page before.
+    pub token: Option<String>,
+    /// First page only: keys strictly after this one.
+    pub start_after: Option<String>,
+    /// At most this many keys and prefixes; `None` = the server's 1,000.
+    pub max_keys: Option<u16>,
+}
+
+/// One page of a listing, in binary key order.
+#[derive(Clone, Debug, Default)]
+pub struct ListPage {
+    pub objects: Vec<Listed>,
+    /// Common prefixes, each ending in `/`.
+    pub prefixes: Vec<String>,
+    /// Token of the next page; `None` = this was the last.
+    pub next: Option<String>,
+}
+
+/// What must hold at the server for a write to happen; else [`Kind::Changed`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    #[default]
+    None,
+    /// `If-Match`: the key still holds this version.
+    IfMatch(ETag),
+    /// `If-None-Match: *`: the key does not exist yet.
+    IfAbsent,
+}
+
+/// What a new object carries besides its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    pub metadata: Metadata,
+    pub content_type: Option<String>,
+    pub condition: Condition,
+}
+
+/// A server-side copy inside the bucket (at most 5 GiB in one request).
+#[derive(Clone, Debug)]
+pub struct CopyRequest {
+    pub from: String,
+    pub to: String,
+    /// `x-amz-copy-source-if-match`: copy this version or fail with [`Kind::Changed`].
+    pub from_etag: Option<ETag>,
+    /// `Some` replaces the metadata (and content type), `None` keeps the source's.
+    pub replace: Option<PutOptions>,
+}
+
+/// A part that the server has: what `complete_upload` must repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// 1 to 10,000.
+    pub number: u16,
+    pub etag: ETag,
+    /// CRC32C of the part, base64, when we sent one.
+    pub crc32c: Option<String>,
+}
+
+/// A multipart upload under way, as `ListMultipartUploads` tells it.
+#[derive(Clone, Debug)]
+pub struct PendingUpload {
+    pub key: String,
+    pub upload_id: String,
+    pub initiated: SystemTime,
+}
+
+/// Bytes and what they belong to.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub info: ObjectInfo,
+    /// Exactly the asked range, cut at the end of the object.
+    pub bytes: Bytes,
+}
+
+/// A failed request: which, on what, why, and what the server called it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct Error {
+    pub kind: Kind,
+    /// The S3 operation, e.g. `PutObject`.
+    pub operation: &'static str,
+    /// The key, or the bucket for operations without one.
+    pub key: String,
+    /// The server's error code (`SlowDown`) or the client's own words.
+    pub cause: String,
+    pub http_status: Option<u16>,
+    pub request_id: Option<String>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.operation, self.key.escape_debug(), self.cause)?;
+        if let Some(status) = self.http_status {
+            write!(f, " (HTTP {status})")?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " [request {id}]")?;
+        }
+        Ok(())
+    }
+}
+
+/// Result of a request.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The verbs. Keys are full object keys, byte-exact; every call is one S3 request.
+#[async_trait]
+pub trait Bucket: Send + Sync + fmt::Debug + 'static {
+    /// `HeadObject`.
+    async fn head(&self, key: &str) -> Result<ObjectInfo>;
+    /// `GetObject`, whole (`range` = `None`) or a range; with `If-Match` when a tag is given.
+    async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched>;
+    /// `ListObjectsV2`, one page.
+    async fn list(&self, request: &ListRequest) -> Result<ListPage>;
+    /// `PutObject`, with a CRC32C that the server confirms.
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag>;
+    /// `CopyObject`.
+    async fn copy(&self, request: &CopyRequest) -> Result<ETag>;
+    /// `DeleteObject`; deleting what is not there succeeds.
+    async fn delete(&self, key: &str) -> Result<()>;
+    /// `DeleteObjects`, at most 1,000 keys; returns those that failed.
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>>;
+    /// `CreateMultipartUpload`; the condition of `options` is not looked at here.
+    async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String>;
+    /// `UploadPart`: 5 MiB to 5 GiB, only the last may be smaller.
+    async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part>;
+    /// `UploadPartCopy` of a range of `from`.
+    async fn copy_part(&self, key: &str, upload_id: &str, number: u16, from: &CopyRequest, range: Range<u64>) -> Result<Part>;
+    /// `CompleteMultipartUpload`; parts in ascending order.
+    async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag>;
+    /// `AbortMultipartUpload`.
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()>;
+    /// `ListMultipartUploads` under a prefix (first 1,000).
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
+}

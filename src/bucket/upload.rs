@@ -1,0 +1,1 @@
+//! Multipart upload: parts in parallel, one version at the end.
