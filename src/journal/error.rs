@@ -42,7 +42,7 @@ impl Error {
         Self::Storage { action, kind: kind(&error), cause: error.to_string() }
     }
 
-    pub(super) fn corrupt(record: impl Into<String>, cause: impl ToString) -> Self {
+    pub(super) fn corrupt(record: impl Into<String>, cause: impl std::fmt::Display) -> Self {
         Self::Corrupt { record: record.into(), cause: cause.to_string() }
     }
 }

@@ -115,7 +115,7 @@ async fn a_postponed_task_holds_its_key_back_and_keeps_its_failures() {
     journal.settle(&[], vec![created("a"), created("a"), created("b")]).await.unwrap();
     fan_out(&journal, &["h"]).await;
     let now = SystemTime::now();
-    let due = now + Duration::from_secs(60);
+    let due = now + Duration::from_mins(1);
     let first = journal.take("h", 1, now).unwrap().tasks.remove(0);
     journal.postpone(&first, due).await.unwrap();
 
