@@ -315,10 +315,8 @@ impl Bucket for MemoryBucket {
     }
 
     async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag> {
-        self.request("CompleteMultipartUpload", key, |state| {
-            uploads::complete(state, key, upload_id, parts, condition)
-        })
-        .await
+        self.request("CompleteMultipartUpload", key, |state| uploads::complete(state, key, upload_id, parts, condition))
+            .await
     }
 
     async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
