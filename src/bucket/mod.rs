@@ -5,6 +5,7 @@
 //! multipart upload, is a function over the trait ([`upload`]).
 
 pub mod attributes;
+pub mod memory;
 pub mod upload;
 
 use std::collections::BTreeMap;
