@@ -53,7 +53,7 @@ impl Fs {
         if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
             return Err(Errno::ENAMETOOLONG.into());
         }
-        let copies = stream::iter(&objects).map(|object| self.copy_one(object, from, to));
+        let copies = stream::iter(objects.clone()).map(|object| async move { self.copy_one(&object, from, to).await });
         let copied: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
         let etags = match copied {
             Ok(etags) => etags,
@@ -132,8 +132,7 @@ impl Fs {
             events.iter().filter_map(|event| Some((event.key.as_str(), event.etag.as_deref()?))).collect();
         let moved: Vec<(Ino, String)> = {
             let mut tree = self.tree.lock();
-            let below: Vec<Ino> =
-                tree.nodes().map(|node| node.ino).filter(|ino| tree.is_within(*ino, above)).collect();
+            let below: Vec<Ino> = tree.nodes().map(|node| node.ino).filter(|ino| tree.is_within(*ino, above)).collect();
             for ino in &below {
                 if let Some(directory) = tree.directory_mut(*ino) {
                     directory.forget_versions();
