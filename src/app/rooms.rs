@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::places::Places;
 use super::{Failure, Left};
+use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
-use crate::bucket::{self, ConnectSettings, Connection};
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings};
 use crate::config::Config;
 use crate::error::Kind;
@@ -32,7 +32,7 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
         read_only: config.read_only,
         ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
     };
-    match tokio::time::timeout(CONNECT_DEADLINE, bucket::connect(&settings)).await {
+    match tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await {
         Ok(outcome) => Ok(outcome?),
         Err(_) => {
             let place = config.endpoint_url.as_deref().unwrap_or("S3");
@@ -78,9 +78,10 @@ impl Rooms {
     /// Brings what the last mount left to its end. Before anything is served: it takes away drafts
     /// that nobody answers for.
     pub(super) async fn recover(&self) -> Result<(), Failure> {
-        let report = self.fs.recover().await.map_err(|error| {
-            Failure::new(error.kind(), format!("cannot resume what the last mount left: {error}"))
-        })?;
+        let report =
+            self.fs.recover().await.map_err(|error| {
+                Failure::new(Kind::Local, format!("cannot resume what the last mount left: {error}"))
+            })?;
         if report != fs::RecoveryReport::default() {
             tracing::info!(?report, "resumed what the last mount left");
         }
@@ -119,8 +120,8 @@ impl Rooms {
     }
 }
 
-impl From<bucket::Error> for Failure {
-    fn from(error: bucket::Error) -> Self {
+impl From<crate::bucket::Error> for Failure {
+    fn from(error: crate::bucket::Error) -> Self {
         // What `connect` says is meant for the user already; requests name themselves.
         let message = if error.operation == "Connect" { error.cause.clone() } else { error.to_string() };
         let failure = Self::new(error.kind, message);
