@@ -210,7 +210,14 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// `UploadPart`: 5 MiB to 5 GiB, only the last may be smaller.
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part>;
     /// `UploadPartCopy` of a range of `from`.
-    async fn copy_part(&self, key: &str, upload_id: &str, number: u16, from: &CopyRequest, range: Range<u64>) -> Result<Part>;
+    async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        from: &CopyRequest,
+        range: Range<u64>,
+    ) -> Result<Part>;
     /// `CompleteMultipartUpload`; parts in ascending order.
     async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag>;
     /// `AbortMultipartUpload`.
