@@ -5,6 +5,9 @@
 //! multipart upload, is a function over the trait ([`upload`]).
 
 pub mod attributes;
+pub mod checksum;
+pub mod memory;
+pub mod s3;
 pub mod upload;
 
 use std::collections::BTreeMap;

@@ -1,1 +1,3 @@
-//! (room under construction)
+//! The kernel edge: the only room that knows `fuser`.
+
+pub mod adapter;
