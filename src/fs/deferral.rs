@@ -22,7 +22,10 @@ impl Fs {
         }
         let flusher = thread_group(caller.pid);
         // A version below the draft would have to be fetched first: then S3 is as near.
-        flusher != 0 && handle.opener_tgid != 0 && flusher != handle.opener_tgid && content.draft.lock().base().is_none()
+        flusher != 0
+            && handle.opener_tgid != 0
+            && flusher != handle.opener_tgid
+            && content.draft.lock().base().is_none()
     }
 
     /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.
@@ -65,7 +68,6 @@ impl Fs {
         Ok(())
     }
 }
-
 
 /// Thread group (process) of a thread, from `/proc/PID/status`; 0 if it cannot be told.
 ///

@@ -149,8 +149,7 @@ impl Draft {
     /// Bytes of the base, brought in; what was written meanwhile wins.
     pub fn fill(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let end = (offset + data.len() as u64).min(self.base_limit());
-        let gaps: Vec<_> =
-            if offset < end { self.written.gaps(&(offset..end)).collect() } else { Vec::new() };
+        let gaps: Vec<_> = if offset < end { self.written.gaps(&(offset..end)).collect() } else { Vec::new() };
         for gap in gaps {
             let piece = &data[(gap.start - offset) as usize..(gap.end - offset) as usize];
             self.file.write_all_at(piece, gap.start)?;

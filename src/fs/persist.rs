@@ -103,7 +103,11 @@ impl Fs {
     }
 
     /// A server-side copy of a file of any size.
-    pub(super) async fn copy(&self, request: &CopyRequest, stat: &Stat) -> std::result::Result<ETag, crate::bucket::Error> {
+    pub(super) async fn copy(
+        &self,
+        request: &CopyRequest,
+        stat: &Stat,
+    ) -> std::result::Result<ETag, crate::bucket::Error> {
         if stat.size <= MAX_COPY_BYTES {
             return self.bucket.copy(request).await;
         }

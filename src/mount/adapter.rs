@@ -53,7 +53,8 @@ impl Adapter {
         operation: impl Future<Output = Result<T>> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let mut operation: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(AssertUnwindSafe(operation).catch_unwind());
+        let mut operation: Pin<Box<dyn Future<Output = _> + Send>> =
+            Box::pin(AssertUnwindSafe(operation).catch_unwind());
         let _runtime = self.runtime.enter();
         let mut context = Context::from_waker(Waker::noop());
         match operation.as_mut().poll(&mut context) {
@@ -439,14 +440,7 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn releasedir(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
         self.fs.releasedir(handle.0);
         reply.ok();
     }
@@ -523,4 +517,3 @@ impl Filesystem for Adapter {
         }
     }
 }
-

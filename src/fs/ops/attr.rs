@@ -42,11 +42,7 @@ pub struct SetAttr {
 
 impl SetAttr {
     fn changes_attributes(&self) -> bool {
-        self.mode.is_some()
-            || self.uid.is_some()
-            || self.gid.is_some()
-            || self.atime.is_some()
-            || self.mtime.is_some()
+        self.mode.is_some() || self.uid.is_some() || self.gid.is_some() || self.atime.is_some() || self.mtime.is_some()
     }
 
     fn apply(&self, stat: &mut Stat) {

@@ -48,7 +48,11 @@ impl Fs {
     /// For readdirplus: the entry behind a listed name, with a reference for the kernel. `None` if
     /// it has gone since.
     pub fn enter_listed(&self, listed: &Listed) -> Option<Entry> {
-        if listed.name == "." || listed.name == ".." { self.entry(listed.ino).ok() } else { self.enter(listed.ino).ok() }
+        if listed.name == "." || listed.name == ".." {
+            self.entry(listed.ino).ok()
+        } else {
+            self.enter(listed.ino).ok()
+        }
     }
 
     async fn read_names(&self, ino: Ino) -> Result<Vec<DirEntry>> {

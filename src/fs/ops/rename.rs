@@ -31,14 +31,7 @@ impl Fs {
     /// # Errors
     /// `EEXIST` with `RENAME_NOREPLACE`, `EINVAL` for other flags and for a directory into itself,
     /// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`.
-    pub async fn rename(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        new_parent: Ino,
-        new_name: &OsStr,
-        flags: u32,
-    ) -> Result<()> {
+    pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr, flags: u32) -> Result<()> {
         self.writable()?;
         if flags & !libc::RENAME_NOREPLACE != 0 {
             return Err(Errno::EINVAL.into());

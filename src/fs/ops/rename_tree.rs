@@ -132,8 +132,7 @@ impl Fs {
             events.iter().filter_map(|event| Some((event.key.as_str(), event.etag.as_deref()?))).collect();
         let moved: Vec<(Ino, String)> = {
             let mut tree = self.tree.lock();
-            let below: Vec<Ino> =
-                tree.nodes().map(|node| node.ino).filter(|ino| tree.is_within(*ino, above)).collect();
+            let below: Vec<Ino> = tree.nodes().map(|node| node.ino).filter(|ino| tree.is_within(*ino, above)).collect();
             for ino in &below {
                 if let Some(directory) = tree.directory_mut(*ino) {
                     directory.forget_versions();

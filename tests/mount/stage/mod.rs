@@ -207,6 +207,11 @@ impl Mount {
         self.mountpoint.join(name)
     }
 
+    /// The server behind it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The bucket as another client sees it.
     pub fn outside(&self) -> &Outside {
         &self.outside
