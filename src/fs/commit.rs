@@ -1,8 +1,5 @@
 //! Telling S3: one draft becomes one version.
 
-use std::fs::File;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +10,7 @@ use super::draft::Content;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created, lost_is_stale};
 use super::{Fs, Result};
-use crate::bucket::upload::{self, MULTIPART_FROM_BYTES, PartSource};
+use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
 use crate::journal::{EventName, Intent, IntentId};
@@ -129,7 +126,7 @@ impl Fs {
         if multipart {
             let (source, generation, size) = {
                 let draft = content.draft.lock();
-                (Arc::new(DraftParts(draft.reader()?)), content.generation(), draft.size())
+                (Arc::new(FileParts::from(draft.reader()?)), content.generation(), draft.size())
             };
             let etag = upload::upload(&self.bucket, &before.key, source, size, &options, &self.settings.upload)
                 .await
@@ -169,23 +166,5 @@ impl Fs {
             self.rebase(ino, &after.key, &etag);
         }
         Ok(())
-    }
-}
-
-/// Parts of a draft, read as they are sent.
-#[derive(Debug)]
-struct DraftParts(File);
-
-#[async_trait::async_trait]
-impl PartSource for DraftParts {
-    async fn read(&self, range: Range<u64>) -> std::io::Result<Bytes> {
-        let file = self.0.try_clone()?;
-        tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; (range.end - range.start) as usize];
-            file.read_exact_at(&mut buffer, range.start)?;
-            Ok(buffer.into())
-        })
-        .await
-        .map_err(std::io::Error::other)?
     }
 }

@@ -107,7 +107,7 @@ fn server_words(code: Option<&str>, message: Option<&str>) -> String {
 }
 
 /// The innermost error says what happened (`Connection refused`), those around it only where.
-pub(super) fn root_cause(error: &dyn StdError) -> String {
+pub(in crate::bucket) fn root_cause(error: &dyn StdError) -> String {
     let mut words = error.to_string();
     let mut inner = error.source();
     while let Some(error) = inner {

@@ -29,6 +29,7 @@ use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result,
 };
+pub(in crate::bucket) use errors::root_cause;
 use progress::Progress;
 
 /// No byte in either direction for this long: the request is given up (and may be tried again).

@@ -53,7 +53,7 @@ impl Fs {
         if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
             return Err(Errno::ENAMETOOLONG.into());
         }
-        let copies = stream::iter(&objects).map(|object| self.copy_one(object, from, to));
+        let copies = stream::iter(objects.clone()).map(|object| async move { self.copy_one(&object, from, to).await });
         let copied: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
         let etags = match copied {
             Ok(etags) => etags,

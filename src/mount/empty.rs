@@ -1,0 +1,3 @@
+//! Placeholder until the adapter is here.
+pub struct Empty;
+impl fuser::Filesystem for Empty {}
