@@ -20,9 +20,9 @@ pub use source::{FileParts, PartSource};
 
 /// From this size on, an object goes up in parts.
 pub const MULTIPART_FROM_BYTES: u64 = 16 << 20;
-/// Largest object to be copied by one request. S3 would take 5 GiB (AWS: "Copying objects"), but
-/// long before that a copy takes longer than an operation may.
-pub const MAX_COPY_BYTES: u64 = 512 << 20;
+/// From this size on, a copy goes in parts: one `CopyObject` ends at 5 GiB, and long before that it
+/// takes longer than an operation may.
+pub const COPY_PARTS_FROM_BYTES: u64 = 512 << 20;
 /// Parts of a large copy; no byte of them passes through here.
 const COPY_PART_BYTES: u64 = 128 << 20;
 /// AWS: "Multipart upload limits".
@@ -53,7 +53,7 @@ impl fmt::Debug for UploadSettings {
 
 impl Default for UploadSettings {
     fn default() -> Self {
-        Self { part_bytes: 8 << 20, concurrency: 16, on_begin: None }
+        Self { part_bytes: 8 << 20, concurrency: 8, on_begin: None }
     }
 }
 
@@ -84,9 +84,9 @@ pub async fn upload(
     session.finish(parts, options).await
 }
 
-/// Copies an object of `size` bytes in parts. In parts nothing is taken over from the source, so
-/// `request.replace` is all that the new object has. Name `request.from_etag`, or parts of two
-/// versions may be mixed.
+/// Copies an object of `size` bytes in parts. A copy in parts carries nothing over, so `options` is
+/// all that the new object has; `request.replace` is not looked at. Name `request.from_etag`, or
+/// parts of two versions may be mixed.
 ///
 /// # Errors
 /// Those of the requests.
@@ -94,18 +94,18 @@ pub async fn copy_large(
     bucket: &Arc<dyn Bucket>,
     request: &CopyRequest,
     size: u64,
+    options: &PutOptions,
     settings: &UploadSettings,
 ) -> Result<ETag> {
     let key = &request.to;
-    let options = request.replace.clone().unwrap_or_default();
     let part_bytes = fitting_part_bytes(key, size, COPY_PART_BYTES)?;
-    let session = Session::begin(bucket, key, &options, settings.on_begin.as_ref()).await?;
+    let session = Session::begin(bucket, key, options, settings.on_begin.as_ref()).await?;
     let parts = session
         .send_parts(ranges(size, part_bytes), settings.concurrency, |number, range| {
             session.bucket.copy_part(key, &session.upload_id, number, request, range)
         })
         .await;
-    session.finish(parts, &options).await
+    session.finish(parts, options).await
 }
 
 /// An upload under way; dropping it before [`finish`](Self::finish) aborts it.

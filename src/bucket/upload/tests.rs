@@ -117,10 +117,10 @@ async fn a_copy_in_parts_is_the_same_object_of_one_version() {
     let from_etag = memory.insert("a", body(), Metadata::new());
     let request = CopyRequest { from: "a".into(), to: "b".into(), from_etag: Some(from_etag), replace: None };
     let size = body().len() as u64;
-    copy_large(&bucket, &request, size, &settings()).await.unwrap();
+    copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await.unwrap();
     assert_eq!(memory.bytes("b").unwrap(), body());
     memory.insert("a", "new", Metadata::new());
-    let changed = copy_large(&bucket, &request, size, &settings()).await;
+    let changed = copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await;
     assert_eq!(changed.unwrap_err().kind, Kind::Changed);
     assert_eq!(memory.open_uploads(), 0);
 }
