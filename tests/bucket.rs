@@ -2,6 +2,7 @@
 //! conditions hold.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use bytes::Bytes;
 use s3mount::bucket::attributes::Attributes;
 use s3mount::bucket::client::{ConnectSettings, Connection, StaticCredentials, connect};
 use s3mount::bucket::upload::{self, UploadSettings};
-use s3mount::bucket::{Bucket, Condition, CopyRequest, ListPage, ListRequest, Metadata, PutOptions};
+use s3mount::bucket::{Bucket, Condition, CopyRequest, ETag, ListPage, ListRequest, Metadata, PutOptions};
+use s3mount::demo::{Fault, FaultKind, Server, ServerSettings};
 use s3mount::error::Kind;
 use tempfile::TempDir;
 
@@ -30,7 +32,7 @@ impl Place {
     }
 
     async fn with(change: impl Fn(ConnectSettings) -> ConnectSettings) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let data = tempfile::tempdir().expect("a temporary directory");
         let server = ServerSettings {
             data_dir: data.path().to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
@@ -40,9 +42,9 @@ impl Place {
             latency: Duration::ZERO,
             mbps_per_connection: None,
         };
-        let server = Server::start(server).await.unwrap();
+        let server = Server::start(server).await.expect("the server starts");
         let settings = change(settings(&server));
-        let connection = connect(&settings).await.unwrap();
+        let connection = connect(&settings).await.expect("the server answers");
         Self { server, connection, prefix: "below/", _data: data }
     }
 
@@ -56,11 +58,14 @@ impl Place {
 
     async fn list(&self, request: ListRequest) -> ListPage {
         let prefix = format!("{}{}", self.prefix, request.prefix);
-        self.bucket().list(&ListRequest { prefix, ..request }).await.unwrap()
+        self.bucket().list(&ListRequest { prefix, ..request }).await.expect("a listing")
     }
 
     async fn put(&self, name: &str, body: &str) -> ETag {
-        self.bucket().put(&self.key(name), body.to_owned().into(), &PutOptions::default()).await.unwrap()
+        self.bucket()
+            .put(&self.key(name), body.to_owned().into(), &PutOptions::default())
+            .await
+            .expect("a stored object")
     }
 
     fn fault(&self, operation: &str, kind: FaultKind, times: u32) {
@@ -105,10 +110,11 @@ async fn ranges_are_cut_at_the_end_of_the_object() {
     let place = Place::new().await;
     let key = place.key("ranges");
     let etag = place.bucket().put(&key, bytes(100), &PutOptions::default()).await.unwrap();
-    let ranges = [(0..10, 0..10), (90..100, 90..100), (90..5000, 90..100), (0..100, 0..100), (50..51, 50..51)];
+    let ranges: [(Range<u64>, Range<usize>); 5] =
+        [(0..10, 0..10), (90..100, 90..100), (90..5000, 90..100), (0..100, 0..100), (50..51, 50..51)];
     for (asked, got) in ranges.into_iter().chain([(100..200, 100..100), (7..7, 7..7), (500..600, 100..100)]) {
         let fetched = place.bucket().get(&key, Some(asked.clone()), Some(&etag)).await.unwrap();
-        assert_eq!(fetched.bytes, bytes(100).slice(got.start as usize..got.end as usize), "{asked:?}");
+        assert_eq!(fetched.bytes, bytes(100).slice(got), "{asked:?}");
         assert_eq!((fetched.info.size, &fetched.info.etag), (100, &etag));
     }
     let empty = place.key("empty");
@@ -167,7 +173,7 @@ async fn of_many_creators_one_wins() {
     };
     let results = futures::future::join_all((0..16).map(create)).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert!(results.iter().flat_map(|result| result.as_ref().err()).all(|error| error.kind == Kind::Changed));
+    assert!(results.iter().filter_map(|result| result.as_ref().err()).all(|error| error.kind == Kind::Changed));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::error::Kind;
 /// [`connect`] has answered by then.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// Default of [`ConnectSettings::deadline`].
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Which bucket, where, and how patient to be.
 #[derive(Clone, Debug)]

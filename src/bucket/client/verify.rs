@@ -59,12 +59,11 @@ fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
     let (name, endpoint, cause) = (&settings.bucket, sdk.endpoint(), &error.cause);
     let words = match error.kind {
         Kind::NoSuchBucket => format!("there is no bucket {name:?} at {endpoint}"),
-        Kind::NotFound => format!("{endpoint} does not answer like an S3 server: {cause}"),
+        Kind::NotFound | Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
         Kind::AccessDenied => denied(settings, sdk, error),
         Kind::Unreachable => format!("cannot reach {endpoint}: {cause}"),
         Kind::Deadline => format!("{endpoint} does not answer: {cause}"),
         Kind::Busy => format!("{endpoint} is not ready: {cause}"),
-        Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
         _ if matches!(error.http_status, Some(301 | 307)) => {
             format!("bucket {name:?} is in another region than {}: give --region", sdk.region)
         }

@@ -48,7 +48,7 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             attempt: Duration::from_secs(20),
             max_attempts: 10,
             base_pause: Duration::from_millis(100),
@@ -215,7 +215,7 @@ fn is_worth_retrying(error: &Error) -> bool {
 }
 
 fn no_answer(operation: &'static str, key: &str, after: Duration) -> Error {
-    let (key, cause) = (key.to_owned(), format!("no answer within {:.0?}", after));
+    let (key, cause) = (key.to_owned(), format!("no answer within {after:.0?}"));
     Error { kind: Kind::Deadline, operation, key, cause, http_status: None, request_id: None }
 }
 

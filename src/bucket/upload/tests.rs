@@ -131,7 +131,7 @@ fn parts_hold_every_object_that_s3_takes() {
     let large = fitting_part_bytes("k", 5 << 40, 8 << 20).unwrap();
     assert!((5_u64 << 40).div_ceil(large) <= MAX_PARTS && large <= MAX_PART_BYTES);
     assert_eq!(fitting_part_bytes("k", u64::MAX / 2, 8 << 20).unwrap_err().kind, Kind::QuotaExceeded);
-    assert_eq!(ranges(0, 5).collect::<Vec<_>>(), [0..0]);
+    assert!(ranges(0, 5).eq(std::iter::once(0..0)), "an empty object is one empty part");
     assert_eq!(ranges(11, 5).collect::<Vec<_>>(), [0..5, 5..10, 10..11]);
     assert_eq!(ranges(10, 5).count(), 2);
 }
