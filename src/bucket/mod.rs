@@ -5,6 +5,14 @@
 //! multipart upload, is a function over the trait ([`upload`]).
 
 pub mod attributes;
+pub mod check_first;
+pub mod checksum;
+pub mod client;
+pub mod memory;
+pub mod probe;
+pub mod request_log;
+pub mod retry;
+pub mod s3;
 pub mod upload;
 
 use std::collections::BTreeMap;
@@ -185,6 +193,37 @@ impl fmt::Display for Error {
     }
 }
 
+impl Error {
+    /// The server's error code (`SlowDown`), where it gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.http_status?;
+        let code = self.cause.split(':').next()?;
+        code.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(code)
+    }
+
+    /// What the user can do about it, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match (self.code().unwrap_or_default(), self.kind) {
+            ("RequestTimeTooSkewed", _) => Some("set this machine's clock, e.g. `timedatectl set-ntp true`"),
+            ("ExpiredToken" | "TokenRefreshRequired", _) => Some("log in again, e.g. `aws sso login`"),
+            ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => {
+                Some("check the access key and its secret, or choose another --profile")
+            }
+            (_, Kind::AccessDenied) => Some("the caller lacks a permission: compare its IAM policy and the bucket's"),
+            (_, Kind::NoCredentials) => Some(
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, choose a --profile, or --no-sign-request",
+            ),
+            (_, Kind::Archived) => Some("restore it first: `aws s3api restore-object`, then open it again"),
+            (_, Kind::NoSuchBucket) => Some("check the name of the bucket and the endpoint"),
+            (_, Kind::Unreachable) => Some("is the endpoint right, is its server up?"),
+            (_, Kind::Busy) => Some("the server is overloaded: try again later, or lower the concurrency"),
+            _ => None,
+        }
+    }
+}
+
 /// Result of a request.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -210,7 +249,14 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// `UploadPart`: 5 MiB to 5 GiB, only the last may be smaller.
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part>;
     /// `UploadPartCopy` of a range of `from`.
-    async fn copy_part(&self, key: &str, upload_id: &str, number: u16, from: &CopyRequest, range: Range<u64>) -> Result<Part>;
+    async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        from: &CopyRequest,
+        range: Range<u64>,
+    ) -> Result<Part>;
     /// `CompleteMultipartUpload`; parts in ascending order.
     async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag>;
     /// `AbortMultipartUpload`.

@@ -1,1 +1,195 @@
-//! (room under construction)
+//! The command line: flags exactly as typed, one file per command, and what is said on the terminal.
+
+mod demo;
+mod mount;
+mod mount_options;
+mod status;
+mod umount;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::app::Failure;
+use crate::error::Kind;
+
+const AFTER_HELP: &str = "\
+A bucket that has the name of a command is mounted as s3://NAME, or by `s3mount mount NAME MOUNTPOINT`.
+Credentials come from where the AWS tools find them: environment, ~/.aws, SSO, container or instance.
+Every option --some-name can also stand in the environment as S3MOUNT_SOME_NAME and, as some-name = …,
+in the file given with --config. The command line comes first, then the environment, then the file.";
+
+/// Mount an S3 bucket as a file system; closing a file fires WASM hooks
+#[derive(Debug, Parser)]
+#[command(
+    name = "s3mount",
+    version,
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    args_override_self = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    mount: mount::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount a bucket; the same as without `mount`
+    Mount(mount::Arguments),
+    /// Store what is not yet stored, then unmount
+    Umount(umount::Arguments),
+    /// Tell how mounts are doing
+    Status(status::Arguments),
+    /// Try everything with an S3 server inside this program
+    Demo(demo::Arguments),
+}
+
+/// Runs the program with its own arguments.
+pub fn run() -> ExitCode {
+    let outcome = match parse(std::env::args_os().collect()) {
+        Ok(cli) => dispatch(cli),
+        Err(Stop::Said(code)) => return code,
+        Err(Stop::Failed(failure)) => Err(failure),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say_failure(&failure);
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None => cli.mount.run(),
+        Some(Command::Mount(arguments)) => arguments.run(),
+        Some(Command::Umount(arguments)) => arguments.run(),
+        Some(Command::Status(arguments)) => arguments.run(),
+        Some(Command::Demo(arguments)) => arguments.run(),
+    }
+}
+
+/// Why there is nothing to run.
+enum Stop {
+    /// Help or version was printed.
+    Said(ExitCode),
+    Failed(Failure),
+}
+
+fn command() -> clap::Command {
+    // The names in the environment follow from the flags: AFTER_HELP says how.
+    let hide = |command: clap::Command| command.mut_args(|arg| arg.hide_env(true));
+    hide(Cli::command()).mut_subcommands(hide)
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Cli, Stop> {
+    let arguments = mount_options::expand(arguments).map_err(Stop::Failed)?;
+    let parsed = command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        if error.use_stderr() {
+            return Stop::Failed(usage_failure(&error));
+        }
+        let _ = error.print();
+        Stop::Said(ExitCode::SUCCESS)
+    })
+}
+
+/// clap's words without its three paragraphs around them: what is wrong, and its tip or ours.
+fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let message = what.join(" ").trim_start_matches("error: ").to_owned();
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    Failure::new(Kind::Usage, message).hint(tip.unwrap_or("see `s3mount --help`"))
+}
+
+fn say_failure(failure: &Failure) {
+    let mut terminal = std::io::stderr().lock();
+    let _ = writeln!(terminal, "s3mount: {}", failure.message);
+    if let Some(hint) = &failure.hint {
+        let _ = writeln!(terminal, "  {hint}");
+    }
+}
+
+/// Prints to stdout; a reader that has gone away (`s3mount status | head -1`) is no error.
+fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Whether a person watches: progress is shown to people only.
+fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, Failure> {
+        parse(line.split_whitespace().map(OsString::from).collect()).map_err(|stop| match stop {
+            Stop::Failed(failure) => failure,
+            Stop::Said(_) => Failure::new(Kind::Usage, "said"),
+        })
+    }
+
+    #[test]
+    fn clap_finds_no_contradiction() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn mounting_needs_no_command() {
+        let cli = parsed("s3mount --read-only photos/2024 /mnt/x --region eu-west-1").unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.mount.bucket.as_deref(), Some("photos/2024"));
+        assert_eq!(cli.mount.options.read_only, Some(true));
+        assert_eq!(cli.mount.options.region.as_deref(), Some("eu-west-1"));
+    }
+
+    #[test]
+    fn a_bucket_may_have_the_name_of_a_command() {
+        assert!(matches!(parsed("s3mount status /mnt/x").unwrap().command, Some(Command::Status(_))));
+        let url = parsed("s3mount s3://status /mnt/x").unwrap();
+        assert_eq!(url.mount.bucket.as_deref(), Some("s3://status"));
+        let Some(Command::Mount(named)) = parsed("s3mount mount status /mnt/x").unwrap().command else {
+            panic!("no mount")
+        };
+        assert_eq!(named.bucket.as_deref(), Some("status"));
+    }
+
+    #[test]
+    fn options_of_mount8_are_flags() {
+        let cli = parsed("s3mount b /m -o rw,allow_other,uid=5,umask=027,endpoint_url=http://h:1,noauto").unwrap();
+        assert_eq!(cli.mount.options.read_only, Some(false));
+        assert_eq!(cli.mount.options.allow_other, Some(true));
+        assert_eq!(cli.mount.options.uid, Some(5));
+        assert_eq!(cli.mount.options.endpoint_url.as_deref(), Some("http://h:1"));
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let cli = parsed("s3mount b /m --read-only -o rw --region a --region b").unwrap();
+        assert_eq!(cli.mount.options.read_only, Some(false));
+        assert_eq!(cli.mount.options.region.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_two_lines() {
+        for line in ["s3mount", "s3mount b", "s3mount b /m --regoin x", "s3mount b /m --memory lots", "s3mount umount"]
+        {
+            let failure = parsed(line).unwrap_err();
+            assert_eq!(failure.exit_code, 64, "{line}");
+            assert!(!failure.message.contains('\n') && failure.hint.is_some(), "{failure:?}");
+        }
+        assert!(parsed("s3mount b /m --regoin x").unwrap_err().hint.unwrap().contains("--region"));
+    }
+}

@@ -1,1 +1,123 @@
-//! (room under construction)
+//! POSIX meaning over objects: what each system call does, told without `fuser` and without the
+//! AWS SDK.
+//!
+//! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
+//! open), [`draft`] (the local image of a file being written). Verbs: [`ops`], one file per
+//! system call or family. [`refresh`] learns from S3, [`commit`] tells S3.
+//!
+//! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
+//! draft's nor the tree's lock is ever held across an await.
+
+mod commit;
+mod deferral;
+mod draft;
+mod errors;
+mod handles;
+mod inodes;
+mod names;
+pub mod ops;
+mod persist;
+mod recovery;
+mod refresh;
+mod stat;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::bucket::Bucket;
+use crate::cache::{AttributeIndex, BlockCache};
+use crate::journal::Journal;
+
+pub use errors::{Error, Result};
+pub use inodes::Ino;
+pub use recovery::RecoveryReport;
+pub use stat::{FileKind, Stat};
+pub use status::{Status, Undrained};
+
+/// What the file system needs to know about its mount.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Key prefix of the mount: empty, or ending in `/` ([`crate::key::root_prefix`]).
+    pub root_prefix: String,
+    pub bucket_name: String,
+    /// Owner of objects that carry no owner of their own.
+    pub uid: u32,
+    pub gid: u32,
+    /// Taken off 0666 and 0777 for objects that carry no mode of their own.
+    pub umask: u16,
+    pub read_only: bool,
+    /// How long attributes are believed before S3 is asked again.
+    pub attr_ttl: Duration,
+    /// How long a listing is believed.
+    pub list_ttl: Duration,
+    /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
+    pub draft_dir: PathBuf,
+    /// Hooks are configured: commits are journaled as events.
+    pub events: bool,
+    /// How a multipart upload is cut and how many parts travel at once.
+    pub upload: crate::bucket::upload::UploadSettings,
+}
+
+/// Who asks: from the request's header (`fuse(4)`).
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    /// Thread id; 0 where the kernel does not know (RELEASE, other pid namespaces).
+    pub pid: u32,
+}
+
+/// A mounted bucket.
+#[derive(Debug)]
+pub struct Fs {
+    bucket: Arc<dyn Bucket>,
+    cache: Arc<BlockCache>,
+    index: Arc<AttributeIndex>,
+    journal: Arc<Journal>,
+    settings: Settings,
+    tree: Mutex<inodes::Tree>,
+    handles: handles::Handles,
+    odd_keys: Mutex<status::OddKeys>,
+    listings: refresh::Flights,
+    /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
+    /// directory, which changes the keys of everything below it.
+    namespace: tokio::sync::RwLock<()>,
+}
+
+impl Fs {
+    /// Puts the rooms together; nothing is sent yet. Call [`Fs::recover`] before serving.
+    pub fn new(
+        bucket: Arc<dyn Bucket>,
+        cache: Arc<BlockCache>,
+        index: Arc<AttributeIndex>,
+        journal: Arc<Journal>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let root = stat::Stat::directory(&settings);
+        Arc::new(Self {
+            bucket,
+            cache,
+            index,
+            journal,
+            tree: Mutex::new(inodes::Tree::new(settings.root_prefix.clone(), root)),
+            settings,
+            handles: handles::Handles::default(),
+            odd_keys: Mutex::default(),
+            listings: refresh::Flights::default(),
+            namespace: tokio::sync::RwLock::new(()),
+        })
+    }
+
+    /// How long the kernel may believe what it was told.
+    pub fn attr_ttl(&self) -> Duration {
+        self.settings.attr_ttl
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.settings.read_only { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
+    }
+}

@@ -2,10 +2,34 @@
 //!
 //! `fs` writes facts (this version of this key was committed), `hooks` takes them out. Every call
 //! that returns has reached the disk (fsync); concurrent calls share one commit.
+//!
+//! | table | key | what a row is |
+//! |---|---|---|
+//! | `intents` | number | an operation under way ([`Intent`]) |
+//! | `events` | sequence number | a fact that no hook was asked about yet ([`Event`]) |
+//! | `tasks` | hook, number | one hook has to see one event ([`Task`]) |
+//! | `dead` | number | a task that was given up ([`DeadTask`]) |
+//! | `meta` | name | format of the file and the next numbers |
 
+mod error;
+mod open;
+mod queue;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
 use crate::bucket::ETag;
+
+pub use error::{Error, Result};
+pub use queue::{Counts, Taken};
+use store::Change;
 
 /// Names an open intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +62,22 @@ pub enum EventName {
     RemovedDelete,
 }
 
+impl EventName {
+    /// Every name.
+    pub const ALL: [Self; 4] = [Self::CreatedPut, Self::CreatedCopy, Self::CreatedMultipart, Self::RemovedDelete];
+
+    /// The name as S3 writes it into an event, without `s3:`.
+    #[must_use]
+    pub fn s3_name(self) -> &'static str {
+        match self {
+            Self::CreatedPut => "ObjectCreated:Put",
+            Self::CreatedCopy => "ObjectCreated:Copy",
+            Self::CreatedMultipart => "ObjectCreated:CompleteMultipartUpload",
+            Self::RemovedDelete => "ObjectRemoved:Delete",
+        }
+    }
+}
+
 /// A fact: this happened to this key. The journal adds id and sequence number.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NewEvent {
@@ -49,6 +89,117 @@ pub struct NewEvent {
     pub time: SystemTime,
     /// Hooks whose output this object is, oldest first: they do not fire for it again.
     pub lineage: Vec<String>,
+}
+
+/// A fact with its name and its place in the order of facts.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Event {
+    /// UUID; stays the same over every retry, so that a receiver can drop duplicates.
+    pub id: String,
+    /// Grows with every event of this journal; begins at the clock (microseconds since 1970), so
+    /// that it keeps growing when a state directory is lost.
+    pub sequence: u64,
+    #[serde(flatten)]
+    pub fact: NewEvent,
+}
+
+impl Event {
+    /// The sequence number as S3 writes it: 16 hexadecimal digits, so that strings compare like numbers.
+    #[must_use]
+    pub fn sequencer(&self) -> String {
+        format!("{:016X}", self.sequence)
+    }
+}
+
+/// One hook has to see one event.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Task {
+    pub hook: String,
+    /// Grows in commit order of the events; the order of delivery within (hook, key).
+    pub number: u64,
+    /// How often the hook was run for it and failed.
+    pub failures: u32,
+    /// How often it could not be run, or its output not be stored, for reasons outside of the hook.
+    pub delays: u32,
+    /// Not to be tried before this moment.
+    pub not_before: Option<SystemTime>,
+    pub event: Event,
+}
+
+/// A task that will not be tried again by itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeadTask {
+    pub task: Task,
+    pub reason: String,
+    pub time: SystemTime,
+}
+
+/// The journal of one state directory. One process at a time has it open.
+#[derive(Debug)]
+pub struct Journal {
+    /// `None` once closed.
+    store: RwLock<Option<Arc<store::Store>>>,
+    writer: Mutex<Option<writer::Writer>>,
+    next_intent: std::sync::atomic::AtomicU64,
+    leases: queue::Leases,
+    changes: watch::Receiver<u64>,
+}
+
+impl Journal {
+    /// Notes an operation that is about to begin.
+    ///
+    /// # Errors
+    /// [`Error`] when the record could not be stored; the operation must not begin then.
+    pub async fn intend(&self, intent: Intent) -> Result<IntentId> {
+        let id = IntentId(self.next_intent.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        self.change(Change::Intend { id, intent }).await?;
+        Ok(id)
+    }
+
+    /// Ends operations: forgets the intents and appends what happened, in one transaction. Intents
+    /// that are not there any more are passed over.
+    ///
+    /// # Errors
+    /// [`Error`] when nothing of it could be stored.
+    pub async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
+        self.change(Change::Settle { intents: intents.to_vec(), events }).await
+    }
+
+    /// The operations that have begun and not ended, oldest first: after a crash, those to look at.
+    ///
+    /// # Errors
+    /// [`Error`] when the file can't be read or a record can't be decoded.
+    pub fn open_intents(&self) -> Result<Vec<(IntentId, Intent)>> {
+        self.store()?.intents()
+    }
+
+    /// A number that changes whenever there may be something new for hooks.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Waits for what is being written, then lets go of the file. Calls after it fail with
+    /// [`Error::Closed`].
+    ///
+    /// # Errors
+    /// None today; a place for what closing the file may have to say.
+    pub async fn close(&self) -> Result<()> {
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            writer.stop().await;
+        }
+        self.store.write().take();
+        Ok(())
+    }
+
+    fn store(&self) -> Result<Arc<store::Store>> {
+        self.store.read().clone().ok_or(Error::Closed)
+    }
+
+    async fn change(&self, change: Change) -> Result<()> {
+        let sender = self.writer.lock().as_ref().map(writer::Writer::sender).ok_or(Error::Closed)?;
+        sender.change(change).await
+    }
 }
 
 /// Makes an [`ETag`] storable.

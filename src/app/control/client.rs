@@ -1,0 +1,68 @@
+//! The command's side. Blocking: a command has nothing else to do.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Reply, Request};
+use crate::app::Failure;
+use crate::error::Kind;
+
+/// A mount that does not even answer about itself within this hangs.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two signs of life of an unmount; the mount sends one each second.
+const UNMOUNT_DEADLINE: Duration = Duration::from_secs(15);
+/// Longest reply that is read.
+const REPLY_BYTES: u64 = 16 << 20;
+
+/// Sends a request and hands each reply to `heard`, until the mount closes the connection.
+/// `None`: nobody listens there.
+///
+/// # Errors
+/// When the mount does not answer in time or in words.
+pub fn ask(socket: &Path, request: &Request, mut heard: impl FnMut(Reply)) -> Result<Option<()>, Failure> {
+    let mut stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(cause) => return Err(broken(socket, &cause)),
+    };
+    let deadline = if *request == Request::Status { STATUS_DEADLINE } else { UNMOUNT_DEADLINE };
+    let line = serde_json::to_string(request).expect("a request is JSON") + "\n";
+    stream
+        .set_read_timeout(Some(deadline))
+        .and_then(|()| stream.set_write_timeout(Some(deadline)))
+        .and_then(|()| stream.write_all(line.as_bytes()))
+        .map_err(|cause| broken(socket, &cause))?;
+    let mut replies = BufReader::new(stream.take(REPLY_BYTES));
+    loop {
+        let mut line = String::new();
+        match replies.read_line(&mut line) {
+            Ok(0) => return Ok(Some(())),
+            // The process ended, which closes the connection in a ruder way.
+            Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => return Ok(Some(())),
+            Err(cause) => return Err(broken(socket, &cause)),
+            Ok(_) => heard(serde_json::from_str(&line).map_err(|cause| broken(socket, &cause.into()))?),
+        }
+    }
+}
+
+fn broken(socket: &Path, cause: &io::Error) -> Failure {
+    let late = matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    let (kind, what) =
+        if late { (Kind::Deadline, "no answer in time".into()) } else { (Kind::Local, cause.to_string()) };
+    Failure::new(kind, format!("the mount's process does not answer at {}: {what}", socket.display()))
+        .hint("its log tells more; `umount -l MOUNTPOINT` unmounts in any case")
+}
+
+/// The sockets of all mounts of this user, also those that nobody listens at any more.
+#[must_use]
+pub fn all_sockets(run_dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(run_dir).into_iter().flatten().flatten();
+    let mut sockets: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "sock")).collect();
+    sockets.sort();
+    sockets
+}

@@ -1,0 +1,52 @@
+//! Why the command ends with an error: what is said on the terminal, and the exit code.
+
+use std::fmt;
+
+use crate::error::Kind;
+use crate::{config, mount};
+
+/// A failure in the user's words: one line of what, and one of what to do.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Failure {
+    /// Without a newline.
+    pub message: String,
+    pub hint: Option<String>,
+    /// From [`Kind::exit_code`].
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// A failure without a hint yet.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let message = message.into().lines().collect::<Vec<_>>().join("; ");
+        Self { message, hint: None, exit_code: kind.exit_code() }
+    }
+
+    /// The same, with what the user can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        Self { hint: error.hint.clone(), ..Self::new(Kind::Usage, error.to_string()) }
+    }
+}
+
+impl From<mount::Error> for Failure {
+    fn from(error: mount::Error) -> Self {
+        Self { hint: error.hint(), ..Self::new(error.kind(), error.to_string()) }
+    }
+}

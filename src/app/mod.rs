@@ -1,0 +1,50 @@
+//! Wires the rooms together: start, signals, readiness, drain, end.
+
+pub mod control;
+mod daemon;
+mod failure;
+mod interrupts;
+mod places;
+mod rooms;
+mod running;
+mod serve;
+mod status;
+
+pub use daemon::Ready;
+pub use failure::Failure;
+pub use places::{run_dir, socket_path};
+pub use status::{Left, Status};
+
+use serve::Job;
+
+use crate::config::Config;
+use crate::telemetry;
+
+/// Where the mount's process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// In the terminal, until it is unmounted.
+    Foreground,
+    /// Apart from it: the command returns when the mount is usable.
+    Background,
+}
+
+/// Mounts. In the foreground this returns when the mount has ended, else when it is usable. Must be
+/// called before any thread is started.
+///
+/// # Errors
+/// Why there is no mount, or what was left when it ended.
+pub fn mount(config: Config, stay: Stay) -> Result<(), Failure> {
+    let job = |config: Config, log, ready| Job { config, log, ready, greeting: String::new(), state_key: None };
+    match stay {
+        Stay::Foreground => {
+            let log = telemetry::log_to_stderr(config.log);
+            serve::on_runtime(serve::serve(job(config, log, Ready::foreground())))
+        }
+        Stay::Background => daemon::in_background(move |ready| {
+            let log = telemetry::log_to_file(config.log);
+            serve::on_runtime(serve::serve(job(config, log, ready)))
+        })
+        .map(drop),
+    }
+}

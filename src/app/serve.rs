@@ -1,0 +1,119 @@
+//! One mount from its start to its end.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tokio::sync::mpsc;
+
+use super::control;
+use super::interrupts::Interrupts;
+use super::places::{self, Places};
+use super::rooms::{self, Rooms};
+use super::running::Running;
+use super::status::Facts;
+use super::{Failure, Ready};
+use crate::config::Config;
+use crate::error::Kind;
+use crate::mount::{self, MountSettings};
+use crate::telemetry::Log;
+
+/// Requests wait in the kernel's queue, not for our threads: these only take and hand over.
+const FUSE_THREADS: usize = 4;
+/// A start that has to store what the last mount left may take longer than others.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(300);
+/// In the state directory of the mount.
+pub(super) const LOG_NAME: &str = "s3mount.log";
+
+/// What there is to serve, and whom to tell.
+pub(super) struct Job {
+    pub config: Config,
+    pub log: Log,
+    pub ready: Ready,
+    /// For stdout when the mount is usable.
+    pub greeting: String,
+    /// Stands for the endpoint in the name of the state, where that changes from start to start.
+    pub state_key: Option<String>,
+}
+
+/// Runs `work` on a runtime, which is gone when this returns. Before any other thread is started.
+pub(super) fn on_runtime<W>(work: W) -> Result<(), Failure>
+where
+    W: Future<Output = Result<(), Failure>>,
+{
+    umask(Mode::from_bits_truncate(0o077));
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::new(Kind::Local, format!("cannot start threads: {cause}")))?;
+    let outcome = runtime.block_on(work);
+    // Whatever still runs has had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// Each open file can cost a descriptor, and so does each connection.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Mounts, says so, serves until the mount ends, and leaves everything in order.
+pub(super) async fn serve(job: Job) -> Result<(), Failure> {
+    let Job { config, log, mut ready, greeting, state_key } = job;
+    // Before anything that an interrupt could leave half done.
+    let mut interrupts = Interrupts::new()?;
+    let mountpoint = mount::prepare(&config.mountpoint)?;
+    places::refuse_on_mount(&config, &mountpoint)?;
+    let socket = places::socket_path(&places::run_dir()?, &mountpoint);
+    let starting = async {
+        let connection = rooms::connect(&config).await?;
+        let key = state_key.as_deref().unwrap_or(&connection.endpoint);
+        let places = Places::open(&config, key, &mountpoint)?;
+        let log_path = places.state.join(LOG_NAME);
+        log.open(&log_path).map_err(|cause| local("open the log", &log_path, &cause))?;
+        let rooms = Arc::new(Rooms::open(&config, &places, connection)?);
+        ready.extend(RECOVERY_DEADLINE);
+        rooms.recover().await?;
+        Ok::<_, Failure>((rooms, places))
+    };
+    let (rooms, places) = tokio::select! {
+        started = starting => started?,
+        () = interrupts.next() => return Err(Failure::new(Kind::Deadline, "interrupted before the mount was usable")),
+    };
+    let (order, orders) = mpsc::channel(1);
+    let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms)));
+    let control = {
+        let facts = Arc::clone(&facts);
+        control::Server::start(&socket, move || facts.status(), order)
+            .map_err(|cause| local("listen at", &socket, &cause))?
+    };
+    let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
+    tracing::info!(source = %config.source, mountpoint = %mountpoint.display(), "mounted");
+    let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts };
+    let ended = running.until_end(ready.tell(greeting)).await;
+    rooms.close().await;
+    // The next mount of the same place may take over, and only then the command is told.
+    drop((rooms, control, places));
+    ended.conclude().await
+}
+
+fn mount_settings(config: &Config, mountpoint: PathBuf) -> MountSettings {
+    MountSettings {
+        mountpoint,
+        source: config.source.to_string(),
+        read_only: config.read_only,
+        allow_other: config.allow_other,
+        no_exec: config.no_exec,
+        threads: FUSE_THREADS,
+    }
+}
+
+fn local(what: &str, path: &std::path::Path, cause: &std::io::Error) -> Failure {
+    Failure::new(Kind::Local, format!("cannot {what} {}: {cause}", path.display()))
+}

@@ -1,0 +1,239 @@
+//! The standard AWS chain (environment, profiles, SSO, processes, web identity, containers, EC2) and
+//! one HTTP client for all of it.
+
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::meta::region::ProvideRegion;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{
+    ProvideCredentials, RequestChecksumCalculation, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
+use hyper::Uri;
+
+use super::{ConnectSettings, failure};
+use crate::bucket::{Error, Result};
+use crate::error::Kind;
+
+/// Connections kept open for the next request. hyper's default is no limit; a burst of closes must
+/// not leave thousands.
+const IDLE_CONNECTIONS: usize = 256;
+/// Servers close idle connections after 20 s and more; a connection that is closed under a request
+/// costs a retry.
+const IDLE_FOR: Duration = Duration::from_secs(15);
+/// On EC2 the metadata service answers in milliseconds, elsewhere never.
+const METADATA_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A login helper (SSO, `credential_process`) may take its time, but not all of it.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// A loaded configuration, from which clients are built.
+#[derive(Clone, Debug)]
+pub(super) struct Sdk {
+    shared: SdkConfig,
+    endpoint_url: Option<String>,
+    path_style: bool,
+    signed: bool,
+    pub(super) region: String,
+}
+
+/// Loads the configuration and makes sure that there are credentials.
+pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
+    check_bucket_name(settings)?;
+    let endpoint_url = endpoint_url(settings);
+    let host = endpoint_url.as_deref().map(|url| host_of(settings, url)).transpose()?;
+    let http = http_client(host.as_deref());
+    let region = region(settings, &http, endpoint_url.is_none()).await;
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http.clone())
+        .region(Region::new(region.clone()))
+        .timeout_config(TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build());
+    if let Some(profile) = &settings.profile {
+        // As with the AWS CLI, a profile that was asked for goes before the environment.
+        let provider =
+            ProviderConfig::without_region().with_region(Some(Region::new(region.clone()))).with_http_client(http);
+        let named = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(profile);
+        loader = loader.profile_name(profile).credentials_provider(named.build());
+    }
+    if settings.no_sign_request {
+        loader = loader.no_credentials();
+    }
+    let shared = loader.load().await;
+    if !settings.no_sign_request {
+        check_credentials(settings, &shared).await?;
+    }
+    let path_style = settings.force_path_style.unwrap_or_else(|| host.is_some_and(|host| !is_aws(&host)));
+    Ok(Sdk { shared, endpoint_url, path_style, signed: !settings.no_sign_request, region })
+}
+
+impl Sdk {
+    /// A client that neither retries nor hashes by itself: see `bucket::s3`.
+    pub(super) fn client(&self) -> Client {
+        let mut config = aws_sdk_s3::config::Builder::from(&self.shared)
+            .region(Region::new(self.region.clone()))
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(aws_sdk_s3::config::ResponseChecksumValidation::WhenRequired)
+            .force_path_style(self.path_style);
+        if let Some(url) = &self.endpoint_url {
+            config = config.endpoint_url(url);
+        }
+        if !self.signed {
+            config = config.allow_no_auth();
+        }
+        Client::from_conf(config.build())
+    }
+
+    pub(super) fn in_region(self, region: String) -> Self {
+        Self { region, ..self }
+    }
+
+    /// Whether requests carry a signature.
+    pub(super) fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// Whether requests go to AWS itself.
+    pub(super) fn is_aws(&self) -> bool {
+        let host = self.endpoint_url.as_deref().and_then(|url| url.parse::<Uri>().ok()?.host().map(str::to_owned));
+        self.endpoint_url.is_none() || host.is_some_and(|host| is_aws(&host))
+    }
+
+    /// Where requests go, in words.
+    pub(super) fn endpoint(&self) -> String {
+        self.endpoint_url.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region))
+    }
+}
+
+/// The flag, else what the AWS configuration names for S3 or for everything. Profiles may name one
+/// too; the SDK reads those itself, and such a server is addressed as AWS is.
+fn endpoint_url(settings: &ConnectSettings) -> Option<String> {
+    let ignored = std::env::var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_ok_and(|value| value == "true");
+    let from_environment = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().filter(|_| !ignored);
+    let named = from_environment.filter_map(|name| std::env::var(name).ok()).find(|url| !url.is_empty());
+    let url = settings.endpoint_url.clone().or(named)?;
+    Some(url.trim_end_matches('/').to_owned())
+}
+
+fn host_of(settings: &ConnectSettings, url: &str) -> Result<String> {
+    let wrong = || failure(settings, Kind::Usage, format!("{url:?} is no endpoint URL: give http[s]://host[:port]"));
+    let parsed: Uri = url.parse().map_err(|_| wrong())?;
+    if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+        return Err(wrong());
+    }
+    parsed.host().filter(|host| !host.is_empty()).map(str::to_owned).ok_or_else(wrong)
+}
+
+fn is_aws(host: &str) -> bool {
+    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|domain| host.ends_with(domain))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Names and ARNs that a request line can hold; whether the bucket exists, the server says.
+fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
+    let name = &settings.bucket;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let fits = name.starts_with("arn:") || (name.len() >= 3 && name.len() <= 255 && name.bytes().all(plain));
+    if fits { Ok(()) } else { Err(failure(settings, Kind::Usage, format!("{name:?} cannot be the name of a bucket"))) }
+}
+
+/// One client for S3 and for credential providers: ring for TLS, a proxy from the environment unless
+/// the server is on this machine.
+fn http_client(host: Option<&str>) -> SharedHttpClient {
+    let proxy = if host.is_some_and(is_loopback) { ProxyConfig::disabled() } else { ProxyConfig::from_env() };
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder()
+            .enable_tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_FOR)
+            .proxy_config(proxy.clone());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+    })
+}
+
+/// The flag, the environment, the profile, on AWS the machine's own region; else `us-east-1`, from
+/// where S3 tells the right one.
+async fn region(settings: &ConnectSettings, http: &SharedHttpClient, on_aws: bool) -> String {
+    if let Some(region) = &settings.region {
+        return region.clone();
+    }
+    if let Some(region) = EnvironmentVariableRegionProvider::new().region().await {
+        return region.to_string();
+    }
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &settings.profile {
+        profile = profile.profile_name(name);
+    }
+    if let Some(region) = profile.build().region().await {
+        return region.to_string();
+    }
+    let metadata_off = std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    if on_aws && !settings.no_sign_request && !metadata_off {
+        let provider = ProviderConfig::without_region().with_http_client(http.clone());
+        let metadata = ImdsRegionProvider::builder().configure(&provider).build();
+        if let Ok(Some(region)) = tokio::time::timeout(METADATA_TIMEOUT, metadata.region()).await {
+            return region.to_string();
+        }
+    }
+    DEFAULT_REGION.to_owned()
+}
+
+/// Asks the chain once, so that its failure is told as what it is and not as a failed request.
+async fn check_credentials(settings: &ConnectSettings, shared: &SdkConfig) -> Result<()> {
+    let provider = shared.credentials_provider();
+    let provider = provider.ok_or_else(|| no_credentials(settings, "no credentials provider"))?;
+    match tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(no_credentials(settings, &crate::bucket::s3::root_cause(&error))),
+        Err(_) => Err(no_credentials(settings, "the credentials provider did not answer")),
+    }
+}
+
+fn no_credentials(settings: &ConnectSettings, why: &str) -> Error {
+    let whose = settings.profile.as_ref().map(|name| format!(" of profile {name:?}")).unwrap_or_default();
+    failure(settings, Kind::NoCredentials, format!("found no AWS credentials{whose}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aws_and_this_machine_are_known_by_name() {
+        assert!(is_aws("s3.eu-west-1.amazonaws.com") && is_aws("s3.cn-north-1.amazonaws.com.cn"));
+        assert!(!is_aws("minio.local") && !is_aws("amazonaws.com.evil.example"));
+        assert!(is_loopback("127.0.0.1") && is_loopback("[::1]") && is_loopback("localhost"));
+        assert!(!is_loopback("10.0.0.1"));
+    }
+
+    #[test]
+    fn impossible_names_and_endpoints_are_the_users_mistake() {
+        for name in ["", "a", "a b", "a/b", "ü-bucket"] {
+            let error = check_bucket_name(&ConnectSettings::new(name, "")).unwrap_err();
+            assert_eq!(error.kind, Kind::Usage, "{name:?}");
+        }
+        let settings = ConnectSettings::new("bucket", "");
+        for url in ["localhost:9000", "ftp://host", "http://", "not a url"] {
+            assert_eq!(host_of(&settings, url).unwrap_err().kind, Kind::Usage, "{url:?}");
+        }
+        assert_eq!(host_of(&settings, "http://127.0.0.1:9000").unwrap(), "127.0.0.1");
+    }
+}

@@ -1,0 +1,145 @@
+//! From settings to a bucket that is known to answer: configuration, credentials, region, first LIST.
+//!
+//! Everything a user gets wrong shows here, within [`CONNECT_DEADLINE`], in words that say what to do.
+
+mod config;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check_first::CheckFirst;
+use super::probe::{self, Capabilities};
+use super::request_log::{Counted, RequestLog};
+use super::retry::{RetryPolicy, Retrying};
+use super::s3::S3Bucket;
+use super::{Bucket, Error, Result};
+use crate::error::Kind;
+
+/// [`connect`] has answered by then.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// Default of [`ConnectSettings::deadline`].
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Which bucket, where, and how patient to be.
+#[derive(Clone, Debug)]
+pub struct ConnectSettings {
+    pub bucket: String,
+    /// Keys below this are used: empty, or ending in `/`.
+    pub prefix: String,
+    /// `http[s]://host[:port]`; `None` = AWS, or what the AWS configuration names.
+    pub endpoint_url: Option<String>,
+    /// `None` = what the AWS configuration names, else `us-east-1`; S3 is followed when it names another.
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    /// Send requests without a signature, for public buckets.
+    pub no_sign_request: bool,
+    /// `http://host/bucket/key` instead of `http://bucket.host/key`; `None` = for every endpoint but AWS.
+    pub force_path_style: Option<bool>,
+    /// Longest time for one operation with all its retries.
+    pub deadline: Duration,
+    /// Longest time to open a connection.
+    pub connect_timeout: Duration,
+    /// How often one request is sent at most.
+    pub max_attempts: u32,
+    /// Nothing is ever written, not even to find out what the server can do.
+    pub read_only: bool,
+}
+
+impl ConnectSettings {
+    /// The defaults for a bucket.
+    #[must_use]
+    pub fn new(bucket: &str, prefix: &str) -> Self {
+        Self {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint_url: None,
+            region: None,
+            profile: None,
+            no_sign_request: false,
+            force_path_style: None,
+            deadline: DEADLINE,
+            connect_timeout: Duration::from_secs(5),
+            max_attempts: 10,
+            read_only: false,
+        }
+    }
+}
+
+/// A bucket that answered, and what was found out about it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub bucket: Arc<dyn Bucket>,
+    pub requests: Arc<RequestLog>,
+    /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`.
+    pub endpoint: String,
+    pub region: String,
+    pub capabilities: Capabilities,
+}
+
+/// Builds the client and makes sure that the bucket can be listed.
+///
+/// # Errors
+/// In the user's words, within [`CONNECT_DEADLINE`]: [`Kind::Usage`] for an impossible setting,
+/// [`Kind::NoCredentials`], [`Kind::NoSuchBucket`], [`Kind::AccessDenied`] (also a wrong clock),
+/// [`Kind::Unreachable`], [`Kind::Deadline`].
+pub async fn connect(settings: &ConnectSettings) -> Result<Connection> {
+    let connecting = connect_patiently(settings);
+    tokio::time::timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| {
+        let place = settings.endpoint_url.as_deref().unwrap_or("S3");
+        let cause = format!("{place} did not answer within {} s", CONNECT_DEADLINE.as_secs());
+        Err(failure(settings, Kind::Deadline, cause))
+    })
+}
+
+async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
+    let mut sdk = config::load(settings).await?;
+    if let Some(region) = verify::bucket(settings, &sdk).await? {
+        sdk = sdk.in_region(region);
+        verify::bucket(settings, &sdk).await?;
+    }
+    let requests = Arc::new(RequestLog::default());
+    let wire = Counted::new(S3Bucket::new(sdk.client(), &settings.bucket), Arc::clone(&requests));
+    let capabilities = find_capabilities(settings, &sdk, &wire).await;
+    let bucket = patient(settings, wire, capabilities, &requests);
+    Ok(Connection { bucket, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities })
+}
+
+/// What the server does, as far as it must be known before the first write.
+async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: &dyn Bucket) -> Capabilities {
+    let conditional_writes = match (settings.read_only, sdk.is_aws()) {
+        (true, _) => None,
+        (_, true) => Some(true),
+        _ => probe::conditional_writes(wire, &settings.prefix).await,
+    };
+    if conditional_writes == Some(false) {
+        tracing::warn!(
+            endpoint = sdk.endpoint(),
+            "the server ignores conditional writes: s3mount looks before it writes, \
+             but a write of another client at the same moment can be lost"
+        );
+    }
+    Capabilities { conditional_writes, ..Capabilities::default() }
+}
+
+/// The decorators: retries around what checks conditions around what counts.
+fn patient(
+    settings: &ConnectSettings,
+    wire: Counted<S3Bucket>,
+    capabilities: Capabilities,
+    requests: &Arc<RequestLog>,
+) -> Arc<dyn Bucket> {
+    let policy = RetryPolicy::within(settings.deadline, settings.max_attempts);
+    let requests = Arc::clone(requests);
+    if capabilities.conditional_writes == Some(false) {
+        Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests))
+    } else {
+        Arc::new(Retrying::new(wire, policy, requests))
+    }
+}
+
+/// An error of [`connect`].
+fn failure(settings: &ConnectSettings, kind: Kind, cause: impl Into<String>) -> Error {
+    let (key, cause) = (settings.bucket.clone(), cause.into());
+    Error { kind, operation: "Connect", key, cause, http_status: None, request_id: None }
+}

@@ -1,0 +1,83 @@
+//! The first LIST, and what its failure means to the user.
+
+use std::time::Duration;
+
+use super::config::Sdk;
+use super::{ConnectSettings, failure};
+use crate::bucket::s3::S3Bucket;
+use crate::bucket::{Bucket, Error, ListRequest, Result};
+use crate::error::Kind;
+
+/// Silence after which the LIST is given up.
+const STALL: Duration = Duration::from_secs(6);
+/// Tries, for a server that just starts or one lost connection.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Lists one key below the prefix. Returns the region in which to try again, if S3 names another.
+pub(super) async fn bucket(settings: &ConnectSettings, sdk: &Sdk) -> Result<Option<String>> {
+    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).with_stall(STALL);
+    match list_one(&bucket, &settings.prefix).await {
+        Ok(()) => Ok(None),
+        Err(error) => match other_region(&bucket, &error).await {
+            Some(region) if region != sdk.region => Ok(Some(region)),
+            _ => Err(explain(settings, sdk, &error)),
+        },
+    }
+}
+
+async fn list_one(bucket: &S3Bucket, prefix: &str) -> Result<()> {
+    let request = ListRequest { prefix: prefix.to_owned(), max_keys: Some(1), ..ListRequest::default() };
+    let mut attempt = 1;
+    loop {
+        match bucket.list(&request).await {
+            Ok(_) => return Ok(()),
+            Err(error) if attempt < ATTEMPTS && matches!(error.kind, Kind::Unreachable | Kind::Busy) => {
+                tokio::time::sleep(PAUSE * attempt).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The region of the bucket, where the error may come from asking in the wrong one.
+async fn other_region(bucket: &S3Bucket, error: &Error) -> Option<String> {
+    let from_words = || error.cause.split_once("expecting '")?.1.split('\'').next().map(str::to_owned);
+    match error.http_status {
+        Some(301 | 307 | 400) => from_words().or(bucket.region().await),
+        _ => None,
+    }
+}
+
+/// The same failure in the user's words.
+fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
+    let (name, endpoint, cause) = (&settings.bucket, sdk.endpoint(), &error.cause);
+    let words = match error.kind {
+        Kind::NoSuchBucket => format!("there is no bucket {name:?} at {endpoint}"),
+        Kind::NotFound => format!("{endpoint} does not answer like an S3 server: {cause}"),
+        Kind::AccessDenied => denied(settings, sdk, error),
+        Kind::Unreachable => format!("cannot reach {endpoint}: {cause}"),
+        Kind::Deadline => format!("{endpoint} does not answer: {cause}"),
+        Kind::Busy => format!("{endpoint} is not ready: {cause}"),
+        Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
+        _ if matches!(error.http_status, Some(301 | 307)) => {
+            format!("bucket {name:?} is in another region than {}: give --region", sdk.region)
+        }
+        _ => format!("{endpoint} refused to list the bucket: {cause}"),
+    };
+    let told = failure(settings, error.kind, words);
+    Error { http_status: error.http_status, request_id: error.request_id.clone(), ..told }
+}
+
+fn denied(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> String {
+    let place = format!("s3://{}/{}", settings.bucket, settings.prefix);
+    match error.code() {
+        Some("RequestTimeTooSkewed") => "this machine's clock is too far from the server's".to_owned(),
+        Some("ExpiredToken" | "TokenRefreshRequired") => "the credentials have expired".to_owned(),
+        Some("InvalidAccessKeyId") => format!("{} does not know the access key", sdk.endpoint()),
+        Some("SignatureDoesNotMatch") => "the secret key does not belong to the access key".to_owned(),
+        _ if sdk.is_signed() => format!("no permission to list {place} (s3:ListBucket): {}", error.cause),
+        _ => format!("{place} is not public: sign requests (without --no-sign-request)"),
+    }
+}

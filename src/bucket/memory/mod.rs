@@ -1,0 +1,338 @@
+//! A bucket in memory with S3's conditions and listing order, for tests of everything above the
+//! trait. Faults are injected by rule ([`Fault`]), and every request is counted.
+
+mod fault;
+mod listing;
+mod uploads;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use parking_lot::Mutex;
+
+use super::{
+    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
+    PendingUpload, PutOptions, Result,
+};
+use crate::error::Kind;
+pub use fault::{Effect, Fault};
+use uploads::Upload;
+
+/// One stored object.
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Bytes,
+    etag: ETag,
+    modified: SystemTime,
+    metadata: Metadata,
+    content_type: Option<String>,
+    archived: bool,
+}
+
+impl Object {
+    fn new(bytes: Bytes, etag: ETag, options: &PutOptions) -> Self {
+        let (metadata, content_type) = (options.metadata.clone(), options.content_type.clone());
+        Self { bytes, etag, modified: whole_seconds_now(), metadata, content_type, archived: false }
+    }
+
+    fn info(&self) -> ObjectInfo {
+        ObjectInfo {
+            etag: self.etag.clone(),
+            size: self.bytes.len() as u64,
+            modified: self.modified,
+            metadata: self.metadata.clone(),
+            content_type: self.content_type.clone(),
+            storage_class: self.archived.then(|| "GLACIER".to_owned()),
+            archived: self.archived,
+        }
+    }
+}
+
+/// `Last-Modified` has whole seconds.
+fn whole_seconds_now() -> SystemTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+fn etag_of(bytes: &[u8]) -> ETag {
+    ETag::new(&hex::encode(Md5::digest(bytes)))
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Object>,
+    uploads: BTreeMap<String, Upload>,
+    uploads_begun: u64,
+    requests: BTreeMap<&'static str, u64>,
+    faults: Vec<Fault>,
+    ignores_conditions: bool,
+}
+
+impl State {
+    /// Checks a write's condition as S3 does: 412 for another or an existing version, 404 for
+    /// `If-Match` on a key that does not exist.
+    fn check(&self, operation: &'static str, key: &str, condition: &Condition) -> Result<()> {
+        if self.ignores_conditions {
+            return Ok(());
+        }
+        match (condition, self.objects.get(key)) {
+            (Condition::IfAbsent, Some(_)) => Err(changed(operation, key)),
+            (Condition::IfMatch(tag), Some(object)) if object.etag != *tag => Err(changed(operation, key)),
+            (Condition::IfMatch(_), None) => Err(no_such_key(operation, key)),
+            _ => Ok(()),
+        }
+    }
+
+    fn object(&self, operation: &'static str, key: &str) -> Result<&Object> {
+        self.objects.get(key).ok_or_else(|| no_such_key(operation, key))
+    }
+
+    /// The bytes of `from` if it still is the version that the copy names.
+    fn copy_source(&self, operation: &'static str, request: &CopyRequest) -> Result<Object> {
+        let source = self.object(operation, &request.from)?;
+        match &request.from_etag {
+            Some(tag) if source.etag != *tag => Err(changed(operation, &request.from)),
+            _ => Ok(source.clone()),
+        }
+    }
+}
+
+fn error(kind: Kind, operation: &'static str, key: &str, cause: &str, status: u16) -> Error {
+    let (key, cause) = (key.to_owned(), cause.to_owned());
+    Error { kind, operation, key, cause, http_status: Some(status), request_id: None }
+}
+
+fn no_such_key(operation: &'static str, key: &str) -> Error {
+    error(Kind::NotFound, operation, key, "NoSuchKey", 404)
+}
+
+fn changed(operation: &'static str, key: &str) -> Error {
+    error(Kind::Changed, operation, key, "PreconditionFailed", 412)
+}
+
+/// A [`Bucket`] in memory. Cheap to make, one per test.
+#[derive(Debug, Default)]
+pub struct MemoryBucket {
+    state: Mutex<State>,
+}
+
+impl MemoryBucket {
+    /// An empty bucket.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stores an object as another client would: no condition, not counted, no fault. Returns its tag.
+    pub fn insert(&self, key: &str, bytes: impl Into<Bytes>, metadata: Metadata) -> ETag {
+        let bytes = bytes.into();
+        let etag = etag_of(&bytes);
+        let options = PutOptions { metadata, ..PutOptions::default() };
+        self.state.lock().objects.insert(key.to_owned(), Object::new(bytes, etag.clone(), &options));
+        etag
+    }
+
+    /// Removes an object as another client would; not counted.
+    pub fn remove(&self, key: &str) {
+        self.state.lock().objects.remove(key);
+    }
+
+    /// Moves an object into the archive tier: HEAD says so, GET refuses.
+    pub fn archive(&self, key: &str) {
+        if let Some(object) = self.state.lock().objects.get_mut(key) {
+            object.archived = true;
+        }
+    }
+
+    /// The bytes of an object, if it exists; not counted.
+    pub fn bytes(&self, key: &str) -> Option<Bytes> {
+        self.state.lock().objects.get(key).map(|object| object.bytes.clone())
+    }
+
+    /// What HEAD would say of an object, if it exists; not counted.
+    pub fn info(&self, key: &str) -> Option<ObjectInfo> {
+        self.state.lock().objects.get(key).map(Object::info)
+    }
+
+    /// Every key, in order.
+    pub fn keys(&self) -> Vec<String> {
+        self.state.lock().objects.keys().cloned().collect()
+    }
+
+    /// Requests since the start by operation, also those that failed.
+    pub fn requests(&self) -> BTreeMap<&'static str, u64> {
+        self.state.lock().requests.clone()
+    }
+
+    /// Requests of one operation, e.g. `GetObject`.
+    pub fn count(&self, operation: &str) -> u64 {
+        self.state.lock().requests.get(operation).copied().unwrap_or(0)
+    }
+
+    /// Uploads begun and neither completed nor aborted.
+    pub fn open_uploads(&self) -> usize {
+        self.state.lock().uploads.len()
+    }
+
+    /// Adds a fault; rules are tried in the order they came.
+    pub fn inject(&self, fault: Fault) {
+        self.state.lock().faults.push(fault);
+    }
+
+    /// Takes all faults away.
+    pub fn heal(&self) {
+        self.state.lock().faults.clear();
+    }
+
+    /// Accepts conditional writes with 200 and ignores the condition, as garage does.
+    pub fn ignore_conditions(&self) {
+        self.state.lock().ignores_conditions = true;
+    }
+
+    /// Counts the request, plays the first fault that fits, and applies the operation in between.
+    async fn request<T>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        apply: impl FnOnce(&mut State) -> Result<T> + Send,
+    ) -> Result<T> {
+        let effect = {
+            let mut state = self.state.lock();
+            *state.requests.entry(operation).or_default() += 1;
+            fault::take(&mut state.faults, operation, key)
+        };
+        match effect {
+            None => apply(&mut self.state.lock()),
+            Some(Effect::Fail(kind)) => Err(fault::failure(kind, operation, key)),
+            Some(Effect::Delay(duration)) => {
+                tokio::time::sleep(duration).await;
+                apply(&mut self.state.lock())
+            }
+            Some(Effect::Hang) => std::future::pending().await,
+            Some(Effect::LoseReply(kind)) => {
+                apply(&mut self.state.lock())?;
+                Err(fault::failure(kind, operation, key))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Bucket for MemoryBucket {
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.request("HeadObject", key, |state| state.object("HeadObject", key).map(Object::info)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
+        self.request("GetObject", key, |state| {
+            let object = state.object("GetObject", key)?;
+            if if_match.is_some_and(|tag| *tag != object.etag) {
+                return Err(changed("GetObject", key));
+            }
+            if object.archived {
+                return Err(error(Kind::Archived, "GetObject", key, "InvalidObjectState", 403));
+            }
+            let bytes = range.map_or_else(|| object.bytes.clone(), |range| cut(&object.bytes, range));
+            Ok(Fetched { info: object.info(), bytes })
+        })
+        .await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.request("ListObjectsV2", &request.prefix, |state| Ok(listing::page(&state.objects, request))).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        self.request("PutObject", key, |state| {
+            state.check("PutObject", key, &options.condition)?;
+            let etag = etag_of(&body);
+            state.objects.insert(key.to_owned(), Object::new(body, etag.clone(), options));
+            Ok(etag)
+        })
+        .await
+    }
+
+    async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        self.request("CopyObject", &request.to, |state| {
+            let mut object = state.copy_source("CopyObject", request)?;
+            if let Some(options) = &request.replace {
+                state.check("CopyObject", &request.to, &options.condition)?;
+                object = Object::new(object.bytes, object.etag, options);
+            }
+            object.modified = whole_seconds_now();
+            object.etag = etag_of(&object.bytes);
+            let etag = object.etag.clone();
+            state.objects.insert(request.to.clone(), object);
+            Ok(etag)
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.request("DeleteObject", key, |state| {
+            state.objects.remove(key);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        let first = keys.first().map_or("", String::as_str);
+        self.request("DeleteObjects", first, |state| {
+            for key in keys {
+                state.objects.remove(key);
+            }
+            Ok(Vec::new())
+        })
+        .await
+    }
+
+    async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
+        self.request("CreateMultipartUpload", key, |state| Ok(uploads::create(state, key, options))).await
+    }
+
+    async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
+        self.request("UploadPart", key, |state| uploads::part(state, "UploadPart", key, upload_id, number, body)).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        from: &CopyRequest,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.request("UploadPartCopy", key, |state| {
+            let source = state.copy_source("UploadPartCopy", from)?;
+            uploads::part(state, "UploadPartCopy", key, upload_id, number, cut(&source.bytes, range))
+        })
+        .await
+    }
+
+    async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        self.request("CompleteMultipartUpload", key, |state| uploads::complete(state, key, upload_id, parts, condition))
+            .await
+    }
+
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
+        self.request("AbortMultipartUpload", key, |state| uploads::abort(state, key, upload_id)).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.request("ListMultipartUploads", prefix, |state| Ok(uploads::list(state, prefix))).await
+    }
+}
+
+/// The asked range, cut at the end of the object.
+fn cut(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    let end = (range.end as usize).min(bytes.len());
+    bytes.slice((range.start as usize).min(end)..end)
+}
+
+#[cfg(test)]
+mod tests;

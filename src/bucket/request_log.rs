@@ -1,0 +1,254 @@
+//! What was said to S3: requests by operation, bytes, the last errors. For `s3mount status`.
+//!
+//! [`Counted`] sits inside the retries, so it counts what is on the wire; [`RequestLog::failed`]
+//! is told what is left after them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
+    PutOptions, Result,
+};
+
+/// How many of the last errors are kept.
+pub const KEPT_ERRORS: usize = 20;
+
+/// An operation that failed for good, and when.
+#[derive(Clone, Debug)]
+pub struct FailedOperation {
+    pub time: SystemTime,
+    pub error: Error,
+}
+
+/// Counters since the start of the mount; cheap to share.
+#[derive(Debug, Default)]
+pub struct RequestLog {
+    requests: Mutex<BTreeMap<&'static str, u64>>,
+    failures: Mutex<BTreeMap<&'static str, u64>>,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+    in_flight: AtomicU64,
+    last_errors: Mutex<VecDeque<FailedOperation>>,
+}
+
+impl RequestLog {
+    /// Requests sent, by S3 operation; every try counts.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.requests.lock().clone()
+    }
+
+    /// Requests that were answered with an error or not at all, by S3 operation; "not found" is an
+    /// answer and does not count.
+    pub fn failures(&self) -> BTreeMap<&'static str, u64> {
+        self.failures.lock().clone()
+    }
+
+    /// Bytes of objects and parts uploaded, also in requests that failed.
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of objects downloaded.
+    pub fn bytes_received(&self) -> u64 {
+        self.bytes_received.load(Ordering::Relaxed)
+    }
+
+    /// Requests on the wire at this moment.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The last operations that failed after all retries, oldest first; at most [`KEPT_ERRORS`].
+    pub fn last_errors(&self) -> Vec<FailedOperation> {
+        self.last_errors.lock().iter().cloned().collect()
+    }
+
+    /// Notes an operation that failed for good, with one line in the log.
+    pub fn failed(&self, error: &Error) {
+        tracing::warn!(
+            operation = error.operation,
+            key = %error.key.escape_debug(),
+            kind = ?error.kind,
+            cause = %error.cause,
+            http_status = error.http_status,
+            request_id = error.request_id,
+            hint = error.hint(),
+            "S3 request failed"
+        );
+        let mut last = self.last_errors.lock();
+        if last.len() == KEPT_ERRORS {
+            last.pop_front();
+        }
+        last.push_back(FailedOperation { time: SystemTime::now(), error: error.clone() });
+    }
+}
+
+/// Takes one off `in_flight`, also when the request is dropped half way.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts every request that passes.
+#[derive(Debug)]
+pub struct Counted<B> {
+    inner: B,
+    log: Arc<RequestLog>,
+}
+
+impl<B> Counted<B> {
+    /// Counts what goes to `inner`.
+    pub fn new(inner: B, log: Arc<RequestLog>) -> Self {
+        Self { inner, log }
+    }
+
+    async fn count<T>(&self, operation: &'static str, request: impl Future<Output = Result<T>>) -> Result<T> {
+        *self.log.requests.lock().entry(operation).or_default() += 1;
+        let in_flight = InFlight::new(&self.log.in_flight);
+        let answer = request.await;
+        drop(in_flight);
+        if answer.as_ref().is_err_and(|error| error.kind != crate::error::Kind::NotFound) {
+            *self.log.failures.lock().entry(operation).or_default() += 1;
+        }
+        answer
+    }
+
+    fn sent(&self, body: &Bytes) {
+        self.log.bytes_sent.fetch_add(body.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl<B: Bucket> Bucket for Counted<B> {
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.count("HeadObject", self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
+        let fetched = self.count("GetObject", self.inner.get(key, range, if_match)).await?;
+        self.log.bytes_received.fetch_add(fetched.bytes.len() as u64, Ordering::Relaxed);
+        Ok(fetched)
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.count("ListObjectsV2", self.inner.list(request)).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        self.sent(&body);
+        self.count("PutObject", self.inner.put(key, body, options)).await
+    }
+
+    async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        self.count("CopyObject", self.inner.copy(request)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.count("DeleteObject", self.inner.delete(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        self.count("DeleteObjects", self.inner.delete_many(keys)).await
+    }
+
+    async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
+        self.count("CreateMultipartUpload", self.inner.create_upload(key, options)).await
+    }
+
+    async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
+        self.sent(&body);
+        self.count("UploadPart", self.inner.upload_part(key, upload_id, number, body)).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        from: &CopyRequest,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.count("UploadPartCopy", self.inner.copy_part(key, upload_id, number, from, range)).await
+    }
+
+    async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        let request = self.inner.complete_upload(key, upload_id, parts, condition);
+        self.count("CompleteMultipartUpload", request).await
+    }
+
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
+        self.count("AbortMultipartUpload", self.inner.abort_upload(key, upload_id)).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.count("ListMultipartUploads", self.inner.list_uploads(prefix)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::memory::{Effect, Fault, MemoryBucket};
+    use crate::error::Kind;
+
+    #[tokio::test]
+    async fn requests_bytes_and_failures_are_counted() {
+        let log = Arc::new(RequestLog::default());
+        let memory = MemoryBucket::new();
+        memory.inject(Fault::once("GetObject", Effect::Fail(Kind::Busy)));
+        let bucket = Counted::new(memory, Arc::clone(&log));
+        bucket.put("k", "12345".into(), &PutOptions::default()).await.unwrap();
+        assert!(bucket.get("k", None, None).await.is_err());
+        bucket.get("k", Some(1..3), None).await.unwrap();
+        assert!(bucket.head("missing").await.is_err());
+        assert_eq!(log.counts(), BTreeMap::from([("GetObject", 2), ("HeadObject", 1), ("PutObject", 1)]));
+        assert_eq!(log.failures(), BTreeMap::from([("GetObject", 1)]), "a missing object is no failure");
+        assert_eq!((log.bytes_sent(), log.bytes_received(), log.in_flight()), (5, 2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_dropped_is_no_longer_in_flight() {
+        let log = Arc::new(RequestLog::default());
+        let memory = MemoryBucket::new();
+        memory.inject(Fault::always(Effect::Hang));
+        let bucket = Counted::new(memory, Arc::clone(&log));
+        {
+            let mut request = Box::pin(bucket.head("k"));
+            assert!(futures::poll!(&mut request).is_pending());
+            assert_eq!(log.in_flight(), 1);
+        }
+        assert_eq!(log.in_flight(), 0);
+    }
+
+    #[test]
+    fn only_the_last_errors_are_kept() {
+        let log = RequestLog::default();
+        for number in 0..25 {
+            let (key, cause) = (number.to_string(), "SlowDown".to_owned());
+            let kind = Kind::Busy;
+            log.failed(&Error { kind, operation: "GetObject", key, cause, http_status: Some(503), request_id: None });
+        }
+        let kept: Vec<_> = log.last_errors().into_iter().map(|failed| failed.error.key).collect();
+        assert_eq!(kept.len(), KEPT_ERRORS);
+        assert_eq!((kept[0].as_str(), kept[19].as_str()), ("5", "24"));
+    }
+}

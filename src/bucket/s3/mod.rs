@@ -1,0 +1,183 @@
+//! The [`Bucket`] trait on `aws-sdk-s3`: one method, one request, no retry.
+//!
+//! What the SDK would do by itself and must not:
+//! - **sign payloads**: SHA-256 of every body costs 17 times the CPU of everything else together;
+//!   the CRC32C that goes along is checked by the server just as well;
+//! - **retry**: a conditional PUT whose reply was lost answers 412 to its own retry, and only the
+//!   `Retrying` decorator finds out which of the two happened;
+//! - **stop a stalled request**: its guard sees an upload that is one buffer as done at once;
+//!   [`progress`] watches the bytes instead.
+
+mod errors;
+mod listing;
+mod multipart;
+mod progress;
+mod read;
+mod write;
+
+use std::future::Future;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use bytes::Bytes;
+
+use super::{
+    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
+    PutOptions, Result,
+};
+pub(in crate::bucket) use errors::root_cause;
+use progress::Progress;
+
+/// No byte in either direction for this long: the request is given up (and may be tried again).
+pub const STALL: Duration = Duration::from_secs(15);
+/// The same for requests that the server works on before it answers: copies and completions.
+pub const SLOW_STALL: Duration = Duration::from_secs(55);
+
+/// A bucket at an S3 server.
+#[derive(Clone, Debug)]
+pub struct S3Bucket {
+    client: Client,
+    name: String,
+    stall: Duration,
+    slow_stall: Duration,
+}
+
+impl S3Bucket {
+    /// Speaks through a client whose own retries are off.
+    #[must_use]
+    pub fn new(client: Client, name: &str) -> Self {
+        Self { client, name: name.to_owned(), stall: STALL, slow_stall: SLOW_STALL }
+    }
+
+    /// Gives requests up after this much silence; copies and completions too.
+    #[must_use]
+    pub fn with_stall(self, stall: Duration) -> Self {
+        Self { stall, slow_stall: stall, ..self }
+    }
+
+    /// Region that S3 names for this bucket, also where the caller has no access to it.
+    pub async fn region(&self) -> Option<String> {
+        let answer = self.client.head_bucket().bucket(&self.name).send().await;
+        match answer {
+            Ok(output) => output.bucket_region,
+            Err(error) => errors::region_header(&error),
+        }
+    }
+
+    /// Sends a request that must move within the stall time.
+    async fn send<T, E>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        request: impl Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        self.send_watched(operation, key, &Progress::new(self.stall), request).await
+    }
+
+    /// Sends a request that the server may work on for a while.
+    async fn send_slow<T, E>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        request: impl Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        self.send_watched(operation, key, &Progress::new(self.slow_stall), request).await
+    }
+
+    async fn send_watched<T, E>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        progress: &Progress,
+        request: impl Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        match progress.watch(request).await {
+            Ok(answer) => answer.map_err(|error| errors::from_sdk(operation, key, &error)),
+            Err(stalled) => Err(errors::stalled(operation, key, stalled)),
+        }
+    }
+}
+
+/// The `If-Match` and `If-None-Match` header values of a condition.
+fn condition_headers(condition: &Condition) -> (Option<String>, Option<String>) {
+    match condition {
+        Condition::None => (None, None),
+        Condition::IfMatch(tag) => (Some(tag.quoted()), None),
+        Condition::IfAbsent => (None, Some("*".to_owned())),
+    }
+}
+
+#[async_trait]
+impl Bucket for S3Bucket {
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.head_object(key).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
+        self.get_object(key, range, if_match).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.list_objects(request).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        self.put_object(key, body, options).await
+    }
+
+    async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        self.copy_object(request).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.delete_object(key).await
+    }
+
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        self.delete_objects(keys).await
+    }
+
+    async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
+        self.create_multipart_upload(key, options).await
+    }
+
+    async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
+        self.send_part(key, upload_id, number, body).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        from: &CopyRequest,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.upload_part_copy(key, upload_id, number, from, range).await
+    }
+
+    async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        self.complete_multipart_upload(key, upload_id, parts, condition).await
+    }
+
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
+        self.abort_multipart_upload(key, upload_id).await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.list_multipart_uploads(prefix).await
+    }
+}

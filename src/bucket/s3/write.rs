@@ -1,0 +1,160 @@
+//! PUT, COPY and DELETE.
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::types::{Delete, MetadataDirective, ObjectIdentifier};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::errors::{kind_of, plain};
+use super::progress::{Progress, WatchedBody};
+use super::{S3Bucket, condition_headers};
+use crate::bucket::{CopyRequest, ETag, Error, PutOptions, Result, checksum};
+use crate::error::Kind;
+
+const PUT: &str = "PutObject";
+const COPY: &str = "CopyObject";
+const DELETE: &str = "DeleteObject";
+const DELETE_MANY: &str = "DeleteObjects";
+/// Bodies above this are handed over in chunks, so that their progress can be seen.
+const WATCHED_FROM_BYTES: usize = 256 << 10;
+
+impl S3Bucket {
+    pub(super) async fn put_object(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        let (if_match, if_none_match) = condition_headers(&options.condition);
+        let crc = checksum::crc32c(&body);
+        let progress = Progress::with_body(self.stall, body.len());
+        let call = self.client.put_object().bucket(&self.name).key(key);
+        let call = call
+            .set_metadata(Some(options.metadata.clone().into_iter().collect()))
+            .set_content_type(options.content_type.clone())
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .checksum_crc32_c(&crc)
+            .body(stream(body, &progress))
+            .customize()
+            .disable_payload_signing();
+        let output = self.send_watched(PUT, key, &progress, call.send()).await?;
+        confirm(PUT, key, &crc, output.checksum_crc32_c.as_deref())?;
+        tag(PUT, key, output.e_tag)
+    }
+
+    pub(super) async fn copy_object(&self, request: &CopyRequest) -> Result<ETag> {
+        let call = self.client.copy_object().bucket(&self.name).key(&request.to);
+        let mut call = call
+            .copy_source(copy_source(&self.name, &request.from))
+            .set_copy_source_if_match(request.from_etag.as_ref().map(ETag::quoted));
+        if let Some(options) = &request.replace {
+            let (if_match, if_none_match) = condition_headers(&options.condition);
+            call = call
+                .metadata_directive(MetadataDirective::Replace)
+                .set_metadata(Some(options.metadata.clone().into_iter().collect()))
+                .set_content_type(options.content_type.clone())
+                .set_if_match(if_match)
+                .set_if_none_match(if_none_match);
+        }
+        let output = self.send_slow(COPY, &request.to, call.send()).await?;
+        tag(COPY, &request.to, output.copy_object_result.and_then(|result| result.e_tag))
+    }
+
+    pub(super) async fn delete_object(&self, key: &str) -> Result<()> {
+        self.send(DELETE, key, self.client.delete_object().bucket(&self.name).key(key).send()).await?;
+        Ok(())
+    }
+
+    pub(super) async fn delete_objects(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        let (writable, odd): (Vec<_>, Vec<_>) = keys.iter().partition(|key| fits_xml(key));
+        let mut failed = Vec::new();
+        for key in odd {
+            if let Err(error) = self.delete_object(key).await {
+                failed.push((key.clone(), error));
+            }
+        }
+        if let Some(first) = writable.first() {
+            failed.extend(self.delete_listed(first, &writable).await?);
+        }
+        Ok(failed)
+    }
+
+    async fn delete_listed(&self, first: &str, keys: &[&String]) -> Result<Vec<(String, Error)>> {
+        let refuse = |error: &dyn std::error::Error| plain(Kind::Refused, DELETE_MANY, first, error.to_string());
+        let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(*key).build());
+        let identifiers = identifiers.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| refuse(&error))?;
+        let delete = Delete::builder().set_objects(Some(identifiers)).quiet(true).build();
+        let delete = delete.map_err(|error| refuse(&error))?;
+        let call = self.client.delete_objects().bucket(&self.name).delete(delete);
+        // Servers older than S3's CRCs insist on the MD5 that the SDK no longer sends.
+        let call = call.customize().mutate_request(|request| {
+            if let Some(md5) = request.body().bytes().map(|body| STANDARD.encode(Md5::digest(body))) {
+                request.headers_mut().insert("content-md5", md5);
+            }
+        });
+        let output = self.send(DELETE_MANY, first, call.send()).await?;
+        let errors = output.errors.unwrap_or_default().into_iter();
+        let failed = errors.map(|error| {
+            let key = error.key.unwrap_or_default();
+            let code = error.code.unwrap_or_default();
+            let kind = kind_of(0, Some(&code));
+            let cause = error.message.map_or_else(|| code.clone(), |message| format!("{code}: {message}"));
+            (key.clone(), plain(kind, DELETE_MANY, &key, cause))
+        });
+        // Gone already is what was asked for.
+        Ok(failed.filter(|(_, error)| error.kind != Kind::NotFound).collect())
+    }
+}
+
+/// A body whose progress can be seen.
+pub(super) fn stream(body: Bytes, progress: &Progress) -> ByteStream {
+    if body.len() <= WATCHED_FROM_BYTES {
+        return ByteStream::from(body);
+    }
+    ByteStream::new(SdkBody::from_body_1_x(WatchedBody::new(body, progress.clone())))
+}
+
+/// A server that tells the checksum of what it stored must tell the one that we sent.
+pub(super) fn confirm(operation: &'static str, key: &str, sent: &str, stored: Option<&str>) -> Result<()> {
+    match stored {
+        Some(stored) if stored != sent => {
+            Err(plain(Kind::Corrupt, operation, key, format!("stored with checksum {stored}, sent was {sent}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Every write names the version that it made.
+pub(super) fn tag(operation: &'static str, key: &str, tag: Option<String>) -> Result<ETag> {
+    let tag = tag.ok_or_else(|| plain(Kind::Refused, operation, key, "the server answered without an ETag"))?;
+    Ok(ETag::new(&tag))
+}
+
+/// `x-amz-copy-source`: bucket and key, percent-encoded but for the slashes.
+pub(super) fn copy_source(bucket: &str, key: &str) -> String {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    format!("{}/{}", bucket, utf8_percent_encode(key, ENCODED))
+}
+
+/// Whether XML 1.0 can hold the key ("Characters"); white space other than the blank is normalised
+/// by parsers, and would name another key.
+fn fits_xml(key: &str) -> bool {
+    !key.chars().any(|char| char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_sources_are_encoded_but_for_slashes() {
+        assert_eq!(copy_source("b", "a b/ü+%~"), "b/a%20b/%C3%BC%2B%25~");
+    }
+
+    #[test]
+    fn keys_that_xml_cannot_hold_are_told() {
+        assert!(fits_xml("a b/ü"));
+        for key in ["a\u{1}b", "a\nb", "a\rb", "\u{ffff}"] {
+            assert!(!fits_xml(key), "{key:?}");
+        }
+    }
+}

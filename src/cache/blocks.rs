@@ -1,0 +1,362 @@
+//! The block cache: reads through memory, shared GETs pinned to one version.
+
+use std::fmt;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::ahead::Stream;
+use super::extents::{Extents, Piece};
+use super::flight::{Flight, failure};
+use super::{BLOCK_BYTES, CacheSettings, CacheStats, Pinned, ReadAhead};
+use crate::bucket::{Bucket, Result};
+use crate::error::Kind;
+
+/// Least budget that is taken: room for a few blocks, or reads would wait for each other.
+const MIN_MEMORY_BYTES: u64 = 4 << 20;
+/// A read longer than this is made of several, this many bytes each.
+const STEP_BYTES: u64 = 2 * BLOCK_BYTES;
+/// So many steps of a long read are under way at once.
+const PARALLEL_STEPS: usize = 16;
+/// Largest buffer that `insert` keeps as it is; larger ones are copied into pieces of this size,
+/// since an extent is evicted as a whole.
+const MAX_EXTENT_BYTES: u64 = 8 << 20;
+
+/// Clean bytes in memory, by version and offset, within a budget.
+pub struct BlockCache {
+    myself: Weak<Self>,
+    bucket: Arc<dyn Bucket>,
+    extents: Mutex<Extents>,
+    gets: Arc<Semaphore>,
+    /// GETs that read-ahead must leave to readers.
+    spare_gets: usize,
+    /// Told whenever a flight gives back room.
+    room: Notify,
+    runtime: OnceLock<Handle>,
+    streams: AtomicI64,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    gets: AtomicU64,
+    fetched_bytes: AtomicU64,
+    prefetched_bytes: AtomicU64,
+}
+
+impl BlockCache {
+    /// An empty cache in front of a bucket.
+    pub fn new(bucket: Arc<dyn Bucket>, settings: CacheSettings) -> Arc<Self> {
+        let gets = settings.max_parallel_gets.max(1);
+        Arc::new_cyclic(|myself| Self {
+            myself: myself.clone(),
+            bucket,
+            extents: Mutex::new(Extents::new(settings.memory_bytes.max(MIN_MEMORY_BYTES))),
+            gets: Arc::new(Semaphore::new(gets)),
+            spare_gets: gets / 4,
+            room: Notify::new(),
+            runtime: OnceLock::new(),
+            streams: AtomicI64::new(0),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Bytes of the range, cut at the object's size, if all of them are in memory. Does not wait;
+    /// may be called outside of the runtime.
+    pub fn try_read(&self, object: &Pinned, range: Range<u64>) -> Option<Bytes> {
+        let range = cut(range, object.size);
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        let hit = self.extents.lock().hit(object, &range)?;
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        if let (Some(stream), Some(myself)) = (hit.stream, self.myself.upgrade()) {
+            stream.note(object, &range, &myself);
+            stream.advance(&myself);
+        }
+        if hit.rest.is_empty() {
+            return Some(hit.first);
+        }
+        let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
+        bytes.extend_from_slice(&hit.first);
+        hit.rest.iter().for_each(|piece| bytes.extend_from_slice(piece));
+        Some(bytes.freeze())
+    }
+
+    /// Bytes of the range, cut at the object's size: exactly those or an error, never fewer. What
+    /// is missing is fetched by GETs that other readers of it share.
+    ///
+    /// # Errors
+    /// [`Kind::Changed`] when the bucket no longer holds this version, [`Kind::Deadline`] after
+    /// 60 s, else what the bucket says. The next read tries again.
+    pub async fn read(self: &Arc<Self>, object: &Pinned, range: Range<u64>, ahead: &ReadAhead) -> Result<Bytes> {
+        let range = cut(range, object.size);
+        if range.end - range.start <= STEP_BYTES {
+            return self.read_step(object, range, ahead).await;
+        }
+        let starts = (range.start..range.end).step_by(STEP_BYTES as usize);
+        let steps = starts.map(|start| self.read_step(object, start..range.end.min(start + STEP_BYTES), ahead));
+        let whole = BytesMut::with_capacity((range.end - range.start) as usize);
+        let append = |mut whole: BytesMut, step: Bytes| async move {
+            whole.extend_from_slice(&step);
+            Ok(whole)
+        };
+        let bytes = futures::stream::iter(steps).buffered(PARALLEL_STEPS).try_fold(whole, append).await?;
+        Ok(bytes.freeze())
+    }
+
+    async fn read_step(self: &Arc<Self>, object: &Pinned, range: Range<u64>, ahead: &ReadAhead) -> Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.runtime.get_or_init(Handle::current);
+        let stream = ahead.stream();
+        let wanted = stream.note(object, &range, self);
+        let pieces = self.pieces(object, &range, &wanted, stream);
+        stream.advance(self);
+        let here = pieces.iter().all(|piece| matches!(piece, Piece::Here(_)));
+        let counter = if here { &self.counters.hits } else { &self.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        gather(object, pieces, (range.end - range.start) as usize).await
+    }
+
+    /// Holds bytes known to be this version's from `offset` on, without a request. What is beyond
+    /// the object's size or a quarter of the budget is not kept. The buffer should be the bytes'
+    /// own: a small slice of a large one keeps all of it in memory.
+    pub fn insert(&self, object: &Pinned, offset: u64, mut bytes: Bytes) {
+        let range = cut(offset..offset.saturating_add(bytes.len() as u64), object.size);
+        let most = self.extents.lock().budget().limit_bytes() / 4;
+        bytes.truncate((range.end - range.start).min(most) as usize);
+        if bytes.len() as u64 <= MAX_EXTENT_BYTES {
+            self.extents.lock().insert(object, offset, &bytes);
+            return;
+        }
+        let mut start = offset;
+        for piece in bytes.chunks(MAX_EXTENT_BYTES as usize) {
+            let copy = Bytes::copy_from_slice(piece);
+            self.extents.lock().insert(object, start, &copy);
+            start += piece.len() as u64;
+        }
+    }
+
+    /// Drops all versions of a key.
+    pub fn forget(&self, key: &str) {
+        self.extents.lock().forget(key);
+        self.room.notify_waiters();
+    }
+
+    /// Numbers for the user.
+    pub fn stats(&self) -> CacheStats {
+        let extents = self.extents.lock();
+        let counters = &self.counters;
+        CacheStats {
+            memory_bytes: extents.budget().held_bytes(),
+            in_flight_bytes: extents.budget().reserved_bytes(),
+            limit_bytes: extents.budget().limit_bytes(),
+            hits: counters.hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
+            evictions: extents.evictions(),
+            gets: counters.gets.load(Ordering::Relaxed),
+            fetched_bytes: counters.fetched_bytes.load(Ordering::Relaxed),
+            prefetched_bytes: counters.prefetched_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What is here or comes of the range; a GET is sent off for the rest, and for what of `wanted`
+    /// lies around it.
+    fn pieces(
+        self: &Arc<Self>,
+        object: &Pinned,
+        range: &Range<u64>,
+        wanted: &Range<u64>,
+        stream: &Arc<Stream>,
+    ) -> Vec<Piece> {
+        let mut boarded = Vec::new();
+        let mut extents = self.extents.lock();
+        let mut pieces = extents.pieces(object, range);
+        for piece in &mut pieces {
+            let Piece::Gap(gap) = piece else { continue };
+            let wide = extents.widen(object, gap, wanted);
+            let within = (gap.start - wide.start) as usize..(gap.end - wide.start) as usize;
+            let flight = Arc::new(Flight::new(wide, false, Arc::downgrade(stream)));
+            *piece = Piece::Coming(flight.join(), within);
+            extents.board(object, flight.clone());
+            boarded.push(flight);
+        }
+        // A task that cannot start ends its flight at once, and needs the lock for it.
+        drop(extents);
+        for flight in &boarded {
+            self.send_off(object, flight, None);
+        }
+        pieces
+    }
+
+    /// Fetches what is missing of a range before anybody asks. False when there is no room or no
+    /// GET free now.
+    pub(super) fn fetch_ahead(self: &Arc<Self>, object: &Pinned, range: &Range<u64>, stream: &Arc<Stream>) -> bool {
+        loop {
+            let mut extents = self.extents.lock();
+            let Some(gap) = extents.gaps(object, range).into_iter().next() else { return true };
+            if self.gets.available_permits() <= self.spare_gets {
+                return false;
+            }
+            let Ok(permit) = self.gets.clone().try_acquire_owned() else { return false };
+            let flight = Arc::new(Flight::new(gap, true, Arc::downgrade(stream)));
+            if !extents.reserve(&flight) {
+                return false;
+            }
+            extents.board(object, flight.clone());
+            drop(extents);
+            self.counters.prefetched_bytes.fetch_add(flight.range.end - flight.range.start, Ordering::Relaxed);
+            self.send_off(object, &flight, Some(permit));
+        }
+    }
+
+    /// Bytes that one stream may have ahead of its reader: half of the budget among all of them,
+    /// and a quarter at most.
+    pub(super) fn ahead_share_bytes(&self, counted: bool) -> u64 {
+        let limit = self.extents.lock().budget().limit_bytes();
+        let streams = self.streams.load(Ordering::Relaxed) + i64::from(!counted);
+        (limit / 2 / streams.max(1).unsigned_abs()).min(limit / 4)
+    }
+
+    /// Counts the streams that fetch ahead.
+    pub(super) fn ahead_streams(&self, change: i64) {
+        self.streams.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// A stream lost interest in a range.
+    pub(super) fn abandon(&self, object: &Pinned, range: &Range<u64>, stream: &Weak<Stream>) {
+        let idle = self.extents.lock().abandon(object, range, stream);
+        for flight in idle {
+            flight.abort();
+        }
+    }
+
+    /// Starts the task of a flight. With a permit, its room is reserved already.
+    fn send_off(self: &Arc<Self>, object: &Pinned, flight: &Arc<Flight>, permit: Option<OwnedSemaphorePermit>) {
+        let runtime = self.runtime.get().expect("the first read, which precedes every flight, sets it");
+        let landing = Landing {
+            cache: self.clone(),
+            object: object.clone(),
+            flight: flight.clone(),
+            reserved: permit.is_some(),
+            landed: false,
+        };
+        let task = runtime.spawn(landing.fly(permit));
+        flight.started(task.abort_handle());
+    }
+
+    async fn wait_for_room(&self, flight: &Flight) {
+        loop {
+            let mut told = pin!(self.room.notified());
+            told.as_mut().enable();
+            if self.extents.lock().reserve(flight) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// The bytes of a range from the bucket, checked to be this version's and complete.
+    async fn fetch(&self, object: &Pinned, range: &Range<u64>) -> Result<Bytes> {
+        self.counters.gets.fetch_add(1, Ordering::Relaxed);
+        let answer = self.bucket.get(&object.key, Some(range.clone()), Some(&object.etag)).await;
+        let fetched = answer.map_err(|mut error| {
+            // The version we were pinned to is gone: for its reader that is a change, not an absence.
+            if error.kind == Kind::NotFound {
+                error.kind = Kind::Changed;
+            }
+            error
+        })?;
+        self.counters.fetched_bytes.fetch_add(fetched.bytes.len() as u64, Ordering::Relaxed);
+        // Some servers ignore If-Match: the answer's own tag decides.
+        if fetched.info.etag != object.etag {
+            let cause = format!("the object is version {} now, {} was opened", fetched.info.etag, object.etag);
+            return Err(failure(&object.key, Kind::Changed, &cause));
+        }
+        if fetched.bytes.len() as u64 != range.end - range.start {
+            let cause = format!("{} bytes came for the range {}-{}", fetched.bytes.len(), range.start, range.end);
+            return Err(failure(&object.key, Kind::Corrupt, &cause));
+        }
+        Ok(fetched.bytes)
+    }
+}
+
+impl fmt::Debug for BlockCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockCache").field("bucket", &self.bucket).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Sees to it that a flight ends in the books, also when its task is aborted or panics.
+struct Landing {
+    cache: Arc<BlockCache>,
+    object: Pinned,
+    flight: Arc<Flight>,
+    reserved: bool,
+    landed: bool,
+}
+
+impl Landing {
+    async fn fly(mut self, permit: Option<OwnedSemaphorePermit>) {
+        let gets = self.cache.gets.clone();
+        let _permit = match permit {
+            Some(permit) => permit,
+            None => gets.acquire_owned().await.expect("the semaphore is never closed"),
+        };
+        if !self.reserved {
+            self.cache.wait_for_room(&self.flight).await;
+            self.reserved = true;
+        }
+        let result = self.cache.fetch(&self.object, &self.flight.range).await;
+        self.land(result);
+    }
+
+    fn land(&mut self, result: Result<Bytes>) {
+        self.landed = true;
+        self.cache.extents.lock().land(&self.object, &self.flight, self.reserved, result.as_ref().ok());
+        self.flight.publish(result);
+        self.cache.room.notify_waiters();
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.land(Err(failure(&self.object.key, Kind::Local, "the fetch was cut off")));
+        }
+    }
+}
+
+/// The bytes of all pieces in a row; a single one is handed on without a copy.
+async fn gather(object: &Pinned, pieces: Vec<Piece>, bytes: usize) -> Result<Bytes> {
+    let single = pieces.len() == 1;
+    let mut whole = BytesMut::with_capacity(if single { 0 } else { bytes });
+    for piece in pieces {
+        let piece = match piece {
+            Piece::Here(bytes) => bytes,
+            Piece::Coming(waiting, within) => waiting.bytes(&object.key).await?.slice(within),
+            Piece::Gap(_) => unreachable!("a flight was boarded for every gap"),
+        };
+        if single {
+            return Ok(piece);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+fn cut(range: Range<u64>, size: u64) -> Range<u64> {
+    let end = range.end.min(size);
+    range.start.min(end)..end
+}

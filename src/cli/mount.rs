@@ -1,0 +1,37 @@
+//! `s3mount [mount] [OPTIONS] BUCKET[/PREFIX] MOUNTPOINT`
+
+use std::path::PathBuf;
+
+use crate::app::{self, Failure, Stay};
+use crate::config::{Config, Options};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What to mount: BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX
+    #[arg(value_name = "BUCKET[/PREFIX]", required = true)]
+    pub(super) bucket: Option<String>,
+    /// Directory where the bucket appears; must exist
+    #[arg(required = true)]
+    pub(super) mountpoint: Option<PathBuf>,
+    /// Stay, and log to the terminal; Ctrl-C unmounts
+    #[arg(short, long)]
+    foreground: bool,
+    /// TOML file with options; keys are the long options without --
+    #[arg(long, value_name = "FILE", env = "S3MOUNT_CONFIG")]
+    config: Option<PathBuf>,
+    /// Options as mount(8) and /etc/fstab give them: ro, allow_other, uid=1000, endpoint_url=…
+    #[arg(short = 'o', value_name = "OPT[,OPT]")]
+    mount_options: Option<String>,
+    #[command(flatten)]
+    pub(super) options: Options,
+}
+
+impl Arguments {
+    /// Mounts. Nothing is printed: it worked.
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let (bucket, mountpoint) = self.bucket.zip(self.mountpoint).expect("clap requires both");
+        let config = Config::resolve(&bucket, &mountpoint, self.options, self.config.as_deref())?;
+        let stay = if self.foreground { Stay::Foreground } else { Stay::Background };
+        app::mount(config, stay)
+    }
+}

@@ -1,0 +1,63 @@
+//! `s3mount status [MOUNTPOINT] [--json]`
+
+use std::path::{Path, PathBuf};
+
+use crate::app::control::{self, Reply, Request};
+use crate::app::{self, Failure, Status};
+use crate::mount;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Of this mount only; without it, of all mounts of this user
+    mountpoint: Option<PathBuf>,
+    /// For programs: an object with MOUNTPOINT, else an array
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let run_dir = app::run_dir()?;
+        let Some(mountpoint) = self.mountpoint else {
+            return all(&run_dir, self.json);
+        };
+        let mountpoint = mount::named(&mountpoint)?;
+        let status = status_at(&app::socket_path(&run_dir, &mountpoint))?
+            .ok_or_else(|| Failure::from(mount::silence(&mountpoint)))?;
+        super::say(&if self.json { json(&status) } else { text(&status) });
+        Ok(())
+    }
+}
+
+fn all(run_dir: &Path, as_json: bool) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for socket in control::all_sockets(run_dir) {
+        found.extend(status_at(&socket)?);
+    }
+    if as_json {
+        super::say(&json(&found));
+    } else if found.is_empty() {
+        super::say("nothing is mounted\n");
+    } else {
+        super::say(&found.iter().map(text).collect::<Vec<_>>().join("\n"));
+    }
+    Ok(())
+}
+
+fn status_at(socket: &Path) -> Result<Option<Status>, Failure> {
+    let mut status = None;
+    control::ask(socket, &Request::Status, |reply| {
+        if let Reply::Status(told) = reply {
+            status = Some(*told);
+        }
+    })?;
+    Ok(status)
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("a status is JSON") + "\n"
+}
+
+fn text(status: &Status) -> String {
+    format!("{} on {}\n", status.bucket, status.mountpoint.display())
+}

@@ -1,0 +1,227 @@
+//! Flags + environment + file → one validated [`Config`]. Read by `app` alone: each room gets its
+//! own small settings. Every default of an option stands here, once.
+
+mod options;
+mod source;
+mod units;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use options::Options;
+pub use source::Source;
+pub use units::{Size, Span, Umask};
+
+use crate::telemetry;
+
+const DEFAULT_UMASK: u16 = 0o022;
+const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(1);
+const DEFAULT_LIST_TTL: Duration = Duration::from_secs(5);
+const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
+const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+/// Below this a single read-ahead does not fit.
+const LEAST_MEMORY_BYTES: u64 = 16 << 20;
+/// How long is waited for a server that answers nothing, at start.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What is wrong with the user's input, in a sentence, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Error {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// Everything a mount needs to know; checked, with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub source: Source,
+    /// Absolute; not yet looked at.
+    pub mountpoint: PathBuf,
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub no_sign_request: bool,
+    /// `None`: as the endpoint needs it.
+    pub force_path_style: Option<bool>,
+    pub read_only: bool,
+    pub allow_other: bool,
+    pub no_exec: bool,
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: u16,
+    pub attr_ttl: Duration,
+    pub list_ttl: Duration,
+    pub hooks: Option<PathBuf>,
+    /// The file that options were read from: must not lie on the mount.
+    pub file: Option<PathBuf>,
+    pub cache_dir: PathBuf,
+    pub cache_bytes: u64,
+    pub state_dir: PathBuf,
+    pub memory_bytes: u64,
+    pub log: telemetry::Settings,
+}
+
+impl Config {
+    /// Puts together what the command line and environment say (`said`) and the file (`file`).
+    ///
+    /// # Errors
+    /// What is wrong with the file or with a value.
+    pub fn resolve(source: &str, mountpoint: &Path, said: Options, file: Option<&Path>) -> Result<Self, Error> {
+        let options = match file {
+            Some(path) => said.or(read_file(path)?),
+            None => said,
+        };
+        let dirs = Dirs::of_this_user();
+        let config = Self {
+            source: source.parse()?,
+            mountpoint: absolute(mountpoint)?,
+            endpoint_url: options.endpoint_url.map(checked_url).transpose()?,
+            region: options.region,
+            profile: options.profile,
+            no_sign_request: options.no_sign_request.unwrap_or(false),
+            force_path_style: options.force_path_style,
+            read_only: options.read_only.unwrap_or(false),
+            allow_other: options.allow_other.unwrap_or(false),
+            no_exec: options.no_exec.unwrap_or(false),
+            uid: options.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
+            gid: options.gid.unwrap_or_else(|| nix::unistd::getgid().as_raw()),
+            umask: options.umask.map_or(DEFAULT_UMASK, |umask| umask.0),
+            attr_ttl: options.attr_ttl.map_or(DEFAULT_ATTR_TTL, |span| span.0),
+            list_ttl: options.list_ttl.map_or(DEFAULT_LIST_TTL, |span| span.0),
+            hooks: options.hooks.as_deref().map(absolute).transpose()?,
+            file: file.map(absolute).transpose()?,
+            cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,
+            cache_bytes: options.cache_size.map_or(DEFAULT_CACHE_BYTES, |size| size.0),
+            state_dir: absolute(&options.state_dir.map_or_else(|| dirs.state.ok_or_else(|| no_home("state")), Ok)?)?,
+            memory_bytes: options.memory.map_or(DEFAULT_MEMORY_BYTES, |size| size.0),
+            log: telemetry::Settings {
+                level: options.log_level.unwrap_or_default(),
+                format: options.log_format.unwrap_or_default(),
+            },
+        };
+        if config.memory_bytes < LEAST_MEMORY_BYTES {
+            return Err(Error::new("--memory is too small to work with", "give at least 16M"));
+        }
+        Ok(config)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Options, Error> {
+    let text = std::fs::read_to_string(path).map_err(|cause| {
+        Error::new(format!("cannot read {}: {cause}", path.display()), "--config takes a TOML file of options")
+    })?;
+    toml::from_str(&text).map_err(|cause| {
+        let line = cause.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        let message = cause.message().lines().next().unwrap_or("not TOML").to_owned();
+        Error::new(
+            format!("{} line {line}: {message}", path.display()),
+            "the keys are the long options without --, such as cache-size = \"2G\"",
+        )
+    })
+}
+
+fn checked_url(url: String) -> Result<String, Error> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = rest.unwrap_or("").split('/').next().unwrap_or("");
+    if host.is_empty() || url.contains(char::is_whitespace) {
+        return Err(Error::new(
+            format!("'{}' is no endpoint", url.escape_debug()),
+            "write it with http:// or https://, e.g. --endpoint-url http://127.0.0.1:9000",
+        ));
+    }
+    if host.contains('@') {
+        return Err(Error::new(
+            "the endpoint URL holds credentials",
+            "use a profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    Ok(url)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path)
+        .map_err(|cause| Error { message: format!("'{}' is no usable path: {cause}", path.display()), hint: None })
+}
+
+fn no_home(what: &str) -> Error {
+    Error::new(format!("no place for the {what} directory: HOME is not set"), format!("give --{what}-dir"))
+}
+
+/// Where this user's files go (XDG Base Directory Specification; FHS for root).
+struct Dirs {
+    cache: Option<PathBuf>,
+    state: Option<PathBuf>,
+}
+
+impl Dirs {
+    fn of_this_user() -> Self {
+        if nix::unistd::geteuid().is_root() {
+            return Self { cache: Some("/var/cache/s3mount".into()), state: Some("/var/lib/s3mount".into()) };
+        }
+        Self { cache: xdg("XDG_CACHE_HOME", ".cache"), state: xdg("XDG_STATE_HOME", ".local/state") }
+    }
+}
+
+/// The specification calls relative values invalid, to be ignored.
+fn xdg(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))?;
+    Some(base.join("s3mount"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(options: Options) -> Result<Config, Error> {
+        let options = Options { cache_dir: Some("/c".into()), state_dir: Some("/s".into()), ..options };
+        Config::resolve("b", Path::new("/mnt/x"), options, None)
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        let config = resolve(Options::default()).unwrap();
+        assert_eq!((config.umask, config.attr_ttl), (0o022, Duration::from_secs(1)));
+        assert!(!config.read_only && !config.allow_other);
+    }
+
+    #[test]
+    fn what_is_said_beats_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "uid = 1\ngid = 2\ncache-dir = '/c'\nstate-dir = '/s'\n").unwrap();
+        let said = Options { uid: Some(9), ..Options::default() };
+        let config = Config::resolve("b", Path::new("/m"), said, Some(file.path())).unwrap();
+        assert_eq!((config.uid, config.gid), (9, 2));
+        assert_eq!(config.file.as_deref(), Some(file.path()));
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_with_its_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "uid = 1\nsecret-key = 'x'\n").unwrap();
+        let error = Config::resolve("b", Path::new("/m"), Options::default(), Some(file.path())).unwrap_err();
+        assert!(error.message.contains("line 2") && error.message.contains("secret-key"), "{error}");
+    }
+
+    #[test]
+    fn endpoints_are_urls_without_credentials() {
+        for wrong in ["localhost:9000", "ftp://h", "http://", "http://a b"] {
+            assert!(resolve(Options { endpoint_url: Some(wrong.into()), ..Options::default() }).is_err(), "{wrong}");
+        }
+        let error =
+            resolve(Options { endpoint_url: Some("http://me:word@h".into()), ..Options::default() }).unwrap_err();
+        assert!(!error.to_string().contains("word"), "{error}");
+    }
+
+    #[test]
+    fn too_little_memory_is_refused() {
+        assert!(resolve(Options { memory: Some(Size(1 << 20)), ..Options::default() }).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! Every option once, as it is written: on the command line, in `S3MOUNT_…` or in the file.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::units::{Size, Span, Umask};
+use crate::telemetry::{Format, Level};
+
+/// What the user said; `None` where nothing was said. The same struct is read from the command
+/// line and environment (clap) and from the file given with `--config` (TOML, keys as the flags).
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// S3 server to use instead of AWS, e.g. http://127.0.0.1:9000
+    #[arg(long, value_name = "URL", env = "S3MOUNT_ENDPOINT_URL", help_heading = "Bucket")]
+    pub endpoint_url: Option<String>,
+    /// Region of the bucket [default: from the AWS configuration, else us-east-1]
+    #[arg(long, value_name = "NAME", env = "S3MOUNT_REGION", help_heading = "Bucket")]
+    pub region: Option<String>,
+    /// Profile of ~/.aws/config to take credentials and settings from
+    #[arg(long, value_name = "NAME", env = "S3MOUNT_PROFILE", help_heading = "Bucket")]
+    pub profile: Option<String>,
+    /// Send no credentials, for public buckets
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_NO_SIGN_REQUEST", help_heading = "Bucket",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub no_sign_request: Option<bool>,
+    /// Put the bucket into the path of the URL, not into the host name [default: as the endpoint needs it]
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_FORCE_PATH_STYLE", help_heading = "Bucket",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub force_path_style: Option<bool>,
+
+    /// Refuse every change
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_READ_ONLY", help_heading = "Mount",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub read_only: Option<bool>,
+    /// Let other users in, each with the rights that the files' modes give
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_ALLOW_OTHER", help_heading = "Mount",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub allow_other: Option<bool>,
+    /// Refuse to run programs from the mount (`noexec` of mount(8))
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_NO_EXEC", help_heading = "Mount",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub no_exec: Option<bool>,
+    /// Owner of objects that carry none [default: you]
+    #[arg(long, value_name = "ID", env = "S3MOUNT_UID", help_heading = "Mount")]
+    pub uid: Option<u32>,
+    /// Group of objects that carry none [default: yours]
+    #[arg(long, value_name = "ID", env = "S3MOUNT_GID", help_heading = "Mount")]
+    pub gid: Option<u32>,
+    /// Permission bits taken from objects that carry none [default: 022]
+    #[arg(long, value_name = "OCTAL", env = "S3MOUNT_UMASK", help_heading = "Mount")]
+    pub umask: Option<Umask>,
+    /// How long attributes are believed without asking S3 [default: 1s]
+    #[arg(long, value_name = "TIME", env = "S3MOUNT_ATTR_TTL", help_heading = "Mount")]
+    pub attr_ttl: Option<Span>,
+    /// How long listings are believed without asking S3 [default: 5s]
+    #[arg(long, value_name = "TIME", env = "S3MOUNT_LIST_TTL", help_heading = "Mount")]
+    pub list_ttl: Option<Span>,
+    /// Hooks to run when files are closed, renamed or removed
+    #[arg(long, value_name = "FILE", env = "S3MOUNT_HOOKS", help_heading = "Mount")]
+    pub hooks: Option<PathBuf>,
+
+    /// Where what can be fetched again is kept [default: ~/.cache/s3mount, root: /var/cache/s3mount]
+    #[arg(long, value_name = "DIR", env = "S3MOUNT_CACHE_DIR", help_heading = "Local files and memory")]
+    pub cache_dir: Option<PathBuf>,
+    /// Most bytes in the cache directory [default: 1G]
+    #[arg(long, value_name = "SIZE", env = "S3MOUNT_CACHE_SIZE", help_heading = "Local files and memory")]
+    pub cache_size: Option<Size>,
+    /// Where what must survive a crash is kept, and the log [default: ~/.local/state/s3mount, root: /var/lib/s3mount]
+    #[arg(long, value_name = "DIR", env = "S3MOUNT_STATE_DIR", help_heading = "Local files and memory")]
+    pub state_dir: Option<PathBuf>,
+    /// Most memory for cached file contents [default: 256M]
+    #[arg(long, value_name = "SIZE", env = "S3MOUNT_MEMORY", help_heading = "Local files and memory")]
+    pub memory: Option<Size>,
+
+    /// What is logged [default: info]
+    #[arg(long, value_name = "LEVEL", env = "S3MOUNT_LOG_LEVEL", help_heading = "Log")]
+    pub log_level: Option<Level>,
+    /// How a log line looks [default: text]
+    #[arg(long, value_name = "FORMAT", env = "S3MOUNT_LOG_FORMAT", help_heading = "Log")]
+    pub log_format: Option<Format>,
+}
+
+macro_rules! first_said {
+    ($first:expr, $second:expr; $($field:ident)*) => {
+        Options { $($field: $first.$field.or($second.$field),)* }
+    };
+}
+
+impl Options {
+    /// These options, and where they say nothing, those of `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        first_said!(self, other;
+            endpoint_url region profile no_sign_request force_path_style
+            read_only allow_other no_exec uid gid umask attr_ttl list_ttl hooks
+            cache_dir cache_size state_dir memory log_level log_format)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_says_something_wins() {
+        let line = Options { region: Some("eu-west-1".into()), read_only: Some(false), ..Options::default() };
+        let file =
+            Options { region: Some("us-east-1".into()), read_only: Some(true), uid: Some(7), ..Options::default() };
+        let both = line.or(file);
+        assert_eq!(both.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(both.read_only, Some(false));
+        assert_eq!(both.uid, Some(7));
+    }
+
+    #[test]
+    fn the_file_knows_every_option_by_its_flag() {
+        use clap::Args;
+        // A value that each option takes, in TOML.
+        let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
+            force-path-style = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
+            umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nhooks = '/h'\ncache-dir = '/c'\ncache-size = '2G'\n\
+            state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n";
+        let options: Options = toml::from_str(text).unwrap();
+        assert_eq!(options.memory, Some(Size(1 << 20)));
+        assert_eq!(options.umask, Some(Umask(0o027)));
+        let command = Options::augment_args(clap::Command::new("x"));
+        for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(text.contains(&format!("{flag} = ")), "--{flag} is missing in this test");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_in_the_file_are_errors() {
+        let error = toml::from_str::<Options>("cache-sise = '2G'").unwrap_err().to_string();
+        assert!(error.contains("cache-sise"), "{error}");
+    }
+}

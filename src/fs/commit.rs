@@ -1,0 +1,173 @@
+//! Telling S3: one draft becomes one version.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::draft::Content;
+use super::inodes::Ino;
+use super::persist::{Snapshot, created, lost_is_stale};
+use super::{Fs, Result};
+use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
+use crate::bucket::{ETag, PutOptions};
+use crate::cache::{Pinned, ReadAhead};
+use crate::journal::{EventName, Intent, IntentId};
+
+/// How much of the old version is fetched at a time to complete a draft.
+const FILL_BYTES: u64 = 8 << 20;
+
+impl Fs {
+    /// Makes S3 hold what the file holds now; nothing to do if it does already.
+    pub(super) async fn commit(&self, ino: Ino) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        let _gate = content.gate.lock().await;
+        self.commit_gated(ino, &content).await
+    }
+
+    /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
+    pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        let snapshot = self.snapshot(ino)?;
+        if !snapshot.linked {
+            return Ok(());
+        }
+        if content.bytes_dirty() {
+            self.commit_bytes(ino, content, &snapshot).await
+        } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
+            let stored = self.store_attributes_open(ino, content, &snapshot).await;
+            if stored.is_err() {
+                content.attributes_dirty.store(true, Ordering::Release);
+            }
+            stored
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn content(&self, ino: Ino) -> Option<Arc<Content>> {
+        self.tree.lock().get(ino)?.content.clone()
+    }
+
+    async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
+        self.complete(content).await?;
+        let size = content.draft.lock().size();
+        let multipart = size >= MULTIPART_FROM_BYTES;
+        // Writers of a large file wait until its parts are read: they must be of one moment.
+        let _frozen = if multipart { Some(content.freeze.write().await) } else { None };
+        let op_id = self.settings.events.then(|| uuid::Uuid::now_v7().to_string());
+        let intent = match &op_id {
+            Some(op_id) => {
+                let (key, op_id) = (before.key.clone(), op_id.clone());
+                self.intend(|| Intent::Put { key, op_id, multipart }).await?
+            }
+            None => None,
+        };
+        content.attributes_dirty.store(false, Ordering::Release);
+        let written = self.write_version(ino, content, before, op_id, multipart).await;
+        let (generation, etag, size, whole) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                content.attributes_dirty.store(true, Ordering::Release);
+                self.settle(intent.as_slice(), Vec::new()).await?;
+                tracing::warn!(key = %before.key.escape_debug(), cause = %error, "file not stored; its draft is kept");
+                return Err(error);
+            }
+        };
+        content.set_stored(generation);
+        if content.generation() == generation {
+            content.draft.lock().detach_base();
+        }
+        self.stored(ino, &before.key, &etag);
+        if let Some(bytes) = whole {
+            self.cache.insert(&Pinned { key: before.key.as_str().into(), etag: etag.clone(), size }, 0, bytes);
+        }
+        let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
+        let settled = self.settled_intents(content, generation, intent);
+        self.settle_always(&settled, vec![created(name, &before.key, size, &etag)]).await?;
+        let still_deferred = content.deferred.lock().is_some();
+        content.draft.lock().set_kept(still_deferred);
+        Ok(())
+    }
+
+    /// The intents that a stored generation makes obsolete: its own, and a deferral before it.
+    fn settled_intents(&self, content: &Content, generation: u64, intent: Option<IntentId>) -> Vec<IntentId> {
+        let mut intents: Vec<_> = intent.into_iter().collect();
+        let mut deferred = content.deferred.lock();
+        if deferred.is_some_and(|(of, _)| of <= generation) {
+            intents.extend(deferred.take().map(|(_, id)| id));
+        }
+        intents
+    }
+
+    /// Deferrals are in the journal also when no hook listens.
+    async fn settle_always(&self, intents: &[IntentId], events: Vec<crate::journal::NewEvent>) -> Result<()> {
+        let events = if self.settings.events { events } else { Vec::new() };
+        if intents.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        Ok(self.journal.settle(intents, events).await?)
+    }
+
+    /// Sends the bytes; returns which generation they are, and the bytes where they are few.
+    async fn write_version(
+        &self,
+        ino: Ino,
+        content: &Arc<Content>,
+        before: &Snapshot,
+        op_id: Option<String>,
+        multipart: bool,
+    ) -> Result<(u64, ETag, u64, Option<Bytes>)> {
+        // Attributes as of now: a chmod since the snapshot rides along.
+        let stat = self.snapshot(ino)?.stat;
+        let options = PutOptions {
+            metadata: stat.to_attributes(op_id).to_metadata()?,
+            content_type: None,
+            condition: before.condition(),
+        };
+        if multipart {
+            let (source, generation, size) = {
+                let draft = content.draft.lock();
+                (Arc::new(FileParts::from(draft.reader()?)), content.generation(), draft.size())
+            };
+            let etag = upload::upload(&self.bucket, &before.key, source, size, &options, &self.settings.upload)
+                .await
+                .map_err(lost_is_stale)?;
+            return Ok((generation, etag, size, None));
+        }
+        let (bytes, generation) = {
+            let draft = content.draft.lock();
+            (draft.read_local(0..draft.size())?, content.generation())
+        };
+        let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
+        Ok((generation, etag, bytes.len() as u64, Some(bytes)))
+    }
+
+    /// Brings in what only the old version has.
+    pub(super) async fn complete(&self, content: &Arc<Content>) -> Result<()> {
+        let ahead = ReadAhead::new();
+        loop {
+            let (base, missing) = {
+                let draft = content.draft.lock();
+                let Some(missing) = draft.missing(FILL_BYTES) else { return Ok(()) };
+                (draft.base().cloned().ok_or(Errno::EIO)?, missing)
+            };
+            let bytes = self.cache.read(&base, missing.clone(), &ahead).await?;
+            content.draft.lock().fill(missing.start, &bytes)?;
+        }
+    }
+
+    /// Attributes changed while the file is open, bytes did not: a copy onto itself.
+    async fn store_attributes_open(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
+        if before.etag.is_none() {
+            return self.commit_bytes(ino, content, before).await;
+        }
+        self.store_attributes_stable(ino).await?;
+        let after = self.snapshot(ino)?;
+        if let Some(etag) = after.etag {
+            self.rebase(ino, &after.key, &etag);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Closes that are acknowledged from the local disk, because uploading then would be waste.
+//!
+//! Two closes are no last word on a file: one before anything was written (a shell opens its
+//! redirection, forks and closes; `touch` sets times after it), and one by a child that shares the
+//! descriptor (`{ a; b; } > f`). Their content is made durable here, draft and journal record, and
+//! goes to S3 with the next close or the last release; after a crash the next start sends it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::draft::Content;
+use super::handles::FileHandle;
+use super::inodes::Ino;
+use super::{Caller, Fs, Result};
+use crate::journal::{Intent, stored_etag};
+
+impl Fs {
+    /// Whether this flush may be answered from the local disk (the flush rule, `close(2)`).
+    pub(super) fn may_defer(content: &Content, handle: &FileHandle, caller: Caller) -> bool {
+        if content.untouched.load(Ordering::Acquire) {
+            return true;
+        }
+        let flusher = thread_group(caller.pid);
+        // A version below the draft would have to be fetched first: then S3 is as near.
+        flusher != 0
+            && handle.opener_tgid != 0
+            && flusher != handle.opener_tgid
+            && content.draft.lock().base().is_none()
+    }
+
+    /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.
+    pub(super) async fn defer(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        let _gate = content.gate.lock().await;
+        let generation = content.generation();
+        if content.deferred.lock().is_some_and(|(of, _)| of >= generation) {
+            return Ok(());
+        }
+        let snapshot = self.snapshot(ino)?;
+        if !snapshot.linked {
+            return Ok(());
+        }
+        let (draft, size) = {
+            let mut draft = content.draft.lock();
+            draft.sync()?;
+            draft.set_kept(true);
+            (draft.file_name(), draft.size())
+        };
+        let intent = Intent::Deferred {
+            key: snapshot.key,
+            draft,
+            size,
+            metadata: snapshot.stat.to_attributes(None).to_metadata()?,
+            base_etag: snapshot.etag.as_ref().map(stored_etag),
+        };
+        let id = self.journal.intend(intent).await?;
+        let older = content.deferred.lock().replace((generation, id));
+        if let Some((_, older)) = older {
+            self.journal.settle(&[older], Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// The file is gone or stored under another name: the journal need not send it any more.
+    pub(super) async fn undefer(&self, content: &Content) -> Result<()> {
+        let deferred = content.deferred.lock().take();
+        if let Some((_, id)) = deferred {
+            self.journal.settle(&[id], Vec::new()).await?;
+            content.draft.lock().set_kept(false);
+        }
+        Ok(())
+    }
+}
+
+/// Thread group (process) of a thread, from `/proc/PID/status`; 0 if it cannot be told.
+///
+/// FUSE requests carry the id of the calling *thread*.
+pub fn thread_group(pid: u32) -> u32 {
+    if pid == 0 {
+        return 0;
+    }
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
+    let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    tgid.and_then(|tgid| tgid.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_belongs_to_its_process() {
+        let thread = nix::unistd::gettid().as_raw().unsigned_abs();
+        assert_eq!(thread_group(thread), std::process::id());
+        assert_eq!(thread_group(0), 0);
+    }
+}

@@ -1,0 +1,324 @@
+//! The local image of a file being written: a sparse file that holds what differs from the
+//! version in S3, and knows where.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rangemap::RangeSet;
+
+use crate::cache::Pinned;
+
+/// A piece of a range to be read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Piece {
+    /// In the draft file (holes read as zeros).
+    Local(Range<u64>),
+    /// Still only in the version that the draft was begun from.
+    Base(Range<u64>),
+}
+
+/// A draft, the locks around it and what the flush rule must know.
+#[derive(Debug)]
+pub struct Content {
+    pub draft: Mutex<Draft>,
+    /// One upload, truncation or rename of this file at a time.
+    pub gate: tokio::sync::Mutex<()>,
+    /// Held shared by a write, exclusively by a multipart upload: its parts are read from the file
+    /// one after another and must be of one moment.
+    pub freeze: tokio::sync::RwLock<()>,
+    /// Counts changes of bytes or size.
+    generation: AtomicU64,
+    /// The generation that S3 has.
+    stored: AtomicU64,
+    /// Attributes changed while open; they ride in the next upload.
+    pub attributes_dirty: AtomicBool,
+    /// Nothing was written since it was created or emptied.
+    pub untouched: AtomicBool,
+    /// The journal answers for this generation already: a close was acknowledged from here.
+    pub deferred: Mutex<Option<(u64, crate::journal::IntentId)>>,
+}
+
+impl Content {
+    /// A draft that S3 must be told of even if nothing is written to it: new, or emptied.
+    pub fn emptied(draft: Draft) -> Self {
+        Self::with(draft, 1, true)
+    }
+
+    /// A draft equal to what S3 holds.
+    pub fn unchanged(draft: Draft) -> Self {
+        Self::with(draft, 0, false)
+    }
+
+    fn with(draft: Draft, generation: u64, untouched: bool) -> Self {
+        Self {
+            draft: Mutex::new(draft),
+            gate: tokio::sync::Mutex::new(()),
+            freeze: tokio::sync::RwLock::new(()),
+            generation: AtomicU64::new(generation),
+            stored: AtomicU64::new(0),
+            attributes_dirty: AtomicBool::new(false),
+            untouched: AtomicBool::new(untouched),
+            deferred: Mutex::new(None),
+        }
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Bytes or size changed. Call with the draft locked.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// S3 has this generation.
+    pub fn set_stored(&self, generation: u64) {
+        self.stored.store(generation, Ordering::Release);
+    }
+
+    pub fn bytes_dirty(&self) -> bool {
+        self.generation() != self.stored.load(Ordering::Acquire)
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.bytes_dirty() || self.attributes_dirty.load(Ordering::Acquire)
+    }
+}
+
+/// The bytes: a local file, and the version below it where the file has none.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    /// What lies below the parts that were never written, and up to where it shows through
+    /// (a truncation cuts it for good).
+    base: Option<(Pinned, u64)>,
+    written: RangeSet<u64>,
+    /// The file outlives the process: the journal answers for it at the next start.
+    kept: bool,
+}
+
+impl Draft {
+    /// A new draft file in `directory`, empty, or standing for the whole of `base`.
+    pub fn create(directory: &Path, base: Option<Pinned>) -> io::Result<Self> {
+        let path = directory.join(uuid::Uuid::now_v7().simple().to_string());
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let size = base.as_ref().map_or(0, |base| base.size);
+        file.set_len(size)?;
+        let base = base.filter(|base| base.size > 0).map(|base| (base, size));
+        Ok(Self { file, path, size, base, written: RangeSet::new(), kept: false })
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// File name inside the draft directory.
+    pub fn file_name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    pub fn base(&self) -> Option<&Pinned> {
+        self.base.as_ref().map(|(pinned, _)| pinned)
+    }
+
+    /// Another name or tag for the same bytes (a rename, or a copy onto itself for attributes).
+    pub fn rebase(&mut self, pinned: Pinned) {
+        if let Some((base, _)) = &mut self.base {
+            *base = pinned;
+        }
+    }
+
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)?;
+        let end = offset + data.len() as u64;
+        if offset < end {
+            self.written.insert(offset..end);
+        }
+        self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Bytes of the base, brought in; what was written meanwhile wins.
+    pub fn fill(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let end = (offset + data.len() as u64).min(self.base_limit());
+        let gaps: Vec<_> = if offset < end { self.written.gaps(&(offset..end)).collect() } else { Vec::new() };
+        for gap in gaps {
+            let piece = &data[(gap.start - offset) as usize..(gap.end - offset) as usize];
+            self.file.write_all_at(piece, gap.start)?;
+            self.written.insert(gap);
+        }
+        Ok(())
+    }
+
+    /// `truncate(2)`: bytes beyond a shorter size are gone, a longer size shows zeros.
+    pub fn set_size(&mut self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)?;
+        if size < self.size {
+            self.written.remove(size..u64::MAX);
+            if let Some((_, limit)) = &mut self.base {
+                *limit = (*limit).min(size);
+            }
+        }
+        self.size = size;
+        Ok(())
+    }
+
+    /// Zeros from here on (`fallocate(2)`, `FALLOC_FL_PUNCH_HOLE`); never grows the file.
+    pub fn punch(&mut self, range: Range<u64>) -> io::Result<()> {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let end = range.end.min(self.size);
+        let mut at = range.start;
+        while at < end {
+            let step = (end - at).min(ZEROS.len() as u64);
+            self.write(at, &ZEROS[..step as usize])?;
+            at += step;
+        }
+        Ok(())
+    }
+
+    /// How a range is put together; cut at the end of the file.
+    pub fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
+        let end = range.end.min(self.size);
+        if range.start >= end {
+            return Vec::new();
+        }
+        let shows_through = end.min(self.base_limit());
+        let gaps: Vec<_> = if range.start < shows_through {
+            self.written.gaps(&(range.start..shows_through)).collect()
+        } else {
+            Vec::new()
+        };
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        for gap in gaps {
+            if at < gap.start {
+                pieces.push(Piece::Local(at..gap.start));
+            }
+            at = gap.end;
+            pieces.push(Piece::Base(gap));
+        }
+        if at < end {
+            pieces.push(Piece::Local(at..end));
+        }
+        pieces
+    }
+
+    /// First range that only the base has, at most `max_bytes` of it.
+    pub fn missing(&self, max_bytes: u64) -> Option<Range<u64>> {
+        let limit = self.base_limit().min(self.size);
+        let gap = (limit > 0).then(|| self.written.gaps(&(0..limit)).next()).flatten()?;
+        Some(gap.start..gap.end.min(gap.start + max_bytes))
+    }
+
+    /// Bytes of the file itself, zeros where it has holes. The range must lie below the size.
+    pub fn read_local(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let mut buffer = vec![0; (range.end - range.start) as usize];
+        self.file.read_exact_at(&mut buffer, range.start)?;
+        Ok(buffer.into())
+    }
+
+    /// Everything is in the file now: the base is needed no more.
+    pub fn detach_base(&mut self) {
+        self.base = None;
+    }
+
+    /// To the disk (`fdatasync(2)`): from here on a crash does not lose it.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// A second descriptor, for an upload that reads without the lock.
+    pub fn reader(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Whether the file stays behind for the next start when this goes.
+    pub fn set_kept(&mut self, kept: bool) {
+        self.kept = kept;
+    }
+
+    fn base_limit(&self) -> u64 {
+        self.base.as_ref().map_or(0, |(_, limit)| *limit)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nothing to tell anybody: the next start clears the directory of what is left.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::ETag;
+
+    fn base(size: u64) -> Pinned {
+        Pinned { key: "k".into(), etag: ETag::new("v1"), size }
+    }
+
+    fn draft_over(size: u64) -> (tempfile::TempDir, Draft) {
+        let directory = tempfile::tempdir().unwrap();
+        let draft = Draft::create(directory.path(), Some(base(size))).unwrap();
+        (directory, draft)
+    }
+
+    #[test]
+    fn a_write_in_the_middle_leaves_the_base_around_it() {
+        let (_directory, mut draft) = draft_over(100);
+        draft.write(40, b"0123456789").unwrap();
+        assert_eq!(draft.pieces(0..200), [Piece::Base(0..40), Piece::Local(40..50), Piece::Base(50..100)]);
+        assert_eq!(draft.size(), 100);
+    }
+
+    #[test]
+    fn what_a_truncation_cut_off_never_comes_back() {
+        let (_directory, mut draft) = draft_over(100);
+        draft.set_size(10).unwrap();
+        draft.set_size(50).unwrap();
+        assert_eq!(draft.pieces(0..100), [Piece::Base(0..10), Piece::Local(10..50)]);
+        assert_eq!(draft.read_local(10..50).unwrap(), vec![0; 40]);
+    }
+
+    #[test]
+    fn a_fill_does_not_overwrite_what_was_written() {
+        let (_directory, mut draft) = draft_over(10);
+        draft.write(4, b"XX").unwrap();
+        draft.fill(0, b"abcdefghij").unwrap();
+        assert_eq!(draft.read_local(0..10).unwrap(), &b"abcdXXghij"[..]);
+        assert_eq!(draft.missing(100), None);
+    }
+
+    #[test]
+    fn missing_is_asked_for_in_steps() {
+        let (_directory, mut draft) = draft_over(100);
+        draft.write(0, b"x").unwrap();
+        assert_eq!(draft.missing(30), Some(1..31));
+    }
+
+    #[test]
+    fn punching_a_hole_zeroes_and_does_not_grow() {
+        let (_directory, mut draft) = draft_over(10);
+        draft.punch(5..50).unwrap();
+        assert_eq!(draft.size(), 10);
+        assert_eq!(draft.pieces(0..10), [Piece::Base(0..5), Piece::Local(5..10)]);
+    }
+
+    #[test]
+    fn the_draft_file_goes_with_the_draft() {
+        let (directory, draft) = draft_over(10);
+        drop(draft);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,107 @@
+//! Who has what open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::libc;
+use parking_lot::Mutex;
+
+use super::inodes::Ino;
+use super::stat::Stat;
+use crate::cache::{Pinned, ReadAhead};
+
+/// An open file (`open(2)`): what its reads are pinned to.
+#[derive(Debug)]
+pub struct FileHandle {
+    pub ino: Ino,
+    flags: i32,
+    /// Thread group of the opener; 0 if unknown. A flush by another one is a child's close.
+    pub opener_tgid: u32,
+    /// The version that this handle reads; moves along with our own commits only.
+    pub pinned: Mutex<Option<Pinned>>,
+    pub ahead: ReadAhead,
+}
+
+impl FileHandle {
+    pub fn new(ino: Ino, flags: i32, opener_tgid: u32, pinned: Option<Pinned>) -> Self {
+        Self { ino, flags, opener_tgid, pinned: Mutex::new(pinned), ahead: ReadAhead::new() }
+    }
+
+    pub fn can_write(&self) -> bool {
+        writes(self.flags)
+    }
+}
+
+/// Whether open flags ask for writing.
+pub fn writes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// One name of a directory as its handle shows it.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    pub name: String,
+    pub ino: Ino,
+    pub stat: Stat,
+}
+
+/// An open directory: the names as they were at the first `readdir`, so that a walk that deletes
+/// as it goes misses nothing and sees nothing twice (`readdir(3p)`).
+#[derive(Debug)]
+pub struct DirHandle {
+    pub ino: Ino,
+    pub snapshot: Mutex<Option<Arc<Vec<DirEntry>>>>,
+}
+
+/// All open files and directories, by handle number.
+#[derive(Debug, Default)]
+pub struct Handles {
+    next: AtomicU64,
+    files: Mutex<HashMap<u64, Arc<FileHandle>>>,
+    directories: Mutex<HashMap<u64, Arc<DirHandle>>>,
+}
+
+impl Handles {
+    pub fn add_file(&self, handle: FileHandle) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.files.lock().insert(number, Arc::new(handle));
+        number
+    }
+
+    pub fn file(&self, number: u64) -> Option<Arc<FileHandle>> {
+        self.files.lock().get(&number).cloned()
+    }
+
+    pub fn remove_file(&self, number: u64) -> Option<Arc<FileHandle>> {
+        self.files.lock().remove(&number)
+    }
+
+    pub fn add_directory(&self, ino: Ino) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.directories.lock().insert(number, Arc::new(DirHandle { ino, snapshot: Mutex::new(None) }));
+        number
+    }
+
+    pub fn directory(&self, number: u64) -> Option<Arc<DirHandle>> {
+        self.directories.lock().get(&number).cloned()
+    }
+
+    pub fn remove_directory(&self, number: u64) {
+        self.directories.lock().remove(&number);
+    }
+
+    /// Our own new version of a file: whoever has it open reads that from now on.
+    pub fn repin(&self, ino: Ino, pinned: &Pinned) {
+        for handle in self.files.lock().values().filter(|handle| handle.ino == ino) {
+            *handle.pinned.lock() = Some(pinned.clone());
+        }
+    }
+
+    /// Whether somebody reads another version of `ino` than `pinned`.
+    pub fn reads_other_version(&self, ino: Ino, pinned: &Pinned) -> bool {
+        self.files.lock().values().any(|handle| {
+            handle.ino == ino && handle.pinned.lock().as_ref().is_some_and(|other| other.etag != pinned.etag)
+        })
+    }
+}

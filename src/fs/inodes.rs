@@ -1,0 +1,220 @@
+//! Who is where: the inodes that the kernel or an open file knows, and how they hang together.
+//!
+//! A node knows its parent and its name, never its key: renaming a directory changes one node, and
+//! the keys of everything below it follow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::draft::Content;
+use super::names::Directory;
+use super::stat::{FileKind, Stat};
+use crate::bucket::ETag;
+use crate::key::{self, ROOT_INO};
+
+/// An inode number as programs see it in `st_ino`.
+pub type Ino = u64;
+
+/// One inode.
+#[derive(Debug)]
+pub struct Node {
+    pub ino: Ino,
+    pub parent: Ino,
+    pub name: String,
+    /// False once the last name is gone: the node lives on for those who have it open.
+    pub linked: bool,
+    pub stat: Stat,
+    /// What S3 holds under the key. `None`: nothing yet, or a directory without a marker.
+    pub etag: Option<ETag>,
+    /// `Last-Modified` of that version, where a listing or HEAD has told it.
+    pub modified: Option<SystemTime>,
+    /// When S3 last confirmed that this is how things are.
+    pub checked: Instant,
+    /// References of the kernel (`fuse_forget_in`).
+    pub lookups: u64,
+    /// Open handles.
+    pub opens: u32,
+    /// Bytes that S3 does not have (yet), or no longer has.
+    pub content: Option<Arc<Content>>,
+    /// The version whose bytes may lie in the kernel's page cache.
+    pub kernel_etag: Option<ETag>,
+    /// Of a directory: what is in it.
+    pub directory: Option<Directory>,
+}
+
+impl Node {
+    /// A node that is linked at `parent`/`name`.
+    pub fn new(ino: Ino, parent: Ino, name: &str, stat: Stat, checked: Instant) -> Self {
+        let directory = (stat.kind == FileKind::Directory).then(Directory::default);
+        Self {
+            ino,
+            parent,
+            name: name.to_owned(),
+            linked: true,
+            stat,
+            etag: None,
+            modified: None,
+            checked,
+            lookups: 0,
+            opens: 0,
+            content: None,
+            kernel_etag: None,
+            directory,
+        }
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Has something that S3 does not know: never replaced by what a listing says.
+    pub fn is_pending(&self) -> bool {
+        self.content.as_ref().is_some_and(|content| content.is_dirty())
+    }
+
+    /// Asks S3 again at the next use.
+    pub fn expire(&mut self) {
+        let long_ago = Duration::from_secs(24 * 3600);
+        self.checked = self.checked.checked_sub(long_ago).unwrap_or(self.checked);
+    }
+
+    /// Nobody refers to it any more.
+    fn is_idle(&self) -> bool {
+        self.lookups == 0 && self.opens == 0 && self.content.is_none() && self.ino != ROOT_INO
+    }
+}
+
+/// All inodes in use, by number.
+#[derive(Debug)]
+pub struct Tree {
+    nodes: HashMap<Ino, Node>,
+    root_prefix: String,
+}
+
+impl Tree {
+    /// A tree with nothing but its root.
+    pub fn new(root_prefix: String, root: Stat) -> Self {
+        let node = Node::new(ROOT_INO, ROOT_INO, "", root, Instant::now());
+        Self { nodes: HashMap::from([(ROOT_INO, node)]), root_prefix }
+    }
+
+    pub fn get(&self, ino: Ino) -> Option<&Node> {
+        self.nodes.get(&ino)
+    }
+
+    pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
+        self.nodes.get_mut(&ino)
+    }
+
+    /// All nodes, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The directory part of a node, if it is one.
+    pub fn directory_mut(&mut self, ino: Ino) -> Option<&mut Directory> {
+        self.nodes.get_mut(&ino)?.directory.as_mut()
+    }
+
+    /// The node that `name` in `parent` stands for, if it is known.
+    pub fn child(&self, parent: Ino, name: &str) -> Option<&Node> {
+        let ino = self.nodes.get(&parent)?.directory.as_ref()?.child(name)?.ino?;
+        self.nodes.get(&ino)
+    }
+
+    /// The key of a node: a directory's ends in `/`, the root's is the mount's prefix.
+    pub fn key(&self, ino: Ino) -> Option<String> {
+        let node = self.nodes.get(&ino)?;
+        if ino == ROOT_INO {
+            return Some(self.root_prefix.clone());
+        }
+        let mut parts = vec![node.name.as_str()];
+        let mut above = node.parent;
+        while above != ROOT_INO {
+            let parent = self.nodes.get(&above)?;
+            parts.push(&parent.name);
+            above = parent.parent;
+        }
+        parts.reverse();
+        let slash = if node.is_directory() { "/" } else { "" };
+        Some(format!("{}{}{slash}", self.root_prefix, parts.join("/")))
+    }
+
+    /// Whether `ino` is `above` or lies somewhere below it.
+    pub fn is_within(&self, mut ino: Ino, above: Ino) -> bool {
+        while ino != above {
+            match self.nodes.get(&ino) {
+                Some(node) if ino != ROOT_INO => ino = node.parent,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// An inode number for a new node: the remembered one, or the key's own, or the next free.
+    pub fn pick_ino(&self, key: &str, remembered: Option<Ino>) -> Ino {
+        let mut ino = remembered.filter(|ino| *ino > ROOT_INO).unwrap_or_else(|| key::inode_number(key));
+        while self.nodes.contains_key(&ino) {
+            ino = ino.wrapping_add(1).max(ROOT_INO + 1);
+        }
+        ino
+    }
+
+    /// Adds a node and its name in the parent directory, which must exist.
+    pub fn link(&mut self, node: Node) {
+        if let Some(directory) = self.directory_mut(node.parent) {
+            directory.attach(&node.name, node.ino, node.is_directory());
+        }
+        self.nodes.insert(node.ino, node);
+    }
+
+    /// Adds a node whose name S3's listing brought: its parent knows it already.
+    pub fn insert(&mut self, node: Node) {
+        self.nodes.insert(node.ino, node);
+    }
+
+    /// Takes a name away; the node stays while somebody holds it.
+    pub fn unlink(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let ino = self.directory_mut(parent).and_then(|directory| directory.detach(name));
+        self.orphan(ino?);
+        ino
+    }
+
+    /// Marks a node whose name is gone.
+    pub fn orphan(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.linked = false;
+        }
+        self.drop_if_idle(ino);
+    }
+
+    /// Moves a linked node to another place; what was there must have been unlinked before.
+    pub fn relink(&mut self, ino: Ino, parent: Ino, name: &str) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        let (old_parent, is_directory) = (node.parent, node.is_directory());
+        let old_name = std::mem::replace(&mut node.name, name.to_owned());
+        node.parent = parent;
+        if let Some(directory) = self.directory_mut(old_parent) {
+            directory.detach(&old_name);
+        }
+        if let Some(directory) = self.directory_mut(parent) {
+            directory.attach(name, ino, is_directory);
+        }
+    }
+
+    /// The kernel or a handle let go of a node: keep it only while something else needs it.
+    pub fn drop_if_idle(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get(&ino) else { return };
+        // A directory in use by nobody may still be the parent of nodes that are.
+        if !node.is_idle() || node.directory.as_ref().is_some_and(Directory::has_nodes) {
+            return;
+        }
+        let (parent, name, linked) = (node.parent, node.name.clone(), node.linked);
+        self.nodes.remove(&ino);
+        if linked && let Some(directory) = self.directory_mut(parent) {
+            directory.forget_node(&name);
+        }
+        self.drop_if_idle(parent);
+    }
+}

@@ -1,0 +1,234 @@
+//! What a directory holds: the last listing, corrected by what was done here since.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::inodes::Ino;
+use crate::bucket::ETag;
+
+/// The version of an object as LIST tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub etag: ETag,
+    pub size: u64,
+    pub modified: SystemTime,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// The node, where one was needed already.
+    pub ino: Option<Ino>,
+    pub is_directory: bool,
+    /// What the listing said; `None` for directories and for what was made here.
+    pub seen: Option<Seen>,
+}
+
+/// A directory's names.
+#[derive(Debug, Default)]
+pub struct Directory {
+    children: BTreeMap<String, Child>,
+    /// When the last whole listing was *asked for*: what happened later is not in it.
+    listed: Option<Instant>,
+    /// Names changed here, with the moment: a listing asked for earlier knows nothing of them.
+    changed: HashMap<String, Instant>,
+    /// The last listing took more than one page: too dear to repeat for a single name.
+    pub is_large: bool,
+}
+
+/// What a listing found, ready to be merged.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub names: BTreeMap<String, Child>,
+    /// The object `dir/` itself, where it exists.
+    pub marker: Option<Seen>,
+    /// Every page was read.
+    pub complete: bool,
+    pub pages: usize,
+}
+
+impl Directory {
+    pub fn child(&self, name: &str) -> Option<&Child> {
+        self.children.get(name)
+    }
+
+    /// All names, in binary order.
+    pub fn children(&self) -> impl Iterator<Item = (&String, &Child)> {
+        self.children.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    pub fn has_nodes(&self) -> bool {
+        self.children.values().any(|child| child.ino.is_some())
+    }
+
+    /// The listing is complete and no older than `ttl`.
+    pub fn is_fresh(&self, ttl: Duration) -> bool {
+        self.listed.is_some_and(|listed| listed.elapsed() < ttl)
+    }
+
+    /// The directory was made here just now: nothing can be in it.
+    pub fn set_new(&mut self) {
+        self.listed = Some(Instant::now());
+    }
+
+    /// Asks S3 again at the next use.
+    pub fn expire(&mut self) {
+        self.listed = None;
+    }
+
+    /// When S3 was last asked for all names.
+    pub fn listed_at(&self) -> Option<Instant> {
+        self.listed
+    }
+
+    /// A name appeared here.
+    pub fn attach(&mut self, name: &str, ino: Ino, is_directory: bool) {
+        self.changed.insert(name.to_owned(), Instant::now());
+        self.children.insert(name.to_owned(), Child { ino: Some(ino), is_directory, seen: None });
+    }
+
+    /// A name was taken away here.
+    pub fn detach(&mut self, name: &str) -> Option<Ino> {
+        self.changed.insert(name.to_owned(), Instant::now());
+        self.children.remove(name)?.ino
+    }
+
+    /// A name's object was written here: older listings must not contradict.
+    pub fn note_change(&mut self, name: &str) {
+        self.changed.insert(name.to_owned(), Instant::now());
+        if let Some(child) = self.children.get_mut(name) {
+            child.seen = None;
+        }
+    }
+
+    /// Everything in it was copied elsewhere: tags may differ, and the names were listed elsewhere.
+    pub fn forget_versions(&mut self) {
+        self.listed = None;
+        for child in self.children.values_mut() {
+            child.seen = None;
+        }
+    }
+
+    /// The name has a node now, from S3's side: no change made here.
+    pub fn adopt(&mut self, name: &str, ino: Ino, is_directory: bool) {
+        let child = self.children.entry(name.to_owned()).or_insert(Child { ino: None, is_directory, seen: None });
+        child.ino = Some(ino);
+        child.is_directory = is_directory;
+    }
+
+    /// The node is gone from memory; the name stays.
+    pub fn forget_node(&mut self, name: &str) {
+        if let Some(child) = self.children.get_mut(name) {
+            child.ino = None;
+        }
+    }
+
+    /// S3 says that the name is not there.
+    pub fn remove_absent(&mut self, name: &str) -> Option<Ino> {
+        self.children.remove(name)?.ino
+    }
+
+    /// Whether the name was changed here after `moment`.
+    pub fn changed_since(&self, name: &str, moment: Instant) -> bool {
+        self.changed.get(name).is_some_and(|changed| *changed >= moment)
+    }
+
+    /// Takes over a listing asked for at `asked`. `is_pending` tells which nodes have content that
+    /// S3 lacks; those keep their place. Returns the nodes whose names S3 no longer has.
+    pub fn merge(&mut self, listing: &mut Listing, asked: Instant, is_pending: impl Fn(Ino) -> bool) -> Vec<Ino> {
+        let mut gone = Vec::new();
+        if listing.complete {
+            let changed = &self.changed;
+            let names = &listing.names;
+            self.children.retain(|name, child| {
+                let keep = names.contains_key(name)
+                    || changed.get(name).is_some_and(|moment| *moment >= asked)
+                    || child.ino.is_some_and(&is_pending);
+                if !keep {
+                    gone.extend(child.ino);
+                }
+                keep
+            });
+            self.listed = Some(asked);
+        }
+        self.is_large = listing.pages > 1 || !listing.complete;
+        for (name, found) in std::mem::take(&mut listing.names) {
+            if self.changed_since(&name, asked) {
+                continue;
+            }
+            match self.children.get_mut(&name) {
+                Some(child) if child.is_directory == found.is_directory => child.seen = found.seen,
+                // A file where a directory was, or the other way round: another inode altogether.
+                Some(child) if !child.ino.is_some_and(&is_pending) => {
+                    gone.extend(child.ino);
+                    *child = found;
+                }
+                Some(_) => {}
+                None => {
+                    self.children.insert(name, found);
+                }
+            }
+        }
+        self.changed.retain(|_, moment| *moment >= asked);
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(etag: &str) -> Child {
+        let seen = Seen { etag: ETag::new(etag), size: 1, modified: SystemTime::UNIX_EPOCH };
+        Child { ino: None, is_directory: false, seen: Some(seen) }
+    }
+
+    fn listing(names: &[&str]) -> Listing {
+        let names = names.iter().map(|name| ((*name).to_owned(), found("v1"))).collect();
+        Listing { names, marker: None, complete: true, pages: 1 }
+    }
+
+    #[test]
+    fn a_listing_asked_before_an_unlink_does_not_bring_the_name_back() {
+        let mut directory = Directory::default();
+        directory.merge(&mut listing(&["a", "b"]), Instant::now(), |_| false);
+        let asked = Instant::now();
+        directory.detach("a");
+        directory.merge(&mut listing(&["a", "b"]), asked, |_| false);
+        assert!(directory.child("a").is_none());
+        assert!(directory.child("b").is_some());
+    }
+
+    #[test]
+    fn a_listing_asked_before_a_create_does_not_take_the_name_away() {
+        let mut directory = Directory::default();
+        let asked = Instant::now();
+        directory.attach("new", 7, false);
+        assert!(directory.merge(&mut listing(&[]), asked, |_| false).is_empty());
+        assert!(directory.child("new").is_some());
+    }
+
+    #[test]
+    fn names_gone_from_s3_go_and_pending_ones_stay() {
+        let mut directory = Directory::default();
+        directory.attach("old", 7, false);
+        directory.attach("pending", 8, false);
+        let gone = directory.merge(&mut listing(&[]), Instant::now(), |ino| ino == 8);
+        assert_eq!(gone, [7]);
+        assert!(directory.child("pending").is_some());
+    }
+
+    #[test]
+    fn a_partial_listing_takes_nothing_away() {
+        let mut directory = Directory::default();
+        directory.merge(&mut listing(&["z"]), Instant::now(), |_| false);
+        let mut partial = Listing { complete: false, ..listing(&["a"]) };
+        directory.merge(&mut partial, Instant::now(), |_| false);
+        assert!(directory.child("z").is_some() && directory.child("a").is_some());
+        assert!(directory.is_large);
+    }
+}

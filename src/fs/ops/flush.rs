@@ -1,0 +1,32 @@
+//! flush, fsync: the two moments at which a program is promised something.
+
+use nix::errno::Errno;
+
+use crate::fs::{Caller, Fs, Result};
+
+impl Fs {
+    /// One `close(2)` of one descriptor; comes once for every dup'd or inherited one.
+    ///
+    /// 0 means stored in S3. Where that would be waste (see `deferral`), 0 means durable
+    /// here: the bytes follow with the next close or release, after a crash with the next start.
+    pub async fn flush(&self, number: u64, caller: Caller) -> Result<()> {
+        let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
+        if !handle.can_write() {
+            return Ok(());
+        }
+        let Some(content) = self.content(handle.ino) else { return Ok(()) };
+        if !content.is_dirty() {
+            return Ok(());
+        }
+        if content.bytes_dirty() && Self::may_defer(&content, &handle, caller) {
+            return self.defer(handle.ino, &content).await;
+        }
+        self.commit(handle.ino).await
+    }
+
+    /// `fsync(2)`: 0 means stored in S3, whatever the flush rule says.
+    pub async fn fsync(&self, number: u64) -> Result<()> {
+        let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
+        self.commit(handle.ino).await
+    }
+}

@@ -1,0 +1,78 @@
+//! mkdir, mknod, symlink: things that are whole as soon as they exist.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::libc;
+
+use super::Entry;
+use super::read::MAX_LINK_BYTES;
+use crate::bucket::{Condition, PutOptions};
+use crate::error::Kind;
+use crate::fs::inodes::{Ino, Node};
+use crate::fs::stat::{FileKind, Stat};
+use crate::fs::{Caller, Fs, Result};
+
+impl Fs {
+    /// `mkdir(2)`: a zero-byte object `name/` that carries the directory's attributes.
+    pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
+        let stat = self.new_stat(parent, FileKind::Directory, mode, caller)?;
+        let entry = self.make(parent, name, stat, Bytes::new()).await?;
+        if let Some(directory) = self.tree.lock().directory_mut(entry.ino) {
+            directory.set_new();
+        }
+        Ok(entry)
+    }
+
+    /// `mknod(2)`: fifos, sockets and devices are zero-byte objects with their mode in the metadata.
+    pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, rdev: u32, caller: Caller) -> Result<Entry> {
+        let kind = FileKind::from_mode(mode);
+        if mode & libc::S_IFMT != 0 && matches!(kind, FileKind::Directory | FileKind::Symlink) {
+            return Err(Errno::EINVAL.into());
+        }
+        let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+        let mut stat = self.new_stat(parent, kind, mode, caller)?;
+        stat.rdev = if device { rdev } else { 0 };
+        self.make(parent, name, stat, Bytes::new()).await
+    }
+
+    /// `symlink(2)`: an object whose body is the target.
+    pub async fn symlink(&self, parent: Ino, name: &OsStr, target: &OsStr, caller: Caller) -> Result<Entry> {
+        if target.len() as u64 >= MAX_LINK_BYTES {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        let mut stat = self.new_stat(parent, FileKind::Symlink, 0o777, caller)?;
+        stat.size = target.len() as u64;
+        self.make(parent, name, stat, Bytes::copy_from_slice(target.as_bytes())).await
+    }
+
+    async fn make(&self, parent: Ino, name: &OsStr, stat: Stat, body: Bytes) -> Result<Entry> {
+        self.writable()?;
+        let name = self.name_in(parent, name)?;
+        if self.resolve(parent, &name).await?.is_some() {
+            return Err(Errno::EEXIST.into());
+        }
+        let _stable = self.namespace.read().await;
+        let directory = stat.kind == FileKind::Directory;
+        let above = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
+        let key = format!("{above}{name}{}", if directory { "/" } else { "" });
+        let metadata = stat.to_attributes(None).to_metadata()?;
+        let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
+        let etag = match self.bucket.put(&key, body, &options).await {
+            Err(error) if error.kind == Kind::Changed => return Err(Errno::EEXIST.into()),
+            other => other?,
+        };
+        let ino = {
+            let mut tree = self.tree.lock();
+            let ino = tree.pick_ino(&key, None);
+            tree.link(Node::new(ino, parent, &name, stat, Instant::now()));
+            ino
+        };
+        self.stored(ino, &key, &etag);
+        self.touch_directory(parent);
+        self.enter(ino)
+    }
+}

@@ -1,0 +1,44 @@
+//! The verbs: what each system call does. Every file is one call or one family of calls.
+
+mod attr;
+mod files;
+mod flush;
+mod lookup;
+mod make;
+mod open;
+mod read;
+mod readdir;
+mod remove;
+mod rename;
+mod rename_tree;
+mod space;
+mod write;
+mod xattr;
+
+pub use attr::{NewTime, SetAttr};
+pub use lookup::Entry;
+pub use open::Opened;
+pub use readdir::Listed;
+pub use space::Space;
+
+use std::ffi::OsStr;
+
+use nix::errno::Errno;
+
+use super::inodes::Ino;
+use super::{Fs, Result};
+use crate::key;
+
+impl Fs {
+    /// A name as part of a key below `parent` (`ENAMETOOLONG`, `EILSEQ`, `ENOTDIR`).
+    fn name_in(&self, parent: Ino, name: &OsStr) -> Result<String> {
+        let tree = self.tree.lock();
+        let node = tree.get(parent).ok_or(Errno::ENOENT)?;
+        if !node.is_directory() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let dir_key = tree.key(parent).ok_or(Errno::ENOENT)?;
+        drop(tree);
+        Ok(key::component(&dir_key, name)?.to_owned())
+    }
+}

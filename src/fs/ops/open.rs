@@ -1,0 +1,162 @@
+//! open, create, release.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::Entry;
+use crate::fs::deferral::thread_group;
+use crate::fs::draft::{Content, Draft};
+use crate::fs::handles::{FileHandle, writes};
+use crate::fs::inodes::{Ino, Node};
+use crate::fs::persist::pin;
+use crate::fs::stat::{FileKind, Stat};
+use crate::fs::{Caller, Fs, Result};
+
+/// An open file as the kernel is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    pub handle: u64,
+    /// The kernel's cached pages are of this very version.
+    pub keep_cache: bool,
+    /// Another version is still open here: the pages of the two must not mix.
+    pub direct_io: bool,
+    /// Closing needs no FLUSH.
+    pub no_flush: bool,
+}
+
+impl Fs {
+    /// `open(2)` of an existing file. The version is checked with S3 when our knowledge is older
+    /// than the attribute TTL, and the handle reads that version and no other.
+    ///
+    /// # Errors
+    /// `EROFS`, `ENOENT` when the object has gone, and whatever S3 answers.
+    pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+        if writes(flags) || flags & libc::O_TRUNC != 0 {
+            self.writable()?;
+        }
+        self.revalidate(ino).await?;
+        self.open_node(ino, flags, caller).await
+    }
+
+    async fn open_node(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+        self.hold(ino)?;
+        let opened = self.open_held(ino, flags, caller).await;
+        if opened.is_err() {
+            self.let_go(ino);
+        }
+        opened
+    }
+
+    async fn open_held(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+        if flags & libc::O_TRUNC != 0 {
+            self.empty(ino).await?;
+        } else if writes(flags) {
+            self.ensure_content(ino, false)?;
+        }
+        let mut tree = self.tree.lock();
+        let key = tree.key(ino).ok_or(Errno::ESTALE)?;
+        let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
+        let pinned = pin(&key, node);
+        let local = node.content.is_some() && node.kernel_etag == node.etag;
+        let keep_cache = local || (node.etag.is_some() && node.kernel_etag == node.etag);
+        node.kernel_etag.clone_from(&node.etag);
+        drop(tree);
+        let direct_io = pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
+        let opener = if writes(flags) { thread_group(caller.pid) } else { 0 };
+        let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned));
+        Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })
+    }
+
+    fn hold(&self, ino: Ino) -> Result<()> {
+        self.tree.lock().get_mut(ino).ok_or(Errno::ESTALE)?.opens += 1;
+        Ok(())
+    }
+
+    fn let_go(&self, ino: Ino) {
+        if let Some(node) = self.tree.lock().get_mut(ino) {
+            node.opens = node.opens.saturating_sub(1);
+        }
+        self.drop_clean_content(ino);
+    }
+
+    /// `open(2)` with `O_CREAT`. Nothing is sent yet: the object appears with the close, and only
+    /// if nobody else made one meanwhile (else the close answers `ESTALE`).
+    ///
+    /// # Errors
+    /// `EEXIST` with `O_EXCL`, `EISDIR`, `EROFS`, `ENAMETOOLONG`.
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Opened)> {
+        self.writable()?;
+        let name = self.name_in(parent, name)?;
+        let ino = match self.resolve(parent, &name).await? {
+            Some(_) if flags & libc::O_EXCL != 0 => return Err(Errno::EEXIST.into()),
+            Some(ino) => ino,
+            None => self.create_node(parent, &name, mode, caller)?,
+        };
+        if self.tree.lock().get(ino).is_some_and(Node::is_directory) {
+            return Err(Errno::EISDIR.into());
+        }
+        let opened = self.open_node(ino, flags, caller).await?;
+        Ok((self.enter(ino)?, opened))
+    }
+
+    fn create_node(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Ino> {
+        let stat = self.new_stat(parent, FileKind::File, mode, caller)?;
+        let draft = Draft::create(&self.settings.draft_dir, None)?;
+        let ino = {
+            let mut tree = self.tree.lock();
+            let key = format!("{}{name}", tree.key(parent).ok_or(Errno::ENOENT)?);
+            let ino = tree.pick_ino(&key, None);
+            let mut node = Node::new(ino, parent, name, stat, Instant::now());
+            node.content = Some(Arc::new(Content::emptied(draft)));
+            tree.link(node);
+            ino
+        };
+        self.touch_directory(parent);
+        Ok(ino)
+    }
+
+    /// Attributes of something made by `caller` in `parent`: a setgid directory hands its group on,
+    /// and to directories the bit itself (`inode(7)`).
+    pub(super) fn new_stat(&self, parent: Ino, kind: FileKind, mode: u32, caller: Caller) -> Result<Stat> {
+        let tree = self.tree.lock();
+        let above = &tree.get(parent).ok_or(Errno::ENOENT)?.stat;
+        let setgid = above.perm & 0o2000 != 0;
+        let gid = if setgid { above.gid } else { caller.gid };
+        let inherited = if setgid && kind == FileKind::Directory { 0o2000 } else { 0 };
+        Ok(Stat::fresh(kind, (mode & 0o7777) as u16 | inherited, caller.uid, gid))
+    }
+
+    /// The last descriptor of an open file is gone. What no close has stored yet is stored now;
+    /// nobody hears of an error here any more, so it is logged and the draft is kept.
+    pub async fn release(&self, number: u64) -> Result<()> {
+        let Some(handle) = self.handles.remove_file(number) else { return Ok(()) };
+        let stored = if handle.can_write() { self.commit(handle.ino).await } else { Ok(()) };
+        self.let_go(handle.ino);
+        stored
+    }
+
+    /// Tries again to store what a release could not. To be called now and then.
+    pub async fn retry_unstored(&self) {
+        let waiting: Vec<Ino> = {
+            let tree = self.tree.lock();
+            let unstored = |node: &&Node| node.opens == 0 && node.linked && node.is_pending();
+            tree.nodes().filter(unstored).map(|node| node.ino).collect()
+        };
+        for ino in waiting {
+            if self.commit(ino).await.is_ok() {
+                self.drop_clean_content(ino);
+            }
+        }
+    }
+}

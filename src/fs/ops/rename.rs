@@ -1,0 +1,189 @@
+//! rename of files: copy, then delete; never a moment without the bytes under one of the names.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
+use crate::fs::draft::Content;
+use crate::fs::inodes::{Ino, Node};
+use crate::fs::persist::{Snapshot, created, removed};
+use crate::fs::stat::FileKind;
+use crate::fs::{Fs, Result};
+use crate::journal::{EventName, Intent, stored_etag};
+
+/// From where to where.
+#[derive(Clone, Debug)]
+pub(super) struct Move {
+    pub ino: Ino,
+    pub from: (Ino, String),
+    pub to: (Ino, String),
+    /// What has the new name now and is to be replaced.
+    pub target: Option<Ino>,
+}
+
+impl Fs {
+    /// `renameat2(2)`.
+    ///
+    /// # Errors
+    /// `EEXIST` with `RENAME_NOREPLACE`, `EINVAL` for other flags and for a directory into itself,
+    /// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`.
+    pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr, flags: u32) -> Result<()> {
+        self.writable()?;
+        if flags & !libc::RENAME_NOREPLACE != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        let (name, new_name) = (self.name_in(parent, name)?, self.name_in(new_parent, new_name)?);
+        let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
+        let target = self.resolve(new_parent, &new_name).await?;
+        if target == Some(ino) {
+            return Ok(());
+        }
+        if target.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
+            return Err(Errno::EEXIST.into());
+        }
+        let plan = Move { ino, from: (parent, name), to: (new_parent, new_name), target };
+        if self.check_kinds(&plan)? { self.rename_directory(&plan).await } else { self.rename_file(&plan).await }
+    }
+
+    /// Whether a directory is moved, and whether it may be.
+    fn check_kinds(&self, plan: &Move) -> Result<bool> {
+        let tree = self.tree.lock();
+        let directory = tree.get(plan.ino).ok_or(Errno::ENOENT)?.is_directory();
+        if directory && tree.is_within(plan.to.0, plan.ino) {
+            return Err(Errno::EINVAL.into());
+        }
+        match plan.target.and_then(|target| tree.get(target)).map(Node::is_directory) {
+            Some(true) if !directory => Err(Errno::EISDIR.into()),
+            Some(false) if directory => Err(Errno::ENOTDIR.into()),
+            _ => Ok(directory),
+        }
+    }
+
+    async fn rename_file(&self, plan: &Move) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        let content = self.content(plan.ino);
+        let _gate = match &content {
+            Some(content) => Some(content.gate.lock().await),
+            None => None,
+        };
+        if let Some(target) = plan.target {
+            self.keep_for_openers(target).await?;
+        }
+        if plan.from.0 != plan.to.0 {
+            self.keep_directory(plan.from.0, &plan.from.1).await?;
+        }
+        let before = self.snapshot(plan.ino)?;
+        match &content {
+            Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,
+            _ => self.rename_stored(plan, &before).await?,
+        }
+        self.index.remove(&before.key);
+        self.cache.forget(&before.key);
+        self.touch_directory(plan.from.0);
+        if plan.from.0 != plan.to.0 {
+            self.touch_directory(plan.to.0);
+        }
+        Ok(())
+    }
+
+    /// What S3 has is copied to the new key and deleted under the old one.
+    async fn rename_stored(&self, plan: &Move, before: &Snapshot) -> Result<()> {
+        let etag = before.etag.clone().ok_or(Errno::ESTALE)?;
+        let key = self.key_of(&plan.to)?;
+        let listens = before.stat.kind == FileKind::File;
+        let (from, to) = (before.key.clone(), key.clone());
+        let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag) }).await?;
+        let moved = self.copy_and_delete(before, &key, etag).await;
+        let events = match &moved {
+            Ok(etag) if listens => {
+                vec![created(EventName::CreatedCopy, &key, before.stat.size, etag), removed(&before.key)]
+            }
+            _ => Vec::new(),
+        };
+        self.settle(intent.as_slice(), events).await?;
+        let etag = moved?;
+        self.relink(plan).await?;
+        self.stored(plan.ino, &key, &etag);
+        self.rebase(plan.ino, &key, &etag);
+        Ok(())
+    }
+
+    async fn copy_and_delete(&self, before: &Snapshot, key: &str, etag: ETag) -> Result<ETag> {
+        let new_etag = if before.stat.size == 0 {
+            // One request either way, and no server gets the copy of an empty object wrong.
+            let metadata = before.stat.to_attributes(None).to_metadata()?;
+            let options = PutOptions { metadata, content_type: None, condition: Condition::None };
+            self.bucket.put(key, Bytes::new(), &options).await?
+        } else {
+            let (from, to) = (before.key.clone(), key.to_owned());
+            let request = CopyRequest { from, to, from_etag: Some(etag), replace: None };
+            self.copy(&request, before.stat.size).await?
+        };
+        self.bucket.delete(&before.key).await?;
+        Ok(new_etag)
+    }
+
+    /// A draft that S3 does not have: it is stored under its new name right away.
+    async fn rename_dirty(&self, plan: &Move, before: &Snapshot, content: &Arc<Content>) -> Result<()> {
+        let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?;
+        self.relink(plan).await?;
+        if let Some(node) = self.tree.lock().get_mut(plan.ino) {
+            node.etag = replaced.as_ref().and_then(|replaced| replaced.etag.clone());
+        }
+        if let Err(error) = self.commit_gated(plan.ino, content).await {
+            let mut tree = self.tree.lock();
+            tree.relink(plan.ino, plan.from.0, &plan.from.1);
+            if let Some(node) = tree.get_mut(plan.ino) {
+                node.etag.clone_from(&before.etag);
+            }
+            // What was replaced here is still in S3.
+            if let Some(directory) = tree.directory_mut(plan.to.0) {
+                directory.expire();
+            }
+            return Err(error);
+        }
+        if before.etag.is_some() {
+            let key = before.key.clone();
+            let intent = self.intend(|| Intent::Remove { key }).await?;
+            let deleted = self.bucket.delete(&before.key).await;
+            let events = if deleted.is_ok() { vec![removed(&before.key)] } else { Vec::new() };
+            self.settle(intent.as_slice(), events).await?;
+            deleted?;
+        }
+        Ok(())
+    }
+
+    /// Moves the name here; what had it before lives on for its openers only.
+    pub(super) async fn relink(&self, plan: &Move) -> Result<()> {
+        let replaced = plan.target.and_then(|target| self.content(target));
+        {
+            let mut tree = self.tree.lock();
+            if let Some(target) = plan.target {
+                if let Some(node) = tree.get_mut(target) {
+                    node.etag = None;
+                }
+                tree.unlink(plan.to.0, &plan.to.1);
+            }
+            tree.relink(plan.ino, plan.to.0, &plan.to.1);
+            if let Some(node) = tree.get_mut(plan.ino) {
+                node.stat.ctime = std::time::SystemTime::now();
+            }
+        }
+        if let Some(target) = plan.target {
+            self.drop_clean_content(target);
+        }
+        match replaced {
+            Some(content) => self.undefer(&content).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn key_of(&self, place: &(Ino, String)) -> Result<String> {
+        let above = self.tree.lock().key(place.0).ok_or(Errno::ENOENT)?;
+        Ok(format!("{above}{}", place.1))
+    }
+}

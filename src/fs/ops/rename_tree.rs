@@ -1,0 +1,144 @@
+//! rename of directories: every key below is copied, and only then the old ones are deleted.
+//!
+//! Journaled: after a crash the next start goes on until the old tree is gone. A failure on the
+//! way takes the copies back. Nobody here sees a half: the namespace is held meanwhile.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use nix::errno::Errno;
+
+use super::rename::Move;
+use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
+use crate::fs::inodes::Ino;
+use crate::fs::persist::{created, removed};
+use crate::fs::{Fs, Result};
+use crate::journal::{EventName, Intent, NewEvent};
+use crate::key::MAX_KEY_BYTES;
+
+/// Copies under way at once.
+const PARALLEL_COPIES: usize = 32;
+/// Keys in one DeleteObjects request (AWS: at most 1,000).
+const KEYS_PER_DELETE: usize = 1_000;
+
+impl Fs {
+    pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
+        let _exclusive = self.namespace.write().await;
+        if let Some(target) = plan.target {
+            self.empty_directory(target).await?;
+        }
+        self.keep_directory(plan.from.0, &plan.from.1).await?;
+        let from = self.snapshot(plan.ino)?.key;
+        let to = format!("{}/", self.key_of(&plan.to)?);
+        let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
+        let moved = self.move_tree(&from, &to).await;
+        let events = moved.as_ref().ok().filter(|_| self.settings.events).cloned().unwrap_or_default();
+        self.journal.settle(&[id], events).await?;
+        let events = moved?;
+        self.relink(plan).await?;
+        self.index.rename_tree(&from, &to);
+        self.follow(plan.ino, &events);
+        self.touch_directory(plan.from.0);
+        self.touch_directory(plan.to.0);
+        Ok(())
+    }
+
+    /// Copies everything under `from` to `to`, then deletes what was copied. Both end in `/`.
+    pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str) -> Result<Vec<NewEvent>> {
+        let objects = self.keys_below(from).await?;
+        let grown = to.len().saturating_sub(from.len());
+        if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        let copies = stream::iter(objects.clone()).map(|object| async move { self.copy_one(&object, from, to).await });
+        let copied: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
+        let etags = match copied {
+            Ok(etags) => etags,
+            Err(error) => {
+                self.take_back(&objects, from, to).await;
+                return Err(error);
+            }
+        };
+        let old: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
+        self.delete_all(&old).await?;
+        let mut events = Vec::new();
+        for (object, etag) in objects.iter().zip(&etags).filter(|(object, _)| !object.key.ends_with('/')) {
+            let key = format!("{to}{}", &object.key[from.len()..]);
+            events.push(created(EventName::CreatedCopy, &key, object.size, etag));
+            events.push(removed(&object.key));
+        }
+        Ok(events)
+    }
+
+    async fn keys_below(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut objects = Vec::new();
+        let mut request = ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() };
+        loop {
+            let page = self.bucket.list(&request).await?;
+            objects.extend(page.objects);
+            match page.next {
+                Some(token) => request.token = Some(token),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    async fn copy_one(&self, object: &Listed, from: &str, to: &str) -> Result<ETag> {
+        let key = format!("{to}{}", &object.key[from.len()..]);
+        if object.size == 0 {
+            // Not every server copies `dir/` markers; written anew they cost a HEAD more.
+            let info = self.bucket.head(&object.key).await?;
+            let options =
+                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None };
+            return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
+        }
+        let from_etag = Some(object.etag.clone());
+        let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
+        Ok(self.copy(&request, object.size).await?)
+    }
+
+    async fn delete_all(&self, keys: &[String]) -> Result<()> {
+        for batch in keys.chunks(KEYS_PER_DELETE) {
+            if let Some((_, error)) = self.bucket.delete_many(batch).await?.into_iter().next() {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy failed: the others go again, so that only the old tree is there.
+    async fn take_back(&self, objects: &[Listed], from: &str, to: &str) {
+        let copies: Vec<String> = objects.iter().map(|object| format!("{to}{}", &object.key[from.len()..])).collect();
+        if let Err(error) = self.delete_all(&copies).await {
+            tracing::warn!(prefix = %to.escape_debug(), cause = %error, "copies of a failed rename are left");
+        }
+    }
+
+    /// Open files below the moved directory go on under their new keys; copies of multipart
+    /// objects have new tags.
+    fn follow(&self, above: Ino, events: &[NewEvent]) {
+        let etags: HashMap<&str, &str> =
+            events.iter().filter_map(|event| Some((event.key.as_str(), event.etag.as_deref()?))).collect();
+        let moved: Vec<(Ino, String)> = {
+            let mut tree = self.tree.lock();
+            let below: Vec<Ino> = tree.nodes().map(|node| node.ino).filter(|ino| tree.is_within(*ino, above)).collect();
+            for ino in &below {
+                if let Some(directory) = tree.directory_mut(*ino) {
+                    directory.forget_versions();
+                }
+            }
+            below.iter().filter_map(|ino| Some((*ino, tree.key(*ino)?))).collect()
+        };
+        for (ino, key) in moved {
+            if let Some(etag) = etags.get(key.as_str()) {
+                let etag = ETag::new(etag);
+                self.rebase(ino, &key, &etag);
+                self.stored(ino, &key, &etag);
+            } else if key.ends_with('/') {
+                let etag = self.tree.lock().get(ino).and_then(|node| node.etag.clone());
+                self.remember(ino, &key, etag.as_ref());
+            }
+        }
+    }
+}

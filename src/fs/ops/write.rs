@@ -1,0 +1,51 @@
+//! write: into the draft, never to the network.
+
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use super::attr::MAX_FILE_BYTES;
+use crate::fs::draft::Content;
+use crate::fs::inodes::Ino;
+use crate::fs::{Fs, Result};
+
+impl Fs {
+    /// `pwrite(2)` at once; `None` while an upload of this very file holds its bytes still.
+    pub fn try_write(&self, number: u64, offset: u64, data: &[u8]) -> Option<Result<u32>> {
+        let handle = self.handles.file(number)?;
+        let content = self.content(handle.ino)?;
+        let _thawed = content.freeze.try_read().ok()?;
+        Some(self.write_draft(handle.ino, &content, offset, data))
+    }
+
+    /// `pwrite(2)`, waiting until the file may change.
+    ///
+    /// # Errors
+    /// `EBADF`, `EFBIG`, and what the local disk says (`ENOSPC`).
+    pub async fn write(&self, number: u64, offset: u64, data: &[u8]) -> Result<u32> {
+        let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
+        if !handle.can_write() {
+            return Err(Errno::EBADF.into());
+        }
+        // The draft of a file open for writing goes only with its last handle.
+        let content = self.ensure_content(handle.ino, false)?;
+        let _thawed = content.freeze.read().await;
+        self.write_draft(handle.ino, &content, offset, data)
+    }
+
+    fn write_draft(&self, ino: Ino, content: &Content, offset: u64, data: &[u8]) -> Result<u32> {
+        let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
+        if end > MAX_FILE_BYTES {
+            return Err(Errno::EFBIG.into());
+        }
+        let mut draft = content.draft.lock();
+        draft.write(offset, data)?;
+        content.changed();
+        content.untouched.store(false, Ordering::Release);
+        if let Some(node) = self.tree.lock().get_mut(ino) {
+            node.stat.size = draft.size();
+            node.stat.touch();
+        }
+        Ok(data.len() as u32)
+    }
+}

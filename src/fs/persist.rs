@@ -1,0 +1,257 @@
+//! Attributes into S3, and facts into index and journal.
+
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::inodes::{Ino, Node};
+use super::stat::{FileKind, Stat};
+use super::{Error, Fs, Result};
+use crate::bucket::upload::{COPY_PARTS_FROM_BYTES, copy_large};
+use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
+use crate::cache::{Pinned, Remembered};
+use crate::error::Kind;
+use crate::journal::{EventName, Intent, IntentId, NewEvent, stored_etag};
+use crate::key::{self, ROOT_INO};
+
+/// What a node is and where, read in one go.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub key: String,
+    pub stat: Stat,
+    pub etag: Option<ETag>,
+    pub linked: bool,
+}
+
+impl Snapshot {
+    /// The condition under which this node's object may be written.
+    pub fn condition(&self) -> Condition {
+        self.etag.clone().map_or(Condition::IfAbsent, Condition::IfMatch)
+    }
+}
+
+impl Fs {
+    pub(super) fn snapshot(&self, ino: Ino) -> Result<Snapshot> {
+        let tree = self.tree.lock();
+        let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+        let key = tree.key(ino).ok_or(Errno::ESTALE)?;
+        Ok(Snapshot { key, stat: node.stat.clone(), etag: node.etag.clone(), linked: node.linked })
+    }
+
+    /// Changes a node's attributes here and in S3; if S3 refuses, nothing has changed.
+    ///
+    /// While a draft is open the change rides in its upload.
+    pub(super) async fn change_attributes(&self, ino: Ino, change: impl FnOnce(&mut Stat)) -> Result<()> {
+        let before = {
+            let mut tree = self.tree.lock();
+            let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
+            let before = node.stat.clone();
+            change(&mut node.stat);
+            if !node.linked {
+                return Ok(());
+            }
+            if let Some(content) = &node.content {
+                content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
+                return Ok(());
+            }
+            before
+        };
+        let stored = self.store_attributes(ino).await;
+        if stored.is_err()
+            && let Some(node) = self.tree.lock().get_mut(ino)
+        {
+            node.stat = before;
+        }
+        stored
+    }
+
+    /// Writes the attributes of a node without touching its bytes.
+    pub(super) async fn store_attributes(&self, ino: Ino) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        self.store_attributes_stable(ino).await
+    }
+
+    /// As [`Fs::store_attributes`], for callers that hold the namespace.
+    pub(super) async fn store_attributes_stable(&self, ino: Ino) -> Result<()> {
+        let snapshot = self.snapshot(ino)?;
+        if ino == ROOT_INO && snapshot.key.is_empty() {
+            self.remember(ino, &snapshot.key, None);
+            return Ok(());
+        }
+        let options = PutOptions {
+            metadata: snapshot.stat.to_attributes(None).to_metadata()?,
+            content_type: None,
+            condition: snapshot.condition(),
+        };
+        let empty = snapshot.stat.size == 0 || snapshot.stat.kind == FileKind::Directory;
+        let etag = if empty {
+            // Written anew rather than copied onto itself: the same one request, and servers that
+            // cannot copy `dir/` markers exist (SeaweedFS answers ENOENT).
+            self.bucket.put(&snapshot.key, Bytes::new(), &options).await.map_err(lost_is_stale)?
+        } else {
+            let request = CopyRequest {
+                from: snapshot.key.clone(),
+                to: snapshot.key.clone(),
+                from_etag: snapshot.etag.clone(),
+                replace: Some(PutOptions { condition: Condition::None, ..options }),
+            };
+            self.copy(&request, snapshot.stat.size).await.map_err(lost_is_stale)?
+        };
+        self.stored(ino, &snapshot.key, &etag);
+        Ok(())
+    }
+
+    /// A server-side copy of a file of any size.
+    pub(super) async fn copy(
+        &self,
+        request: &CopyRequest,
+        size: u64,
+    ) -> std::result::Result<ETag, crate::bucket::Error> {
+        if size < COPY_PARTS_FROM_BYTES {
+            return self.bucket.copy(request).await;
+        }
+        // In parts nothing is taken over from the source: say everything.
+        let options = match &request.replace {
+            Some(options) => options.clone(),
+            None => {
+                let info = self.bucket.head(&request.from).await?;
+                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None }
+            }
+        };
+        copy_large(&self.bucket, request, size, &options, &self.settings.upload).await
+    }
+
+    /// S3 holds a new version of a node that we wrote ourselves: everybody here moves along.
+    pub(super) fn stored(&self, ino: Ino, key: &str, etag: &ETag) {
+        let size = {
+            let mut tree = self.tree.lock();
+            let Some(node) = tree.get_mut(ino) else { return };
+            let was_cached = node.kernel_etag.is_some() && node.kernel_etag == node.etag;
+            node.etag = Some(etag.clone());
+            node.modified = None;
+            node.checked = Instant::now();
+            if was_cached || node.content.is_some() {
+                node.kernel_etag = Some(etag.clone());
+            }
+            let (parent, name, size) = (node.parent, node.name.clone(), node.stat.size);
+            if let Some(directory) = tree.directory_mut(parent) {
+                directory.note_change(&name);
+            }
+            size
+        };
+        self.handles.repin(ino, &Pinned { key: key.into(), etag: etag.clone(), size });
+        self.remember(ino, key, Some(etag));
+    }
+
+    /// The version below an open draft has another name or tag now; its bytes are the same.
+    pub(super) fn rebase(&self, ino: Ino, key: &str, etag: &ETag) {
+        let Some(content) = self.content(ino) else { return };
+        let mut draft = content.draft.lock();
+        if let Some(size) = draft.base().map(|base| base.size) {
+            draft.rebase(Pinned { key: key.into(), etag: etag.clone(), size });
+        }
+    }
+
+    /// The index learns what we know of a node.
+    pub(super) fn remember(&self, ino: Ino, key: &str, etag: Option<&ETag>) {
+        let tree = self.tree.lock();
+        let Some(node) = tree.get(ino) else { return };
+        let mut attributes = node.stat.to_attributes(None);
+        attributes.ino = (ino != key::inode_number(key)).then_some(ino);
+        let size = if node.is_directory() { 0 } else { node.stat.size };
+        self.index.put(key, Remembered { etag: etag.cloned(), size, modified: None, attributes });
+    }
+
+    /// A name came or went in a directory (`mtime` and `ctime` of the directory, POSIX).
+    ///
+    /// Kept here and in the index, not in S3: a request for each file created would double the
+    /// cost of every unpacked archive, and nobody but us reads a directory's mtime.
+    pub(super) fn touch_directory(&self, ino: Ino) {
+        let (key, etag) = {
+            let mut tree = self.tree.lock();
+            let key = tree.key(ino);
+            let Some(node) = tree.get_mut(ino) else { return };
+            node.stat.touch();
+            (key, node.etag.clone())
+        };
+        if let Some(key) = key {
+            self.remember(ino, &key, etag.as_ref());
+        }
+    }
+
+    /// Says in the journal what is about to be done; `None` when no hook listens.
+    pub(super) async fn intend(&self, intent: impl FnOnce() -> Intent) -> Result<Option<IntentId>> {
+        if !self.settings.events {
+            return Ok(None);
+        }
+        Ok(Some(self.journal.intend(intent()).await?))
+    }
+
+    /// It is done: the intents go, the events come, in one transaction.
+    pub(super) async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
+        let events = if self.settings.events { events } else { Vec::new() };
+        if intents.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        Ok(self.journal.settle(intents, events).await?)
+    }
+
+    /// A directory must not vanish with the last thing in it: S3 knows it only by its marker.
+    pub(super) async fn keep_directory(&self, ino: Ino, leaving: &str) -> Result<()> {
+        let needs_marker = {
+            let tree = self.tree.lock();
+            let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+            let others = node.directory.as_ref().is_some_and(|directory| {
+                directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
+            });
+            ino != ROOT_INO && node.etag.is_none() && !others
+        };
+        if !needs_marker {
+            return Ok(());
+        }
+        let snapshot = self.snapshot(ino)?;
+        let metadata = snapshot.stat.to_attributes(None).to_metadata()?;
+        let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
+        match self.bucket.put(&snapshot.key, Bytes::new(), &options).await {
+            Ok(etag) => self.stored(ino, &snapshot.key, &etag),
+            // The marker was there all along.
+            Err(error) if error.kind == Kind::Changed => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+/// What the object at `key` has become.
+pub fn created(name: EventName, key: &str, size: u64, etag: &ETag) -> NewEvent {
+    let etag = Some(stored_etag(etag));
+    NewEvent { name, key: key.to_owned(), size, etag, time: SystemTime::now(), lineage: Vec::new() }
+}
+
+/// The object at `key` is gone.
+pub fn removed(key: &str) -> NewEvent {
+    NewEvent {
+        name: EventName::RemovedDelete,
+        key: key.to_owned(),
+        size: 0,
+        etag: None,
+        time: SystemTime::now(),
+        lineage: Vec::new(),
+    }
+}
+
+/// We wrote on top of a version that is gone altogether: for the writer that is a conflict like
+/// any other (ESTALE), not a file that was never there.
+pub fn lost_is_stale(mut error: crate::bucket::Error) -> Error {
+    if error.kind == Kind::NotFound {
+        error.kind = Kind::Changed;
+    }
+    error.into()
+}
+
+/// Whether a node's bytes can be had under a version of S3.
+pub fn pin(key: &str, node: &Node) -> Option<Pinned> {
+    let etag = node.etag.clone()?;
+    Some(Pinned { key: key.into(), etag, size: node.stat.size })
+}

@@ -1,0 +1,208 @@
+//! After a crash: how did each operation end that the journal says was begun?
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::persist::{created, removed};
+use super::{Fs, Result};
+use crate::bucket::attributes::Attributes;
+use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
+use crate::bucket::{Condition, ETag, Metadata, PutOptions};
+use crate::error::Kind;
+use crate::journal::{EventName, Intent, IntentId, NewEvent};
+
+/// What recovery did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Operations that turned out to be complete, or were completed now.
+    pub finished: usize,
+    /// Operations that never happened.
+    pub dropped: usize,
+    /// Drafts that could not be stored (somebody wrote the key meanwhile) and where they lie.
+    pub conflicts: Vec<PathBuf>,
+    /// Operations whose end could not be found out now; tried again at the next start.
+    pub left: usize,
+}
+
+/// How one intent ended.
+enum Outcome {
+    Finished(Vec<NewEvent>),
+    Dropped,
+    Conflict(PathBuf),
+}
+
+impl Fs {
+    /// Finds out about every open intent, oldest first, and clears drafts that nobody answers for.
+    ///
+    /// # Errors
+    /// Only when the journal itself cannot be read or written. What S3 cannot answer now is left.
+    pub async fn recover(&self) -> Result<RecoveryReport> {
+        let mut report = RecoveryReport::default();
+        let mut drafts_in_use = HashSet::new();
+        for (id, intent) in self.journal.open_intents()? {
+            let draft = if let Intent::Deferred { draft, .. } = &intent { Some(draft.clone()) } else { None };
+            match self.resolve_intent(&intent).await {
+                Ok(outcome) => self.settle_outcome(id, outcome, &mut report).await?,
+                Err(error) => {
+                    tracing::warn!(?intent, cause = %error, "left for the next start");
+                    report.left += 1;
+                    drafts_in_use.extend(draft);
+                }
+            }
+        }
+        self.clear_drafts(&drafts_in_use)?;
+        Ok(report)
+    }
+
+    async fn settle_outcome(&self, id: IntentId, outcome: Outcome, report: &mut RecoveryReport) -> Result<()> {
+        let events = match outcome {
+            Outcome::Finished(events) => {
+                report.finished += 1;
+                events
+            }
+            Outcome::Dropped => {
+                report.dropped += 1;
+                Vec::new()
+            }
+            Outcome::Conflict(path) => {
+                tracing::error!(kept = %path.display(), "somebody wrote this key meanwhile; our bytes are kept");
+                report.conflicts.push(path);
+                Vec::new()
+            }
+        };
+        let events = if self.settings.events { events } else { Vec::new() };
+        Ok(self.journal.settle(&[id], events).await?)
+    }
+
+    async fn resolve_intent(&self, intent: &Intent) -> Result<Outcome> {
+        match intent {
+            Intent::Put { key, op_id, multipart } => self.resolve_put(key, op_id, *multipart).await,
+            Intent::Remove { key } => match self.bucket.head(key).await {
+                Err(error) if error.kind == Kind::NotFound => Ok(Outcome::Finished(vec![removed(key)])),
+                Err(error) => Err(error.into()),
+                // Never acknowledged, and the object is there: it stays.
+                Ok(_) => Ok(Outcome::Dropped),
+            },
+            Intent::Rename { from, to, etag } => self.resolve_rename(from, to, etag).await,
+            Intent::RenameTree { from, to } => {
+                let moved = self.move_tree(from, to).await?;
+                self.index.rename_tree(from, to);
+                Ok(Outcome::Finished(moved))
+            }
+            Intent::Deferred { key, draft, metadata, base_etag, .. } => {
+                self.resolve_deferred(key, draft, metadata, base_etag.as_deref()).await
+            }
+            Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
+                Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
+                _ => Ok(Outcome::Dropped),
+            },
+        }
+    }
+
+    /// The version carries the operation's id if it was written.
+    async fn resolve_put(&self, key: &str, op_id: &str, multipart: bool) -> Result<Outcome> {
+        let info = match self.bucket.head(key).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(Outcome::Dropped),
+            other => other?,
+        };
+        if Attributes::from_metadata(&info.metadata).op_id.as_deref() != Some(op_id) {
+            return Ok(Outcome::Dropped);
+        }
+        let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
+        Ok(Outcome::Finished(vec![created(name, key, info.size, &info.etag)]))
+    }
+
+    /// A copy that was made is finished by the delete that was to follow; one that was not made is
+    /// no rename. The source is deleted only while it is the version that was copied.
+    async fn resolve_rename(&self, from: &str, to: &str, etag: &str) -> Result<Outcome> {
+        let (source, target) = tokio::join!(self.bucket.head(from), self.bucket.head(to));
+        let source = optional(source)?;
+        let Some(target) = optional(target)? else { return Ok(Outcome::Dropped) };
+        let etag = ETag::new(etag);
+        match source {
+            Some(source) if source.etag == etag && is_copy(&source, &target) => {
+                self.bucket.delete(from).await?;
+            }
+            Some(_) => return Ok(Outcome::Dropped),
+            None => {}
+        }
+        let copied = created(EventName::CreatedCopy, to, target.size, &target.etag);
+        Ok(Outcome::Finished(vec![copied, removed(from)]))
+    }
+
+    /// A close was acknowledged from this draft: it is sent now.
+    async fn resolve_deferred(
+        &self,
+        key: &str,
+        draft: &str,
+        metadata: &Metadata,
+        base_etag: Option<&str>,
+    ) -> Result<Outcome> {
+        let path = self.settings.draft_dir.join(draft);
+        let size = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Outcome::Dropped),
+            Err(error) => return Err(error.into()),
+        };
+        let condition = base_etag.map_or(Condition::IfAbsent, |etag| Condition::IfMatch(ETag::new(etag)));
+        let options = PutOptions { metadata: metadata.clone(), content_type: None, condition };
+        let (sent, name) = if size >= MULTIPART_FROM_BYTES {
+            let source = std::sync::Arc::new(FileParts::from(std::fs::File::open(&path)?));
+            let sent = upload::upload(&self.bucket, key, source, size, &options, &self.settings.upload).await;
+            (sent, EventName::CreatedMultipart)
+        } else {
+            let bytes = Bytes::from(std::fs::read(&path)?);
+            (self.bucket.put(key, bytes, &options).await, EventName::CreatedPut)
+        };
+        match sent {
+            Ok(etag) => Ok(Outcome::Finished(vec![created(name, key, size, &etag)])),
+            Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => {
+                Ok(Outcome::Conflict(set_aside(&path)?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What lies in the draft directory and belongs to no open intent was never acknowledged.
+    fn clear_drafts(&self, in_use: &HashSet<String>) -> Result<()> {
+        std::fs::create_dir_all(&self.settings.draft_dir)?;
+        for entry in std::fs::read_dir(&self.settings.draft_dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(CONFLICT_SUFFIX) && !in_use.contains(&name) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drafts that lost against another writer keep their bytes under this ending.
+const CONFLICT_SUFFIX: &str = ".conflict";
+
+fn set_aside(draft: &Path) -> Result<PathBuf> {
+    let mut name = draft.as_os_str().to_owned();
+    name.push(CONFLICT_SUFFIX);
+    let kept = PathBuf::from(name);
+    std::fs::rename(draft, &kept)?;
+    Ok(kept)
+}
+
+/// A missing object is an answer, not an error.
+fn optional(
+    head: crate::bucket::Result<crate::bucket::ObjectInfo>,
+) -> crate::bucket::Result<Option<crate::bucket::ObjectInfo>> {
+    match head {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `target` is what copying `source` makes. A copy of a multipart object has another ETag,
+/// so size and metadata must do there.
+fn is_copy(source: &crate::bucket::ObjectInfo, target: &crate::bucket::ObjectInfo) -> bool {
+    source.size == target.size && (source.etag == target.etag || source.metadata == target.metadata)
+}

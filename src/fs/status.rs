@@ -1,0 +1,135 @@
+//! What the file system tells about itself, and what is left when it has to go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::inodes::Ino;
+use super::{Error, Fs};
+use crate::key::Oddity;
+
+/// Odd keys listed by name; more are counted only.
+const MAX_ODD_KEYS: usize = 1_000;
+
+/// Keys that have no path: seen while listing, never dropped in silence.
+#[derive(Debug, Default)]
+pub struct OddKeys {
+    known: BTreeMap<String, Oddity>,
+    unlisted: u64,
+}
+
+impl OddKeys {
+    pub fn note(&mut self, key: &str, oddity: Oddity) {
+        if self.known.len() < MAX_ODD_KEYS {
+            if self.known.insert(key.to_owned(), oddity).is_none() {
+                tracing::warn!(key = %key.escape_debug(), ?oddity, "key has no path of its own; it is left untouched");
+            }
+        } else if !self.known.contains_key(key) {
+            self.unlisted += 1;
+        }
+    }
+}
+
+/// A snapshot for `s3mount status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Paths below the mountpoint whose content S3 does not have yet.
+    pub dirty_files: Vec<String>,
+    pub open_files: usize,
+    pub inodes: usize,
+    pub odd_keys: BTreeMap<String, Oddity>,
+    /// Odd keys beyond those listed.
+    pub odd_keys_unlisted: u64,
+}
+
+/// A file that could not be stored.
+#[derive(Clone, Debug, Serialize)]
+pub struct Undrained {
+    pub path: String,
+    pub cause: String,
+}
+
+impl Fs {
+    /// What is dirty, open and odd right now.
+    pub fn status(&self) -> Status {
+        let odd = self.odd_keys.lock();
+        let (odd_keys, odd_keys_unlisted) = (odd.known.clone(), odd.unlisted);
+        drop(odd);
+        let tree = self.tree.lock();
+        let dirty = tree.nodes().filter(|node| node.linked && node.is_pending());
+        let mut dirty_files: Vec<_> = dirty.filter_map(|node| self.path_of(&tree.key(node.ino)?)).collect();
+        dirty_files.sort();
+        Status {
+            dirty_files,
+            open_files: tree.nodes().filter(|node| node.opens > 0).count(),
+            inodes: tree.nodes().count(),
+            odd_keys,
+            odd_keys_unlisted,
+        }
+    }
+
+    fn path_of(&self, key: &str) -> Option<String> {
+        key.strip_prefix(&self.settings.root_prefix).map(str::to_owned)
+    }
+
+    /// Stores everything that is dirty; what cannot be stored in time stays in the state directory
+    /// for the next start, and is returned.
+    pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Vec<Undrained> {
+        let until = tokio::time::Instant::now() + deadline;
+        let mut left = Vec::new();
+        for ino in self.dirty_inodes() {
+            let cause = match tokio::time::timeout_at(until, self.commit(ino)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "not stored before the deadline".to_owned(),
+            };
+            let key = self.snapshot(ino).map(|snapshot| snapshot.key).unwrap_or_default();
+            let path = self.path_of(&key).unwrap_or_default();
+            let cause = match self.keep_for_next_start(ino).await {
+                Ok(()) => cause,
+                Err(error) => format!("{cause}; nor could its draft be kept: {error}"),
+            };
+            tracing::error!(path = %path.escape_debug(), cause, "left for the next start");
+            left.push(Undrained { path, cause });
+        }
+        self.index.flush();
+        left
+    }
+
+    fn dirty_inodes(&self) -> Vec<Ino> {
+        let tree = self.tree.lock();
+        tree.nodes().filter(|node| node.linked && node.is_pending()).map(|node| node.ino).collect()
+    }
+
+    async fn keep_for_next_start(self: &Arc<Self>, ino: Ino) -> Result<(), Error> {
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        // Without the old version's bytes the draft alone is not the file.
+        if content.draft.lock().base().is_some() {
+            tokio::time::timeout(Duration::from_secs(5), self.complete(&content))
+                .await
+                .map_err(|_| nix::errno::Errno::ETIMEDOUT)??;
+            content.draft.lock().detach_base();
+        }
+        self.defer(ino, &content).await
+    }
+
+    /// Another part of the program changed this key in S3: ask again at the next use.
+    pub fn forget_key(&self, key: &str) {
+        let Some(path) = key.strip_prefix(self.settings.root_prefix.as_str()) else { return };
+        self.cache.forget(key);
+        let mut tree = self.tree.lock();
+        let mut ino = crate::key::ROOT_INO;
+        for name in path.split('/') {
+            if let Some(directory) = tree.directory_mut(ino) {
+                directory.expire();
+            }
+            let Some(child) = tree.child(ino, name).map(|node| node.ino) else { return };
+            ino = child;
+            if let Some(node) = tree.get_mut(ino) {
+                node.expire();
+            }
+        }
+    }
+}

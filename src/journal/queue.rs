@@ -1,0 +1,159 @@
+//! The side of the hooks: events become tasks, tasks are taken, finished, postponed or given up.
+//!
+//! A lease lives in memory only: one process has the journal open, so after a crash no lease can be
+//! anybody's, and every task that was not finished is ready again (at least once).
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::store::Change;
+use super::{DeadTask, Event, Journal, NewEvent, Result, Task};
+
+/// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
+/// call; behind that many blocked tasks, others wait.
+const LOOK_AHEAD: usize = 1000;
+
+/// Tasks being run: (hook, number).
+#[derive(Debug, Default)]
+pub(super) struct Leases(Mutex<HashSet<(String, u64)>>);
+
+/// What a hook may run now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub tasks: Vec<Task>,
+    /// When the next postponed task is due, if one waits for its time.
+    pub next_due: Option<SystemTime>,
+}
+
+/// How much a hook has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Tasks not done yet, those being run among them.
+    pub open: u64,
+    /// Tasks being run.
+    pub leased: u64,
+    /// Tasks given up.
+    pub dead: u64,
+}
+
+impl Journal {
+    /// The oldest `limit` events that were not fanned out yet, in sequence order.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn events(&self, limit: usize) -> Result<Vec<Event>> {
+        self.store()?.events(limit)
+    }
+
+    /// Turns events into one task for each hook named with it and removes them, in one transaction.
+    ///
+    /// # Errors
+    /// [`super::Error`] when nothing of it could be stored.
+    pub async fn fan_out(&self, events: Vec<(Event, Vec<String>)>) -> Result<()> {
+        self.change(Change::FanOut(events)).await
+    }
+
+    /// Leases up to `limit` tasks of a hook that may run at `now`: oldest first, and of one key only
+    /// the oldest, so that a key's events arrive in order.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn take(&self, hook: &str, limit: usize, now: SystemTime) -> Result<Taken> {
+        let mut leases = self.leases.0.lock();
+        let mut busy_keys = HashSet::new();
+        let mut taken = Taken::default();
+        for task in self.store()?.tasks(hook, LOOK_AHEAD)? {
+            if taken.tasks.len() == limit {
+                break;
+            }
+            if !busy_keys.insert(task.event.fact.key.clone()) || leases.contains(&lease(&task)) {
+                continue;
+            }
+            match task.not_before {
+                Some(due) if due > now => taken.next_due = Some(taken.next_due.map_or(due, |next| next.min(due))),
+                _ => taken.tasks.push(task),
+            }
+        }
+        leases.extend(taken.tasks.iter().map(lease));
+        Ok(taken)
+    }
+
+    /// Ends a task; what its output did to the bucket becomes events in the same transaction.
+    ///
+    /// # Errors
+    /// [`super::Error`] when it could not be stored; the task is ready again.
+    pub async fn finish(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
+        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events };
+        self.change_and_release(change, task).await
+    }
+
+    /// Puts a task back as it is given, with its counts of failures, to be tried from `not_before` on.
+    ///
+    /// # Errors
+    /// [`super::Error`] when it could not be stored; the task is ready at once.
+    pub async fn postpone(&self, task: &Task, not_before: SystemTime) -> Result<()> {
+        let again = Task { not_before: Some(not_before), ..task.clone() };
+        self.change_and_release(Change::Postpone(again), task).await
+    }
+
+    /// Gives a task up and keeps it among the dead with the reason.
+    ///
+    /// # Errors
+    /// [`super::Error`] when it could not be stored; the task is ready again.
+    pub async fn bury(&self, task: &Task, reason: &str, time: SystemTime) -> Result<()> {
+        let dead = DeadTask { task: task.clone(), reason: reason.to_owned(), time };
+        self.change_and_release(Change::Bury(dead), task).await
+    }
+
+    /// Gives a lease back without having tried.
+    pub fn release(&self, task: &Task) {
+        self.leases.0.lock().remove(&lease(task));
+    }
+
+    /// How much a hook has to do.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn counts(&self, hook: &str) -> Result<Counts> {
+        let store = self.store()?;
+        let leased = self.leases.0.lock().iter().filter(|(name, _)| name == hook).count() as u64;
+        let dead = store.dead()?.iter().filter(|dead| dead.task.hook == hook).count() as u64;
+        Ok(Counts { open: store.count_tasks(hook)?, leased, dead })
+    }
+
+    /// How many events were not fanned out yet.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read.
+    pub fn events_waiting(&self) -> Result<u64> {
+        self.store()?.events_waiting()
+    }
+
+    /// Whether a hook has a task that is not done.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn has_tasks(&self, hook: &str) -> Result<bool> {
+        Ok(!self.store()?.tasks(hook, 1)?.is_empty())
+    }
+
+    /// Every task that was given up, oldest first.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn dead(&self) -> Result<Vec<DeadTask>> {
+        self.store()?.dead()
+    }
+
+    async fn change_and_release(&self, change: Change, task: &Task) -> Result<()> {
+        let outcome = self.change(change).await;
+        self.release(task);
+        outcome
+    }
+}
+
+fn lease(task: &Task) -> (String, u64) {
+    (task.hook.clone(), task.number)
+}

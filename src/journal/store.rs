@@ -1,0 +1,280 @@
+//! Tables and records, and what a change does to them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{
+    Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{DeadTask, Error, Event, Intent, IntentId, NewEvent, Result, Task};
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const INTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("intents");
+const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
+const TASKS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("tasks");
+const DEAD: TableDefinition<u64, &[u8]> = TableDefinition::new("dead");
+
+/// First byte of every record: JSON as the types of this version write it. A later version that
+/// can't read it as it stands takes another number and converts.
+const RECORD_VERSION: u8 = 1;
+/// Layout of the tables, under `format` in `meta`.
+const FORMAT: u64 = 1;
+const FORMAT_ROW: &str = "format";
+const NEXT_EVENT_ROW: &str = "next event";
+const NEXT_TASK_ROW: &str = "next task";
+
+/// One change, applied whole or not at all.
+#[derive(Debug)]
+pub(super) enum Change {
+    Intend {
+        id: IntentId,
+        intent: Intent,
+    },
+    Settle {
+        intents: Vec<IntentId>,
+        events: Vec<NewEvent>,
+    },
+    /// Events became tasks of these hooks.
+    FanOut(Vec<(Event, Vec<String>)>),
+    /// A task is done, and its output made new facts.
+    Finish {
+        hook: String,
+        number: u64,
+        events: Vec<NewEvent>,
+    },
+    /// A task failed and will be tried again.
+    Postpone(Task),
+    /// A task failed for the last time.
+    Bury(DeadTask),
+}
+
+impl Change {
+    /// Whether hooks may find something new after it.
+    pub(super) fn concerns_hooks(&self) -> bool {
+        match self {
+            Self::Intend { .. } => false,
+            Self::Settle { events, .. } => !events.is_empty(),
+            Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
+        }
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Store {
+    database: redb::Database,
+}
+
+impl Store {
+    /// Makes the tables where they are missing, so that readers always find them.
+    pub(super) fn new(database: redb::Database) -> Result<Self> {
+        let store = Self { database };
+        let transaction = store.begin()?;
+        {
+            let mut meta = transaction.open_table(META).map_err(storage)?;
+            let found = meta.get(FORMAT_ROW).map_err(storage)?.map(|row| row.value());
+            match found {
+                None => drop(meta.insert(FORMAT_ROW, FORMAT).map_err(storage)?),
+                Some(FORMAT) => {}
+                Some(other) => return Err(Error::corrupt("its format", format!("{other} is none this version knows"))),
+            }
+            transaction.open_table(INTENTS).map_err(storage)?;
+            transaction.open_table(EVENTS).map_err(storage)?;
+            transaction.open_table(TASKS).map_err(storage)?;
+            transaction.open_table(DEAD).map_err(storage)?;
+        }
+        transaction.commit().map_err(|error| Error::storage("its first commit", error))?;
+        Ok(store)
+    }
+
+    /// Applies changes in one transaction that has reached the disk when this returns.
+    pub(super) fn apply(&self, changes: Vec<Change>) -> Result<()> {
+        let transaction = self.begin()?;
+        for change in changes {
+            apply_one(&transaction, change)?;
+        }
+        transaction.commit().map_err(|error| Error::storage("commit", error))
+    }
+
+    pub(super) fn intents(&self) -> Result<Vec<(IntentId, Intent)>> {
+        let table = self.read(INTENTS)?;
+        rows(&table)?.map(|row| row.and_then(|(id, bytes)| Ok((IntentId(id), decode("intent", &bytes)?)))).collect()
+    }
+
+    /// The oldest events that have no tasks yet.
+    pub(super) fn events(&self, limit: usize) -> Result<Vec<Event>> {
+        let table = self.read(EVENTS)?;
+        rows(&table)?.take(limit).map(|row| row.and_then(|(_, bytes)| decode("event", &bytes))).collect()
+    }
+
+    pub(super) fn events_waiting(&self) -> Result<u64> {
+        self.read(EVENTS)?.len().map_err(storage)
+    }
+
+    /// The oldest tasks of a hook.
+    pub(super) fn tasks(&self, hook: &str, limit: usize) -> Result<Vec<Task>> {
+        let table = self.read(TASKS)?;
+        let range = table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?;
+        let decoded =
+            range.take(limit).map(|row| row.map_err(storage).and_then(|(_, value)| decode("task", value.value())));
+        decoded.collect()
+    }
+
+    /// How many tasks a hook has; 0 stops the counting at the first one.
+    pub(super) fn count_tasks(&self, hook: &str) -> Result<u64> {
+        let table = self.read(TASKS)?;
+        let range = table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?;
+        Ok(range.count() as u64)
+    }
+
+    pub(super) fn dead(&self) -> Result<Vec<DeadTask>> {
+        let table = self.read(DEAD)?;
+        rows(&table)?.map(|row| row.and_then(|(_, bytes)| decode("dead task", &bytes))).collect()
+    }
+
+    fn begin(&self) -> Result<WriteTransaction> {
+        let mut transaction = self.database.begin_write().map_err(|error| Error::storage("begin", error))?;
+        transaction.set_durability(Durability::Immediate).map_err(|error| Error::storage("begin", error))?;
+        Ok(transaction)
+    }
+
+    fn read<K: redb::Key, V: redb::Value>(&self, table: TableDefinition<K, V>) -> Result<redb::ReadOnlyTable<K, V>> {
+        let transaction = self.database.begin_read().map_err(|error| Error::storage("read", error))?;
+        transaction.open_table(table).map_err(|error| Error::storage("read", error))
+    }
+}
+
+fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
+    match change {
+        Change::Intend { id, intent } => {
+            let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
+            intents.insert(id.0, encode(&intent)?.as_slice()).map_err(storage)?;
+            Ok(())
+        }
+        Change::Settle { intents, events } => settle(transaction, &intents, events),
+        Change::FanOut(events) => fan_out(transaction, events),
+        Change::Finish { hook, number, events } => {
+            remove_task(transaction, &hook, number)?;
+            append(transaction, events)
+        }
+        Change::Postpone(task) => {
+            let mut tasks = transaction.open_table(TASKS).map_err(storage)?;
+            tasks.insert((task.hook.as_str(), task.number), encode(&task)?.as_slice()).map_err(storage)?;
+            Ok(())
+        }
+        Change::Bury(dead) => {
+            remove_task(transaction, &dead.task.hook, dead.task.number)?;
+            let mut table = transaction.open_table(DEAD).map_err(storage)?;
+            table.insert(dead.task.number, encode(&dead)?.as_slice()).map_err(storage)?;
+            Ok(())
+        }
+    }
+}
+
+fn settle(transaction: &WriteTransaction, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
+    let mut table = transaction.open_table(INTENTS).map_err(storage)?;
+    for intent in intents {
+        table.remove(intent.0).map_err(storage)?;
+    }
+    append(transaction, events)
+}
+
+fn append(transaction: &WriteTransaction, facts: Vec<NewEvent>) -> Result<()> {
+    if facts.is_empty() {
+        return Ok(());
+    }
+    let mut meta = transaction.open_table(META).map_err(storage)?;
+    let mut events = transaction.open_table(EVENTS).map_err(storage)?;
+    let first = next_number(&mut meta, NEXT_EVENT_ROW, facts.len() as u64)?;
+    for (sequence, fact) in (first..).zip(facts) {
+        let event = Event { id: uuid::Uuid::now_v7().to_string(), sequence, fact };
+        events.insert(sequence, encode(&event)?.as_slice()).map_err(storage)?;
+    }
+    Ok(())
+}
+
+fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -> Result<()> {
+    let mut meta = transaction.open_table(META).map_err(storage)?;
+    let mut events = transaction.open_table(EVENTS).map_err(storage)?;
+    let mut tasks = transaction.open_table(TASKS).map_err(storage)?;
+    for (event, hooks) in matched {
+        // Gone already: its tasks were made before.
+        if events.remove(event.sequence).map_err(storage)?.is_none() {
+            continue;
+        }
+        let first = next_number(&mut meta, NEXT_TASK_ROW, hooks.len() as u64)?;
+        for (number, hook) in (first..).zip(hooks) {
+            let task = Task { hook, number, failures: 0, delays: 0, not_before: None, event: event.clone() };
+            tasks.insert((task.hook.as_str(), number), encode(&task)?.as_slice()).map_err(storage)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_task(transaction: &WriteTransaction, hook: &str, number: u64) -> Result<()> {
+    let mut tasks = transaction.open_table(TASKS).map_err(storage)?;
+    tasks.remove((hook, number)).map_err(storage)?;
+    Ok(())
+}
+
+/// Takes `count` numbers; the first ever taken is the clock's, so that they grow over a lost file.
+fn next_number(meta: &mut Table<&'static str, u64>, row: &'static str, count: u64) -> Result<u64> {
+    let stored = meta.get(row).map_err(storage)?.map(|value| value.value());
+    let first = stored.unwrap_or_else(clock_us);
+    meta.insert(row, first + count).map_err(storage)?;
+    Ok(first)
+}
+
+fn clock_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64)
+}
+
+fn rows(
+    table: &redb::ReadOnlyTable<u64, &'static [u8]>,
+) -> Result<impl Iterator<Item = Result<(u64, Vec<u8>)>> + use<>> {
+    let range = table.range(0..=u64::MAX).map_err(storage)?;
+    Ok(range.map(|row| row.map_err(storage).map(|(id, bytes)| (id.value(), bytes.value().to_vec()))))
+}
+
+fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+    let mut bytes = vec![RECORD_VERSION];
+    serde_json::to_writer(&mut bytes, record).map_err(|error| Error::corrupt("a record to be written", error))?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T> {
+    match bytes.split_first() {
+        Some((&RECORD_VERSION, json)) => {
+            serde_json::from_slice(json).map_err(|error| Error::corrupt(format!("a record ({what})"), error))
+        }
+        Some((version, _)) => {
+            Err(Error::corrupt(format!("a record ({what})"), format!("version {version} is none this version knows")))
+        }
+        None => Err(Error::corrupt(format!("a record ({what})"), "it is empty")),
+    }
+}
+
+fn storage(error: impl Into<redb::Error>) -> Error {
+    Error::storage("access", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_is_an_error_and_never_a_panic() {
+        let record = encode(&Intent::Remove { key: "a".into() }).expect("encodes");
+        assert_eq!(decode::<Intent>("intent", &record).expect("whole"), Intent::Remove { key: "a".into() });
+        for length in 0..record.len() {
+            assert!(matches!(decode::<Intent>("intent", &record[..length]), Err(Error::Corrupt { .. })), "{length}");
+        }
+        for at in 0..record.len() {
+            let mut flipped = record.clone();
+            flipped[at] ^= 0x80;
+            assert!(decode::<Intent>("intent", &flipped).is_err(), "byte {at}");
+        }
+    }
+}

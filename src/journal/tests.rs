@@ -1,0 +1,212 @@
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+
+fn created(key: &str) -> NewEvent {
+    NewEvent {
+        name: EventName::CreatedPut,
+        key: key.into(),
+        size: 3,
+        etag: Some("e".into()),
+        time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        lineage: vec!["unzip".into()],
+    }
+}
+
+fn remove(key: &str) -> Intent {
+    Intent::Remove { key: key.into() }
+}
+
+/// Gives every waiting event to `hooks`.
+async fn fan_out(journal: &Journal, hooks: &[&str]) {
+    let events = journal.events(1000).unwrap();
+    let hooks: Vec<String> = hooks.iter().map(|&hook| hook.to_owned()).collect();
+    journal.fan_out(events.into_iter().map(|event| (event, hooks.clone())).collect()).await.unwrap();
+}
+
+fn keys(taken: &Taken) -> Vec<&str> {
+    taken.tasks.iter().map(|task| task.event.fact.key.as_str()).collect()
+}
+
+#[tokio::test]
+async fn intents_and_events_survive_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let first = journal.intend(remove("a")).await.unwrap();
+    let second = journal.intend(remove("b")).await.unwrap();
+    journal.settle(&[first], vec![created("a")]).await.unwrap();
+    let before = journal.events(10).unwrap();
+    drop(journal);
+
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(journal.open_intents().unwrap(), vec![(second, remove("b"))]);
+    assert_eq!(journal.events(10).unwrap(), before);
+    assert_eq!(before[0].fact, created("a"));
+    let third = journal.intend(remove("c")).await.unwrap();
+    assert!(third > second, "an open intent's number is not given away");
+}
+
+#[tokio::test]
+async fn what_was_answered_is_in_a_copy_taken_without_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashed = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let calls = (0..50).map(|n| {
+        let journal = Arc::clone(&journal);
+        async move {
+            let intent = journal.intend(remove(&format!("k{n}"))).await?;
+            if n % 2 == 0 { journal.settle(&[intent], vec![created(&format!("k{n}"))]).await } else { Ok(()) }
+        }
+    });
+    for outcome in futures::future::join_all(calls).await {
+        outcome.unwrap();
+    }
+    std::fs::copy(dir.path().join(open::FILE_NAME), crashed.path().join(open::FILE_NAME)).unwrap();
+
+    let recovered = Journal::open(crashed.path()).unwrap();
+    assert_eq!(recovered.events(100).unwrap(), journal.events(100).unwrap());
+    assert_eq!(recovered.events(100).unwrap().len(), 25);
+    assert_eq!(recovered.open_intents().unwrap().len(), 25);
+}
+
+#[tokio::test]
+async fn events_of_one_call_are_ordered_and_numbers_never_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.settle(&[], vec![created("a"), created("b")]).await.unwrap();
+    let first = journal.events(10).unwrap();
+    assert!(first[0].sequencer() < first[1].sequencer());
+    assert_ne!(first[0].id, first[1].id);
+    fan_out(&journal, &[]).await;
+    drop(journal);
+
+    let journal = Journal::open(dir.path()).unwrap();
+    assert!(journal.events(10).unwrap().is_empty());
+    journal.settle(&[], vec![created("a")]).await.unwrap();
+    assert!(journal.events(10).unwrap()[0].sequence > first[1].sequence);
+}
+
+#[tokio::test]
+async fn one_key_is_delivered_in_order_and_others_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.settle(&[], vec![created("a"), created("a"), created("b")]).await.unwrap();
+    fan_out(&journal, &["h", "other"]).await;
+
+    let now = SystemTime::now();
+    let taken = journal.take("h", 10, now).unwrap();
+    assert_eq!(keys(&taken), ["a", "b"]);
+    assert!(journal.take("h", 10, now).unwrap().tasks.is_empty(), "leased, and the second a behind the first");
+    assert_eq!(journal.counts("h").unwrap(), Counts { open: 3, leased: 2, dead: 0 });
+
+    journal.finish(&taken.tasks[0], vec![created("out")]).await.unwrap();
+    assert_eq!(journal.events(10).unwrap()[0].fact.key, "out");
+    let next = journal.take("h", 10, now).unwrap();
+    assert_eq!(keys(&next), ["a"]);
+    assert!(next.tasks[0].event.sequence > taken.tasks[0].event.sequence);
+    assert_eq!(keys(&journal.take("other", 10, now).unwrap()), ["a", "b"], "hooks do not wait for each other");
+}
+
+#[tokio::test]
+async fn a_postponed_task_holds_its_key_back_and_keeps_its_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.settle(&[], vec![created("a"), created("a"), created("b")]).await.unwrap();
+    fan_out(&journal, &["h"]).await;
+    let now = SystemTime::now();
+    let due = now + Duration::from_mins(1);
+    let mut first = journal.take("h", 1, now).unwrap().tasks.remove(0);
+    first.failures += 1;
+    journal.postpone(&first, due).await.unwrap();
+
+    let taken = journal.take("h", 10, now).unwrap();
+    assert_eq!((keys(&taken), taken.next_due), (vec!["b"], Some(due)));
+    let again = journal.take("h", 10, due).unwrap().tasks.remove(0);
+    assert_eq!((again.number, again.failures), (first.number, 1));
+}
+
+#[tokio::test]
+async fn a_buried_task_lets_the_next_one_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.settle(&[], vec![created("a"), created("a")]).await.unwrap();
+    fan_out(&journal, &["h"]).await;
+    let now = SystemTime::now();
+    let first = journal.take("h", 1, now).unwrap().tasks.remove(0);
+    journal.bury(&first, "exit 65", now).await.unwrap();
+    assert_eq!(journal.dead().unwrap(), vec![DeadTask { task: first, reason: "exit 65".into(), time: now }]);
+    assert_eq!(keys(&journal.take("h", 1, now).unwrap()), ["a"]);
+}
+
+#[tokio::test]
+async fn a_task_that_was_not_finished_is_ready_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.settle(&[], vec![created("a")]).await.unwrap();
+    fan_out(&journal, &["h"]).await;
+    let before = journal.take("h", 1, SystemTime::now()).unwrap();
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(journal.take("h", 1, SystemTime::now()).unwrap(), before, "with the same event id");
+}
+
+#[tokio::test]
+async fn hooks_are_told_of_events_and_not_of_intents() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let mut changes = journal.changes();
+    let intent = journal.intend(remove("a")).await.unwrap();
+    assert!(!changes.has_changed().unwrap());
+    journal.settle(&[intent], vec![created("a")]).await.unwrap();
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    journal.settle(&[], Vec::new()).await.unwrap();
+    assert!(!changes.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_second_opener_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    assert!(matches!(Journal::open(dir.path()), Err(Error::InUse { .. })));
+    journal.close().await.unwrap();
+    assert!(matches!(journal.intend(remove("a")).await, Err(Error::Closed)));
+    assert!(matches!(journal.open_intents(), Err(Error::Closed)));
+    Journal::open(dir.path()).unwrap();
+}
+
+#[test]
+fn nobody_else_can_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("deep/state");
+    let _journal = Journal::open(&state).unwrap();
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join(open::FILE_NAME)), 0o600);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_never_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(open::FILE_NAME);
+    std::fs::write(&path, b"this is no database, and longer than any header of one ...").unwrap();
+    assert!(Journal::open(dir.path()).is_err());
+
+    std::fs::remove_file(&path).unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    for n in 0..100 {
+        journal.settle(&[], vec![created(&format!("key {n}"))]).await.unwrap();
+    }
+    drop(journal);
+    let whole = std::fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 16) {
+        let mut damaged = whole.clone();
+        damaged[at..(at + 512).min(whole.len())].fill(0xa5);
+        std::fs::write(&path, &damaged).unwrap();
+        // Unused pages may be damaged without harm; what opens must be readable or say that it isn't.
+        if let Ok(journal) = Journal::open(dir.path()) {
+            let _ = journal.events(1000);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Where the mount goes: is it there, is it free, is it the corpse of a killed process.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Result, session};
+
+/// A mounted file system, as /proc/self/mountinfo tells it (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupant {
+    /// `MAJOR:MINOR` of the mount, which also names its `/sys/class/bdi/` entry.
+    pub device: String,
+    pub mountpoint: PathBuf,
+    pub fs_type: String,
+    /// Source as its mounter named it, `s3://bucket/prefix` for ours.
+    pub source: String,
+}
+
+impl Occupant {
+    /// Whether it is one of our mounts.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.fs_type == session::FS_TYPE
+    }
+}
+
+/// All mounts of this process's namespace, in the order in which they were made.
+#[must_use]
+pub fn mounts() -> Vec<Occupant> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+/// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG…] - TYPE SOURCE SUPEROPTIONS`
+fn parse_line(line: &[u8]) -> Option<Occupant> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescaped(field)).into_owned();
+    Some(Occupant {
+        device: text(fields.get(2)?),
+        mountpoint: PathBuf::from(OsString::from_vec(unescaped(fields.get(4)?))),
+        fs_type: text(fields.get(dash + 1)?),
+        source: text(fields.get(dash + 2)?),
+    })
+}
+
+/// The kernel writes blank, tab, newline and backslash as `\040` and so on.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        if let (b'\\', Some(digits)) = (byte, after.get(..3))
+            && let Some(code) = std::str::from_utf8(digits).ok().and_then(|octal| u8::from_str_radix(octal, 8).ok())
+        {
+            out.push(code);
+            rest = &after[3..];
+        } else {
+            out.push(*byte);
+            rest = after;
+        }
+    }
+    out
+}
+
+/// What is mounted exactly here, topmost first.
+pub(super) fn occupant(mountpoint: &Path) -> Option<Occupant> {
+    mounts().into_iter().rfind(|mount| mount.mountpoint == mountpoint)
+}
+
+/// Finds the real path of a mountpoint, unmounts what a killed process left on it, and makes sure
+/// that it is a free directory. A directory with files in it is fine: they reappear afterwards.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::NoDirectory`], [`Error::Occupied`] or the system's own.
+pub fn prepare(mountpoint: &Path) -> Result<PathBuf> {
+    let path = resolve(mountpoint)?;
+    // Corpses can lie on each other; a handful is bound enough.
+    for _ in 0..8 {
+        let looked = std::fs::metadata(&path);
+        let Some(occupant) = occupant(&path) else { return checked(path, looked) };
+        match looked {
+            Err(cause) if is_dead(&cause) => {
+                tracing::warn!(mountpoint = %path.display(), "cleaning up a mount whose process is gone");
+                session::unmount(&path, true)?;
+            }
+            _ => {
+                return Err(Error::Occupied {
+                    mountpoint: path,
+                    source_name: occupant.source,
+                    fs_type: occupant.fs_type,
+                });
+            }
+        }
+    }
+    Err(Error::Busy(path))
+}
+
+fn checked(path: PathBuf, looked: io::Result<std::fs::Metadata>) -> Result<PathBuf> {
+    match looked {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err(Error::NoDirectory(path)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::Missing(path)),
+        Err(cause) => Err(Error::system("look at", &path, cause)),
+    }
+}
+
+/// The path without symbolic links. A dead mount cannot be looked into, its parent can.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::NoDirectory`] or the system's own.
+fn resolve(mountpoint: &Path) -> Result<PathBuf> {
+    let cause = match mountpoint.canonicalize() {
+        Ok(path) => return Ok(path),
+        Err(cause) => cause,
+    };
+    match (mountpoint.parent(), mountpoint.file_name()) {
+        (Some(parent), Some(name)) if is_dead(&cause) => {
+            let parent = parent.canonicalize().map_err(|cause| Error::system("look at", mountpoint, cause))?;
+            Ok(parent.join(name))
+        }
+        _ if cause.kind() == io::ErrorKind::NotFound => Err(Error::Missing(mountpoint.to_owned())),
+        _ if cause.kind() == io::ErrorKind::NotADirectory => Err(Error::NoDirectory(mountpoint.to_owned())),
+        _ => Err(Error::system("look at", mountpoint, cause)),
+    }
+}
+
+/// ENOTCONN: "Transport endpoint is not connected". ECONNABORTED follows a `fusectl` abort.
+fn is_dead(cause: &io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
+/// Finds the real path of what a user takes for a mount, without looking into it.
+///
+/// # Errors
+/// [`Error::NotMounted`], when there is nothing of that name.
+pub fn named(mountpoint: &Path) -> Result<PathBuf> {
+    resolve(mountpoint).map_err(|error| match error {
+        Error::Missing(path) | Error::NoDirectory(path) => Error::NotMounted(path),
+        other => other,
+    })
+}
+
+/// Why nobody answers for this mountpoint.
+#[must_use]
+pub fn silence(mountpoint: &Path) -> Error {
+    match occupant(mountpoint) {
+        Some(mount) if mount.is_ours() => Error::Dead(mountpoint.to_owned()),
+        Some(mount) => {
+            Error::Foreign { mountpoint: mountpoint.to_owned(), source_name: mount.source, fs_type: mount.fs_type }
+        }
+        None => Error::NotMounted(mountpoint.to_owned()),
+    }
+}
+
+/// Whether a path, which need not exist yet, would lie on the mount.
+#[must_use]
+pub fn lies_on(path: &Path, mountpoint: &Path) -> bool {
+    let existing = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(ancestor.canonicalize().ok()?.join(rest))
+    });
+    existing.unwrap_or_else(|| path.to_owned()).starts_with(mountpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_with_blanks_and_tags() {
+        let line =
+            b"36 35 0:52 / /mnt/my\\040photos rw,nosuid shared:7 master:1 - fuse.s3mount s3://b/a\\134b rw,user_id=0";
+        let mount = parse_line(line).unwrap();
+        assert_eq!(mount.device, "0:52");
+        assert_eq!(mount.mountpoint, Path::new("/mnt/my photos"));
+        assert_eq!((mount.fs_type.as_str(), mount.source.as_str()), ("fuse.s3mount", r"s3://b/a\b"));
+        assert!(mount.is_ours());
+    }
+
+    #[test]
+    fn this_machine_has_a_root() {
+        assert!(mounts().iter().any(|mount| mount.mountpoint == Path::new("/")));
+    }
+
+    #[test]
+    fn a_mountpoint_is_a_free_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::write(root.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&root, root.join("link")).unwrap();
+        assert_eq!(prepare(&root).unwrap(), root, "not empty is fine");
+        assert_eq!(prepare(&root.join("link")).unwrap(), root);
+        assert!(matches!(prepare(&root.join("none")), Err(Error::Missing(_))));
+        assert!(matches!(prepare(&root.join("file")), Err(Error::NoDirectory(_))));
+        assert!(matches!(prepare(&root.join("file/x")), Err(Error::NoDirectory(_))));
+        assert!(matches!(prepare(Path::new("/proc")), Err(Error::Occupied { .. })));
+    }
+
+    #[test]
+    fn paths_on_the_mount_are_seen_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("mnt")).unwrap();
+        std::os::unix::fs::symlink(root.join("mnt"), root.join("link")).unwrap();
+        assert!(lies_on(&root.join("mnt/cache/new"), &root.join("mnt")));
+        assert!(lies_on(&root.join("link/cache"), &root.join("mnt")));
+        assert!(!lies_on(&root.join("mnt2/cache"), &root.join("mnt")));
+    }
+}

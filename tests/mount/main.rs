@@ -1,0 +1,52 @@
+//! s3mount through a real mount: the real binary, a real kernel, real S3 servers.
+//!
+//! One file per POSIX verb, then what is larger than a verb. `docs/SEMANTICS.md` names the test of
+//! each of its statements; `stage` explains how to run the POSIX part on a plain directory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::duration_suboptimal_units,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "all of this binary is test: a failed unwrap is a failed test, and numbers here are small"
+)]
+
+mod stage;
+
+// POSIX, one verb each.
+mod create;
+mod fallocate;
+mod flush;
+mod fsync;
+mod getattr;
+mod link;
+mod locks;
+mod lookup;
+mod lseek;
+mod mkdir;
+mod mknod;
+mod mmap;
+mod open;
+mod read;
+mod readdir;
+mod rename;
+mod rmdir;
+mod setattr;
+mod statfs;
+mod symlink;
+mod truncate;
+mod unlink;
+mod write;
+mod xattr;
+
+// Larger than a verb.
+mod command;
+mod crash;
+mod hooks_run;
+mod objects;
+mod odd_keys;
+mod outage;
+mod permissions;
+mod programs;
+mod remount;
+mod suites;

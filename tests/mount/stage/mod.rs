@@ -1,0 +1,406 @@
+//! The stage that every test plays on: S3 servers, fresh buckets, real mounts, and their clean-up.
+//!
+//! With `S3MOUNT_TEST_DIR=/some/dir` the purely POSIX tests run on a plain directory there instead
+//! of a mount: what they expect must hold on the local file system too.
+
+pub mod outside;
+pub mod process;
+pub mod servers;
+pub mod sys;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+pub use outside::Outside;
+pub use servers::{Endpoint, Maker};
+
+/// Longest wait for anything here. Generous: the machine may be busy, and waits end when the
+/// condition holds.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` answers something; panics with `what` when it does not in time.
+pub fn wait_for<T>(what: &str, patience: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < patience, "waited {patience:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A bucket name that no other test of this or an earlier run has.
+pub fn fresh_bucket_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("t-{}-{number}", std::process::id())
+}
+
+/// A directory to do POSIX things in: a mount of its own, or a plain directory for comparison.
+pub enum Place {
+    Mounted(Box<Mount>),
+    Plain(TempDir),
+}
+
+/// The usual place: a fresh bucket of the embedded server, mounted.
+pub fn place() -> Place {
+    place_on(Maker::Embedded)
+}
+
+/// A place on a server of one's choice.
+pub fn place_on(maker: Maker) -> Place {
+    match std::env::var_os("S3MOUNT_TEST_DIR") {
+        Some(dir) => Place::Plain(tempfile::Builder::new().prefix("plain-").tempdir_in(dir).expect("plain directory")),
+        None => Place::Mounted(Box::new(Stage::on(maker).mount())),
+    }
+}
+
+impl Place {
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Mounted(mount) => mount.path(),
+            Self::Plain(dir) => dir.path(),
+        }
+    }
+
+    /// A path inside.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Unmounts and mounts again, in a new process that knows only the bucket and its own state
+    /// directory; nothing on a plain directory.
+    pub fn remount(&mut self) {
+        if let Self::Mounted(mount) = self {
+            mount.remount();
+        }
+    }
+
+    /// Mounts again on another machine, so to speak: with empty state and cache directories.
+    pub fn remount_elsewhere(&mut self) {
+        if let Self::Mounted(mount) = self {
+            mount.stop();
+            mount.forget_state();
+            mount.start();
+        }
+    }
+
+    pub fn is_mounted(&self) -> bool {
+        matches!(self, Self::Mounted(_))
+    }
+}
+
+/// What a mount is to look like.
+pub struct Stage {
+    endpoint: Endpoint,
+    bucket: Option<String>,
+    prefix: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    hooks: Option<String>,
+}
+
+impl Stage {
+    /// A mount of a fresh bucket on the shared server of that maker.
+    pub fn on(maker: Maker) -> Self {
+        assert!(std::env::var_os("S3MOUNT_TEST_DIR").is_none(), "this test needs a real mount");
+        Self::at(servers::shared(maker))
+    }
+
+    /// A mount of a fresh bucket at an endpoint.
+    pub fn at(endpoint: Endpoint) -> Self {
+        Self { endpoint, bucket: None, prefix: String::new(), args: Vec::new(), env: Vec::new(), hooks: None }
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Mounts this existing bucket instead of a fresh one.
+    pub fn bucket(mut self, bucket: &str) -> Self {
+        self.bucket = Some(bucket.to_owned());
+        self
+    }
+
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        prefix.clone_into(&mut self.prefix);
+        self
+    }
+
+    /// The text of a hooks file.
+    pub fn hooks(mut self, toml: &str) -> Self {
+        self.hooks = Some(toml.to_owned());
+        self
+    }
+
+    /// Makes the bucket and mounts it; panics with the daemon's log when that fails.
+    pub fn mount(self) -> Mount {
+        let mut mount = self.prepare();
+        mount.start();
+        mount
+    }
+
+    /// Everything but the mount itself.
+    pub fn prepare(self) -> Mount {
+        let scratch = tempfile::Builder::new().prefix("s3mount-test-").tempdir().expect("temporary directory");
+        let outside = Outside::new(&self.endpoint);
+        let bucket = self.bucket.unwrap_or_else(|| {
+            let name = fresh_bucket_name();
+            outside.create_bucket(&name);
+            name
+        });
+        // Other users have to get through to the mount, which sits inside.
+        sys::chmod(scratch.path(), 0o711).expect("chmod of the temporary directory");
+        fs::create_dir(scratch.path().join("mnt")).expect("mountpoint");
+        let mut args = self.args;
+        if let Some(toml) = &self.hooks {
+            let file = scratch.path().join("hooks.toml");
+            fs::write(&file, toml).expect("hooks file");
+            args.extend(["--hooks".to_owned(), file.to_string_lossy().into_owned()]);
+        }
+        let source = if self.prefix.is_empty() { bucket.clone() } else { format!("{bucket}/{}", self.prefix) };
+        Mount {
+            endpoint: self.endpoint,
+            outside: outside.with_bucket(&bucket),
+            source,
+            args,
+            env: self.env,
+            mountpoint: scratch.path().join("mnt"),
+            scratch: Some(scratch),
+            daemon: None,
+            starts: 0,
+        }
+    }
+}
+
+/// A real mount by the real binary, in the foreground of a process of its own.
+pub struct Mount {
+    endpoint: Endpoint,
+    outside: Outside,
+    source: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    mountpoint: PathBuf,
+    scratch: Option<TempDir>,
+    daemon: Option<Child>,
+    starts: u32,
+}
+
+impl Mount {
+    /// The mounted directory.
+    pub fn path(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// A path inside the mount.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.mountpoint.join(name)
+    }
+
+    /// The server behind it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The bucket as another client sees it.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    /// A file or directory beside the mount, for the test's own use.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.scratch.as_ref().expect("the scratch directory lives as long as the mount").path().join(name)
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    /// True while the daemon has not exited.
+    pub fn is_alive(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// `s3mount` with the credentials and endpoint of this mount in its environment.
+    pub fn command(&self) -> Command {
+        let mut command = s3mount(&self.endpoint);
+        command.envs(self.env.iter().cloned());
+        command
+    }
+
+    /// The words after `s3mount` that make this mount.
+    fn mount_words(&self) -> Vec<String> {
+        let path = |name: &str| self.beside(name).to_string_lossy().into_owned();
+        let mut words = vec!["--foreground".to_owned()];
+        words.extend(["--state-dir".into(), path("state"), "--cache-dir".into(), path("cache")]);
+        words.extend(self.args.iter().cloned());
+        words.extend([self.source.clone(), self.mountpoint.to_string_lossy().into_owned()]);
+        words
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.beside("daemon.log")
+    }
+
+    /// All that the daemon has printed so far, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Mounts; waits until the mount is usable.
+    pub fn start(&mut self) {
+        self.spawn();
+        wait_for("the mount", PATIENCE, || {
+            let status = self.daemon.as_mut().expect("just spawned").try_wait().expect("wait for the daemon");
+            assert!(status.is_none(), "s3mount ended with {status:?}:\n{}", self.log());
+            (is_mountpoint(&self.mountpoint) && fs::metadata(&self.mountpoint).is_ok()).then_some(())
+        });
+    }
+
+    /// Starts the daemon without waiting for the mount.
+    pub fn spawn(&mut self) {
+        assert!(self.daemon.is_none(), "already mounted");
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log file");
+        let mut command = self.command();
+        command.args(self.mount_words()).stdout(log.try_clone().expect("log file")).stderr(log);
+        self.daemon = Some(process::spawn(command, Signal::SIGTERM));
+        self.starts += 1;
+    }
+
+    /// `s3mount umount MOUNTPOINT`; answers what the command said, after the daemon has ended.
+    pub fn umount(&mut self) -> (Output, ExitStatus) {
+        let output = process::output(self.command().arg("umount").arg(&self.mountpoint), PATIENCE * 2);
+        let status = self.wait_end(PATIENCE * 2);
+        (output, status)
+    }
+
+    /// Unmounts cleanly or panics.
+    pub fn stop(&mut self) {
+        let (output, status) = self.umount();
+        assert!(output.status.success(), "umount failed: {output:?}\n{}", self.log());
+        assert!(status.success(), "the daemon ended with {status:?}\n{}", self.log());
+        assert!(!is_mountpoint(&self.mountpoint), "still mounted after umount");
+    }
+
+    /// Waits for the daemon's end and answers its exit status.
+    pub fn wait_end(&mut self, patience: Duration) -> ExitStatus {
+        let mut child = self.daemon.take().expect("the daemon runs");
+        process::wait(&mut child, patience).unwrap_or_else(|| {
+            let log = self.log();
+            self.daemon = Some(child);
+            panic!("the daemon still runs after {patience:?}:\n{log}")
+        })
+    }
+
+    /// `kill -9`; the dead mount stays for the next start to clean.
+    pub fn kill(&mut self) {
+        let mut child = self.daemon.take().expect("the daemon runs");
+        child.kill().expect("kill the daemon");
+        child.wait().expect("reap the daemon");
+    }
+
+    /// Sends a signal to the daemon.
+    pub fn signal(&self, signal: Signal) {
+        process::signal(self.pid(), signal);
+    }
+
+    /// Unmounts, mounts again.
+    pub fn remount(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    /// Deletes the daemon's state and cache, as if the next mount were on another machine.
+    pub fn forget_state(&self) {
+        for name in ["state", "cache"] {
+            fs::remove_dir_all(self.beside(name)).expect("delete the state");
+        }
+    }
+
+    /// `s3mount status MOUNTPOINT --json`.
+    pub fn status(&self) -> serde_json::Value {
+        let output = process::output(self.command().arg("status").arg(&self.mountpoint).arg("--json"), PATIENCE);
+        assert!(output.status.success(), "status failed: {output:?}");
+        serde_json::from_slice(&output.stdout).expect("status prints JSON")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let ended = self.daemon.take().map_or(Some(ExitStatus::default()), |mut child| {
+            process::signal(child.id(), Signal::SIGTERM);
+            process::wait(&mut child, PATIENCE).or_else(|| {
+                let _ = child.kill();
+                let _ = child.wait();
+                None
+            })
+        });
+        let left = is_mountpoint(&self.mountpoint);
+        while is_mountpoint(&self.mountpoint) && sys::umount_lazily(&self.mountpoint).is_ok() {}
+        if failed {
+            let log = self.log();
+            let tail = log.char_indices().rev().nth(6000).map_or(0, |(at, _)| at);
+            eprintln!("--- log of s3mount {}:\n{}", self.source, &log[tail..]);
+            return;
+        }
+        let log = self.log();
+        assert!(ended.is_some_and(|status| status.success()), "SIGTERM did not end it well: {ended:?}\n{log}");
+        assert!(!left, "still mounted after the daemon's end\n{log}");
+    }
+}
+
+/// `s3mount` with the environment that reaches an endpoint, and nothing else of this process's AWS
+/// or s3mount settings.
+pub fn s3mount(endpoint: &Endpoint) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_s3mount"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("AWS_") || name.starts_with("S3MOUNT_") {
+            command.env_remove(name.as_ref());
+        }
+    }
+    command.env("AWS_ACCESS_KEY_ID", endpoint.access_key).env("AWS_SECRET_ACCESS_KEY", endpoint.secret);
+    command.env("AWS_REGION", "us-east-1").env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("S3MOUNT_ENDPOINT_URL", &endpoint.url).env("NO_COLOR", "1");
+    command.process_group(0);
+    command
+}
+
+/// Whether something is mounted at `path`, by the kernel's own list (a dead mount counts too).
+pub fn is_mountpoint(path: &Path) -> bool {
+    let wanted = path.to_string_lossy();
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    table.lines().filter_map(|line| line.split(' ').nth(4)).any(|field| field == wanted)
+}
+
+/// Asserts that a call failed with this errno.
+#[macro_export]
+macro_rules! assert_errno {
+    ($call:expr, $errno:ident) => {
+        match $call {
+            Ok(_) => panic!("{} succeeded, expected {}", stringify!($call), stringify!($errno)),
+            Err(error) => {
+                let error: std::io::Error = error.into();
+                assert_eq!(
+                    error.raw_os_error(),
+                    Some(libc::$errno),
+                    "{}: {error}, expected {}",
+                    stringify!($call),
+                    stringify!($errno)
+                );
+            }
+        }
+    };
+}

@@ -1,0 +1,141 @@
+//! The bucket as another client sees it: the AWS SDK, one blocking call per request.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::primitives::ByteStream;
+use tokio::runtime::Runtime;
+
+use super::servers::Endpoint;
+
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime")
+    })
+}
+
+/// What an object is, as GET tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    pub bytes: Vec<u8>,
+    pub metadata: BTreeMap<String, String>,
+    pub etag: String,
+    pub content_type: Option<String>,
+}
+
+/// A client of one server, and of one bucket there.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    client: Client,
+    bucket: String,
+}
+
+impl Outside {
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(Credentials::new(endpoint.access_key, endpoint.secret, None, None, "test"))
+            .region(Region::new("us-east-1"))
+            .endpoint_url(&endpoint.url)
+            .force_path_style(true)
+            .build();
+        Self { client: Client::from_conf(config), bucket: String::new() }
+    }
+
+    pub fn with_bucket(mut self, bucket: &str) -> Self {
+        bucket.clone_into(&mut self.bucket);
+        self
+    }
+
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// True when the server answers at all.
+    pub fn is_up(&self) -> bool {
+        runtime().block_on(async {
+            let answer = tokio::time::timeout(std::time::Duration::from_secs(2), self.client.list_buckets().send());
+            matches!(answer.await, Ok(Ok(_)))
+        })
+    }
+
+    pub fn create_bucket(&self, bucket: &str) {
+        let made = runtime().block_on(self.client.create_bucket().bucket(bucket).send());
+        made.unwrap_or_else(|error| panic!("create bucket {bucket}: {error:?}"));
+    }
+
+    /// PUT without metadata.
+    pub fn put(&self, key: &str, bytes: &[u8]) -> String {
+        self.put_with(key, bytes, &[], None)
+    }
+
+    /// PUT with user metadata and content type; answers the ETag.
+    pub fn put_with(&self, key: &str, bytes: &[u8], metadata: &[(&str, &str)], content_type: Option<&str>) -> String {
+        let metadata: HashMap<String, String> =
+            metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let call = self.client.put_object().bucket(&self.bucket).key(key).set_metadata(Some(metadata));
+        let call = call.set_content_type(content_type.map(str::to_owned)).body(ByteStream::from(bytes.to_vec()));
+        let done = runtime().block_on(call.send()).unwrap_or_else(|error| panic!("PUT {key:?}: {error:?}"));
+        done.e_tag().unwrap_or_default().to_owned()
+    }
+
+    /// GET; `None` when there is no such object.
+    pub fn get(&self, key: &str) -> Option<Object> {
+        runtime().block_on(async {
+            let answer = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let error = error.into_service_error();
+                    assert!(error.is_no_such_key(), "GET {key:?}: {error:?}");
+                    return None;
+                }
+            };
+            let metadata = answer.metadata().map(|map| map.clone().into_iter().collect()).unwrap_or_default();
+            let etag = answer.e_tag().unwrap_or_default().to_owned();
+            let content_type = answer.content_type().map(str::to_owned);
+            let bytes = answer.body.collect().await.expect("body of an object").to_vec();
+            Some(Object { bytes, metadata, etag, content_type })
+        })
+    }
+
+    /// GET of an object that has to be there.
+    pub fn object(&self, key: &str) -> Object {
+        self.get(key).unwrap_or_else(|| panic!("no object {key:?}; there are {:?}", self.keys("")))
+    }
+
+    /// The bytes of an object that has to be there.
+    pub fn bytes(&self, key: &str) -> Vec<u8> {
+        self.object(key).bytes
+    }
+
+    pub fn delete(&self, key: &str) {
+        let done = runtime().block_on(self.client.delete_object().bucket(&self.bucket).key(key).send());
+        done.unwrap_or_else(|error| panic!("DELETE {key:?}: {error:?}"));
+    }
+
+    /// All keys under a prefix, in the server's order.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut keys = Vec::new();
+        let mut token = None;
+        loop {
+            let call = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+            let page = runtime().block_on(call.set_continuation_token(token).send()).expect("LIST");
+            keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
+            token = page.next_continuation_token().map(str::to_owned);
+            if token.is_none() {
+                return keys;
+            }
+        }
+    }
+
+    /// Keys of multipart uploads that were begun and neither completed nor aborted.
+    pub fn pending_uploads(&self) -> Vec<String> {
+        let call = self.client.list_multipart_uploads().bucket(&self.bucket);
+        let page = runtime().block_on(call.send()).expect("ListMultipartUploads");
+        page.uploads().iter().filter_map(|upload| upload.key().map(str::to_owned)).collect()
+    }
+}

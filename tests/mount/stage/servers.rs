@@ -1,0 +1,190 @@
+//! S3 servers on loopback: the embedded one and two foreign ones, each started once per test run.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::{Outside, process, wait_for};
+
+/// Who made the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// Ours: `s3mount demo --server-only`.
+    Embedded,
+    /// ministack from PyPI: the best semantics of the foreign ones, in memory.
+    Ministack,
+    /// SeaweedFS from PyPI: independent and fast, with directories of its own.
+    Seaweedfs,
+}
+
+/// Where a server answers and who may ask.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub url: String,
+    pub access_key: &'static str,
+    pub secret: &'static str,
+}
+
+/// A running server; ends with this value.
+pub struct Server {
+    endpoint: Endpoint,
+    child: Child,
+    data: Option<TempDir>,
+    port: u16,
+    args: Vec<String>,
+}
+
+/// The server of that maker which all tests share.
+pub fn shared(maker: Maker) -> Endpoint {
+    static EMBEDDED: OnceLock<Server> = OnceLock::new();
+    static MINISTACK: OnceLock<Server> = OnceLock::new();
+    static SEAWEEDFS: OnceLock<Server> = OnceLock::new();
+    let server = match maker {
+        Maker::Embedded => EMBEDDED.get_or_init(|| Server::embedded(&[])),
+        Maker::Ministack => MINISTACK.get_or_init(ministack),
+        Maker::Seaweedfs => SEAWEEDFS.get_or_init(seaweedfs),
+    };
+    server.endpoint()
+}
+
+impl Server {
+    /// An embedded server of one's own, to slow down, stop and start again.
+    pub fn embedded(args: &[&str]) -> Self {
+        let port = free_ports(1);
+        let data = tempfile::Builder::new().prefix("s3mount-server-").tempdir().expect("temporary directory");
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let child = spawn_embedded(port, data.path(), &args);
+        let endpoint =
+            Endpoint { url: format!("http://127.0.0.1:{port}"), access_key: "s3mount", secret: "s3mount-demo" };
+        Self { endpoint, child, data: Some(data), port, args }.ready()
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    /// Ends the server at once; its data stays.
+    pub fn stop(&mut self) {
+        self.child.kill().expect("kill the server");
+        self.child.wait().expect("reap the server");
+    }
+
+    /// Starts the embedded server again, on the same port and data.
+    pub fn start_again(&mut self) {
+        let data = self.data.as_ref().expect("an embedded server has its data here");
+        self.child = spawn_embedded(self.port, data.path(), &self.args);
+        wait_for("the server's return", Duration::from_secs(60), || self.is_up().then_some(()));
+    }
+
+    /// Stops the server's processes without ending them: connections open, no answer comes.
+    pub fn freeze(&self) {
+        process::signal(self.child.id(), Signal::SIGSTOP);
+    }
+
+    /// The opposite of [`Server::freeze`].
+    pub fn thaw(&self) {
+        process::signal(self.child.id(), Signal::SIGCONT);
+    }
+
+    fn is_up(&self) -> bool {
+        Outside::new(&self.endpoint).is_up()
+    }
+
+    fn ready(mut self) -> Self {
+        wait_for(&self.endpoint.url.clone(), Duration::from_secs(60), || {
+            let ended = self.child.try_wait().expect("wait for a server");
+            assert!(ended.is_none(), "the server at {} ended with {ended:?}", self.endpoint.url);
+            self.is_up().then_some(())
+        });
+        self
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn_embedded(port: u16, data: &Path, args: &[String]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_s3mount"));
+    command.args(["demo", "--server-only", "--listen", &format!("127.0.0.1:{port}"), "--data"]).arg(data).args(args);
+    command.stdout(log_file(&format!("embedded-{port}")));
+    command.stderr(log_file(&format!("embedded-{port}")));
+    process::spawn(command, Signal::SIGKILL)
+}
+
+/// Where `scripts/test` has put the foreign servers.
+pub fn venv(program: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin").join(program);
+    assert!(path.exists(), "{} is missing: `scripts/test` installs it", path.display());
+    path
+}
+
+/// Where `scripts/test` has put pjdfstest and fsx.
+pub fn suite(program: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/suites/bin").join(program);
+    assert!(path.exists(), "{} is missing: `scripts/test` installs it", path.display());
+    path
+}
+
+fn log_file(name: &str) -> std::fs::File {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{name}.log")));
+    file.expect("log of a server")
+}
+
+fn ministack() -> Server {
+    let port = free_ports(1);
+    let mut command = Command::new(venv("ministack"));
+    command.env("AUTH", "true").env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
+    command.stdout(log_file("ministack")).stderr(log_file("ministack"));
+    let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}"), access_key: "test", secret: "test" };
+    Server { endpoint, child: process::spawn(command, Signal::SIGKILL), data: None, port, args: Vec::new() }.ready()
+}
+
+fn seaweedfs() -> Server {
+    const IDENTITIES: &str = r#"{"identities":[{"name":"test","credentials":[{"accessKey":"test","secretKey":"test"}],
+        "actions":["Admin","Read","Write","List","Tagging"]}]}"#;
+    let data = tempfile::Builder::new().prefix("s3mount-weed-").tempdir().expect("temporary directory");
+    let config = data.path().join("s3.json");
+    std::fs::write(&config, IDENTITIES).expect("identities file");
+    std::fs::create_dir(data.path().join("data")).expect("data directory");
+    let port = free_ports(8);
+    let mut command = Command::new(venv("weed"));
+    command.args(["server", "-s3", "-iam=false", "-s3.iam=false", "-webdav=false", "-ip=127.0.0.1"]);
+    // A bucket is a collection of seven volumes: room for as many buckets as there are tests.
+    command.args(["-ip.bind=127.0.0.1", "-master.telemetry=false", "-volume.max=2000", "-s3.port.iceberg=0"]);
+    command.args(["-s3.port.lance=0", "-master.volumeSizeLimitMB=256"]);
+    command.arg(format!("-dir={}", data.path().join("data").display()));
+    command.arg(format!("-s3.config={}", config.display()));
+    let names = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc"];
+    let names = names.into_iter().chain(["volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]);
+    for (number, name) in (port..).zip(names) {
+        command.arg(format!("-{name}={number}"));
+    }
+    command.stdout(log_file("seaweedfs")).stderr(log_file("seaweedfs"));
+    let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}"), access_key: "test", secret: "test" };
+    let child = process::spawn(command, Signal::SIGKILL);
+    Server { endpoint, child, data: Some(data), port, args: Vec::new() }.ready()
+}
+
+/// The first of `count` neighbouring free ports, below the range that the kernel gives to clients.
+fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 1000).expect("below 1,000") * 10;
+    for _ in 0..1000 {
+        let first = 20_000 + (start + NEXT.fetch_add(count, Ordering::Relaxed)) % 12_000;
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
+        }
+    }
+    panic!("no free ports on loopback");
+}
