@@ -33,8 +33,7 @@ impl House {
 
     async fn on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> Self {
         let shared: Arc<dyn Bucket> = bucket.clone();
-        let cache =
-            BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
+        let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
         let journal = Journal::open(&state.path().join("journal")).unwrap();
         let settings = Settings {
