@@ -3,9 +3,12 @@
 //! Parts go in parallel and become one version at the end, under the condition of the options; until
 //! then the key keeps what it had. An upload that fails or is dropped half way is aborted.
 
+use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +47,29 @@ impl PartSource for Bytes {
     }
 }
 
+/// The bytes of a local file.
+#[derive(Clone, Debug)]
+pub struct FileParts(Arc<File>);
+
+impl From<File> for FileParts {
+    fn from(file: File) -> Self {
+        Self(Arc::new(file))
+    }
+}
+
+#[async_trait]
+impl PartSource for FileParts {
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let file = self.0.clone();
+        let read = move || {
+            let mut buffer = vec![0; (range.end - range.start) as usize];
+            file.read_exact_at(&mut buffer, range.start)?;
+            Ok(buffer.into())
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+}
+
 /// Told the id of an upload before its first part is sent, so that it can be aborted after a crash.
 pub type OnBegin = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -55,6 +81,15 @@ pub struct UploadSettings {
     /// Parts on their way at a time.
     pub concurrency: usize,
     pub on_begin: Option<OnBegin>,
+}
+
+impl fmt::Debug for UploadSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UploadSettings")
+            .field("part_bytes", &self.part_bytes)
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for UploadSettings {
