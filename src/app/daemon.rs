@@ -2,7 +2,7 @@
 //! hears of every failure until then.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use crate::error::Kind;
 
 /// Every failure of a start is told within 15 s; this leaves a second for the rest.
 const START_DEADLINE: Duration = Duration::from_secs(14);
-/// More than any text that is passed.
-const MESSAGE_BYTES: u64 = 64 << 10;
 
 /// What the background process tells the one at the terminal.
 #[derive(serde::Serialize, serde::Deserialize)]
 enum Message {
+    /// There is more to do than usual; wait this many seconds from now.
+    Extend(u64),
     /// Usable; the text is for stdout.
     Ready(String),
     Failed(Failure),
@@ -29,7 +29,7 @@ enum Message {
 
 /// Tells whoever waits that the mount is usable.
 #[derive(Debug)]
-pub struct Ready(Option<OwnedFd>);
+pub struct Ready(Option<File>);
 
 impl Ready {
     /// For a process that stays in the foreground: nobody waits but its user.
@@ -44,15 +44,22 @@ impl Ready {
         self.0.is_some()
     }
 
+    /// Asks whoever waits for more patience, counted from now.
+    pub fn extend(&mut self, patience: Duration) {
+        if let Some(pipe) = &mut self.0 {
+            send(pipe, &Message::Extend(patience.as_secs()));
+        }
+    }
+
     /// Sends the text to the terminal's stdout and lets go of the terminal. Returns whether anybody
     /// was still waiting: who pressed Ctrl-C during the start wants no mount.
     #[must_use]
     pub fn tell(self, text: String) -> bool {
-        let Some(pipe) = self.0 else {
+        let Some(mut pipe) = self.0 else {
             let _ = io::stdout().write_all(text.as_bytes());
             return true;
         };
-        let heard = send(pipe, &Message::Ready(text));
+        let heard = send(&mut pipe, &Message::Ready(text));
         if let Err(cause) = let_go_of_terminal() {
             tracing::warn!(%cause, "stdin, stdout and stderr stay open");
         }
@@ -79,33 +86,34 @@ where
         }
         ForkResult::Child => {
             drop(ours);
-            std::process::exit(run_detached(work, theirs))
+            std::process::exit(run_detached(work, theirs.into()))
         }
     }
 }
 
-fn run_detached<W>(work: W, pipe: OwnedFd) -> i32
+fn run_detached<W>(work: W, pipe: File) -> i32
 where
     W: FnOnce(Ready) -> Result<(), Failure>,
 {
     // A session of its own: Ctrl-C and the terminal's end are not for us.
     let _ = setsid();
-    let Ok(second) = pipe.try_clone() else { return i32::from(Kind::Local.exit_code()) };
+    let Ok(mut second) = pipe.try_clone() else { return i32::from(Kind::Local.exit_code()) };
     match work(Ready(Some(pipe))) {
         Ok(()) => 0,
         Err(failure) => {
             tracing::error!("{failure}");
             // After `tell` nobody reads any more; that is no error.
-            send(second, &Message::Failed(failure.clone()));
+            send(&mut second, &Message::Failed(failure.clone()));
             i32::from(failure.exit_code)
         }
     }
 }
 
-/// Whether the reader is still there: not killed, its deadline not over.
-fn send(pipe: OwnedFd, message: &Message) -> bool {
-    let text = serde_json::to_vec(message).expect("a message of strings is JSON");
-    File::from(pipe).write_all(&text).is_ok()
+/// Sends a line of JSON. Whether the reader is still there: not killed, its deadline not over.
+fn send(pipe: &mut File, message: &Message) -> bool {
+    let mut line = serde_json::to_vec(message).expect("a message of strings and numbers is JSON");
+    line.push(b'\n');
+    pipe.write_all(&line).is_ok()
 }
 
 fn let_go_of_terminal() -> io::Result<()> {
@@ -118,21 +126,28 @@ fn let_go_of_terminal() -> io::Result<()> {
 }
 
 fn await_start(pipe: &OwnedFd, child: Pid) -> Result<String, Failure> {
-    let Some(text) = read_until(pipe, Instant::now() + START_DEADLINE) else {
-        // It holds nothing yet that a kill would lose: no write was accepted before it is mounted.
-        let _ = kill(child, Signal::SIGKILL);
-        let _ = waitpid(child, None);
-        return Err(Failure::new(Kind::Deadline, format!("not mounted after {} s", START_DEADLINE.as_secs()))
-            .hint("something hangs; `s3mount --foreground --log-level debug …` shows what"));
-    };
-    match serde_json::from_slice(&text) {
-        Ok(Message::Ready(text)) => Ok(text),
-        Ok(Message::Failed(failure)) => {
-            let _ = waitpid(child, None);
-            Err(failure)
+    let mut patience = START_DEADLINE;
+    let mut lines = Lines::default();
+    loop {
+        match lines.next(pipe, Instant::now() + patience).as_deref().map(serde_json::from_slice) {
+            Ok(Ok(Message::Extend(seconds))) => patience = Duration::from_secs(seconds),
+            Ok(Ok(Message::Ready(text))) => return Ok(text),
+            Ok(Ok(Message::Failed(failure))) => {
+                let _ = waitpid(child, None);
+                return Err(failure);
+            }
+            Ok(Err(_)) | Err(NoLine::End) => return Err(ended_silently(child)),
+            Err(NoLine::Late) => return Err(too_late(child, patience)),
         }
-        Err(_) => Err(ended_silently(child)),
     }
+}
+
+fn too_late(child: Pid, patience: Duration) -> Failure {
+    // It was never usable, so it holds nothing that a kill would lose.
+    let _ = kill(child, Signal::SIGKILL);
+    let _ = waitpid(child, None);
+    Failure::new(Kind::Deadline, format!("not mounted after {} s", patience.as_secs()))
+        .hint("something hangs; `s3mount --foreground --log-level debug …` shows what")
 }
 
 fn ended_silently(child: Pid) -> Failure {
@@ -145,26 +160,35 @@ fn ended_silently(child: Pid) -> Failure {
         .hint("`s3mount --foreground …` shows why")
 }
 
-/// Everything until the first whole message or the end; `None` when the deadline is over.
-fn read_until(pipe: &OwnedFd, until: Instant) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    let mut reader = File::from(pipe.try_clone().ok()?).take(MESSAGE_BYTES);
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(nix::Error::EINTR) => continue,
-            Err(_) => return None,
-        }
-        let mut piece = [0; 4096];
-        match reader.read(&mut piece) {
-            Ok(0) | Err(_) => return Some(text),
-            Ok(length) => text.extend_from_slice(&piece[..length]),
-        }
-        if serde_json::from_slice::<Message>(&text).is_ok() {
-            return Some(text);
+/// Why there is no further line.
+enum NoLine {
+    End,
+    Late,
+}
+
+/// What came through the pipe and is not yet a line.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn next(&mut self, pipe: &OwnedFd, until: Instant) -> Result<Vec<u8>, NoLine> {
+        loop {
+            if let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+                return Ok(self.0.drain(..=end).collect());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
+                Ok(0) => return Err(NoLine::Late),
+                Ok(_) => {}
+                Err(nix::Error::EINTR) => continue,
+                Err(_) => return Err(NoLine::End),
+            }
+            let mut piece = [0; 4096];
+            match nix::unistd::read(pipe, &mut piece) {
+                Ok(0) | Err(_) => return Err(NoLine::End),
+                Ok(length) => self.0.extend_from_slice(&piece[..length]),
+            }
         }
     }
 }

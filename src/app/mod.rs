@@ -3,8 +3,10 @@
 pub mod control;
 mod daemon;
 mod failure;
+mod interrupts;
 mod places;
 mod rooms;
+mod running;
 mod serve;
 mod status;
 
@@ -12,6 +14,8 @@ pub use daemon::Ready;
 pub use failure::Failure;
 pub use places::{run_dir, socket_path};
 pub use status::{Left, Status};
+
+use serve::Job;
 
 use crate::config::Config;
 use crate::telemetry;
@@ -31,14 +35,15 @@ pub enum Stay {
 /// # Errors
 /// Why there is no mount, or what was left when it ended.
 pub fn mount(config: Config, stay: Stay) -> Result<(), Failure> {
+    let job = |config: Config, log, ready| Job { config, log, ready, greeting: String::new(), state_key: None };
     match stay {
         Stay::Foreground => {
             let log = telemetry::log_to_stderr(config.log);
-            serve::serve(&config, &log, Ready::foreground(), String::new())
+            serve::on_runtime(serve::serve(job(config, log, Ready::foreground())))
         }
         Stay::Background => daemon::in_background(move |ready| {
             let log = telemetry::log_to_file(config.log);
-            serve::serve(&config, &log, ready, String::new())
+            serve::on_runtime(serve::serve(job(config, log, ready)))
         })
         .map(drop),
     }

@@ -1,27 +1,142 @@
-//! The rooms of one mount, opened in order and closed in reverse.
+//! The rooms of one mount: opened in order, closed in reverse.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::places::Places;
 use super::{Failure, Left};
+use crate::bucket::client::{self, ConnectSettings, Connection};
+use crate::bucket::upload::UploadSettings;
+use crate::cache::{AttributeIndex, BlockCache, CacheSettings};
 use crate::config::Config;
+use crate::error::Kind;
+use crate::fs::{self, Fs};
+use crate::journal::Journal;
+use crate::mount::adapter::Adapter;
 
-pub(super) struct Rooms;
+/// Every failure of a start is told within 15 s, and this is where it waits.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
+/// Enough to fill a fast line at 20 ms to the first byte; each costs a connection.
+const PARALLEL_GETS: usize = 64;
+
+/// Finds the bucket and makes sure that it answers.
+pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
+    let settings = ConnectSettings {
+        endpoint_url: config.endpoint_url.clone(),
+        region: config.region.clone(),
+        profile: config.profile.clone(),
+        no_sign_request: config.no_sign_request,
+        force_path_style: config.force_path_style,
+        read_only: config.read_only,
+        ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
+    };
+    match tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => {
+            let place = config.endpoint_url.as_deref().unwrap_or("S3");
+            Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {} s", CONNECT_DEADLINE.as_secs()))
+                .hint("is the endpoint right, is the network up?"))
+        }
+    }
+}
+
+/// What serves a mounted bucket.
+pub(super) struct Rooms {
+    pub(super) connection: Connection,
+    cache: Arc<BlockCache>,
+    journal: Arc<Journal>,
+    fs: Arc<Fs>,
+}
 
 impl Rooms {
-    pub(super) async fn open(_config: &Config, _places: &Places) -> Result<Self, Failure> {
-        Ok(Self)
+    /// Opens the rooms. Nothing is served yet, and nothing was changed in the bucket.
+    pub(super) fn open(config: &Config, places: &Places, connection: Connection) -> Result<Self, Failure> {
+        let settings = CacheSettings { memory_bytes: config.memory_bytes, max_parallel_gets: PARALLEL_GETS };
+        let cache = BlockCache::new(Arc::clone(&connection.bucket), settings);
+        let index = AttributeIndex::open(&places.cache.join("attributes.redb"))?;
+        let journal = Journal::open(&places.state)?;
+        let settings = fs::Settings {
+            root_prefix: config.source.prefix.clone(),
+            bucket_name: config.source.bucket.clone(),
+            uid: config.uid,
+            gid: config.gid,
+            umask: config.umask,
+            read_only: config.read_only,
+            attr_ttl: config.attr_ttl,
+            list_ttl: config.list_ttl,
+            draft_dir: places.state.join("drafts"),
+            events: config.hooks.is_some(),
+            upload: UploadSettings::default(),
+        };
+        let bucket = Arc::clone(&connection.bucket);
+        let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
+        Ok(Self { connection, cache, journal, fs })
     }
 
-    pub(super) fn filesystem(&self) -> crate::mount::Empty {
-        crate::mount::Empty
+    /// Brings what the last mount left to its end. Before anything is served: it takes away drafts
+    /// that nobody answers for.
+    pub(super) async fn recover(&self) -> Result<(), Failure> {
+        let report =
+            self.fs.recover().await.map_err(|error| {
+                Failure::new(Kind::Local, format!("cannot resume what the last mount left: {error}"))
+            })?;
+        if report != fs::RecoveryReport::default() {
+            tracing::info!(?report, "resumed what the last mount left");
+        }
+        Ok(())
     }
 
-    pub(super) async fn drain(&self, _deadline: Duration) -> Vec<Left> {
-        Vec::new()
+    /// The file system as the kernel wants it. Needs the runtime.
+    pub(super) fn adapter(&self) -> Adapter {
+        Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current())
     }
 
+    /// How many files S3 does not have yet.
     pub(super) fn dirty_files(&self) -> u64 {
-        0
+        self.fs.status().dirty_files.len() as u64
+    }
+
+    /// Stores what is dirty; returns what could not be stored in time.
+    pub(super) async fn drain(&self, deadline: Duration) -> Vec<Left> {
+        let undrained = self.fs.drain(deadline).await;
+        undrained.into_iter().map(|file| Left { path: file.path, cause: file.cause }).collect()
+    }
+
+    /// Leaves everything in order on the local disk.
+    pub(super) async fn close(&self) {
+        if let Err(error) = self.journal.close().await {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// The parts of a status that the rooms know, as (cache, files, hooks).
+    pub(super) fn status(&self) -> (Value, Value, Value) {
+        let value = |part: serde_json::Result<Value>| part.expect("numbers and names are JSON");
+        let cache = value(serde_json::to_value(self.cache.stats()));
+        let files = value(serde_json::to_value(self.fs.status()));
+        (cache, files, Value::Null)
+    }
+}
+
+impl From<crate::bucket::Error> for Failure {
+    fn from(error: crate::bucket::Error) -> Self {
+        // What `connect` says is meant for the user already; requests name themselves.
+        let message = if error.operation == "Connect" { error.cause.clone() } else { error.to_string() };
+        let failure = Self::new(error.kind, message);
+        if let Some(hint) = error.hint() { failure.hint(hint) } else { failure }
+    }
+}
+
+impl From<crate::cache::Error> for Failure {
+    fn from(error: crate::cache::Error) -> Self {
+        Self::new(error.kind(), error.to_string()).hint("choose another place with --cache-dir")
+    }
+}
+
+impl From<crate::journal::Error> for Failure {
+    fn from(error: crate::journal::Error) -> Self {
+        Self::new(error.kind(), error.to_string())
     }
 }

@@ -1,12 +1,18 @@
 //! What `s3mount status` tells of a mount.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::telemetry::Problem;
+use super::places::Places;
+use super::rooms::Rooms;
+use crate::config::Config;
+use crate::telemetry::{self, Problem};
 
 /// A running mount, as its process sees itself. The JSON of `s3mount status --json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,11 +26,15 @@ pub struct Status {
     pub region: String,
     pub mountpoint: PathBuf,
     pub read_only: bool,
+    /// Unmounted already, and storing what is dirty.
+    pub ending: bool,
     pub uptime_s: u64,
     /// S3 requests sent, by operation: `{"GetObject": 12}`.
     pub requests: BTreeMap<String, u64>,
     pub bytes_received: u64,
     pub bytes_sent: u64,
+    /// What was found out about the server.
+    pub capabilities: Value,
     /// The memory cache's own counters.
     pub cache: Value,
     /// Files, dirty files, keys without a path: what the file system tells of itself.
@@ -43,4 +53,59 @@ pub struct Left {
     /// Relative to the mountpoint.
     pub path: String,
     pub cause: String,
+}
+
+/// What stays the same as long as a mount lives, and where to ask for the rest.
+pub(super) struct Facts {
+    config: Config,
+    mountpoint: PathBuf,
+    state_dir: PathBuf,
+    rooms: Arc<Rooms>,
+    started: Instant,
+    ending: AtomicBool,
+}
+
+impl Facts {
+    pub(super) fn new(config: &Config, mountpoint: &Path, places: &Places, rooms: Arc<Rooms>) -> Self {
+        Self {
+            config: config.clone(),
+            mountpoint: mountpoint.to_owned(),
+            state_dir: places.state.clone(),
+            rooms,
+            started: Instant::now(),
+            ending: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn set_ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let connection = &self.rooms.connection;
+        let requests = connection.requests.counts();
+        let (cache, files, hooks) = self.rooms.status();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            bucket: self.config.source.bucket.clone(),
+            prefix: self.config.source.prefix.clone(),
+            endpoint: connection.endpoint.clone(),
+            region: connection.region.clone(),
+            mountpoint: self.mountpoint.clone(),
+            read_only: self.config.read_only,
+            ending: self.ending.load(Ordering::Relaxed),
+            uptime_s: self.started.elapsed().as_secs(),
+            requests: requests.into_iter().map(|(operation, count)| (operation.to_owned(), count)).collect(),
+            bytes_received: connection.requests.bytes_received(),
+            bytes_sent: connection.requests.bytes_sent(),
+            capabilities: serde_json::to_value(connection.capabilities).expect("flags are JSON"),
+            cache,
+            files,
+            hooks,
+            last_errors: telemetry::last_problems(),
+            log: self.state_dir.join(super::serve::LOG_NAME),
+            state_dir: self.state_dir.clone(),
+        }
+    }
 }

@@ -5,11 +5,13 @@
 //! multipart upload, is a function over the trait ([`upload`]).
 
 pub mod attributes;
+pub mod check_first;
 pub mod checksum;
 pub mod client;
 pub mod memory;
 pub mod probe;
 pub mod request_log;
+pub mod retry;
 pub mod s3;
 pub mod upload;
 

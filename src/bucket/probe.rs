@@ -1,5 +1,17 @@
 //! What the server really does, found out by effect: many answer 200 to headers they ignore.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::join;
+use uuid::Uuid;
+
+use super::{Bucket, Condition, ETag, PutOptions, Result};
+use crate::error::Kind;
+
+/// The probe has ended by then; what it did not find out stays unknown.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// What was found out. `None` = not tried; then the server is taken at its word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Capabilities {
@@ -7,4 +19,79 @@ pub struct Capabilities {
     pub conditional_writes: Option<bool>,
     /// Whether LIST tells the checksum algorithm of an object.
     pub list_checksums: Option<bool>,
+}
+
+/// Tries conditional writes on an object below `prefix` that is gone afterwards: four small
+/// requests. `None` when the answer is no proof, e.g. because writing is not allowed.
+///
+/// Done when a bucket outside AWS is mounted for writing; AWS itself is known, and who mounts
+/// read-only writes nothing, not even this.
+pub async fn conditional_writes(bucket: &dyn Bucket, prefix: &str) -> Option<bool> {
+    let key = format!("{prefix}.s3mount-probe-{}", Uuid::new_v4().simple());
+    let found = tokio::time::timeout(PROBE_DEADLINE, try_conditions(bucket, &key)).await;
+    let removed = tokio::time::timeout(PROBE_DEADLINE, bucket.delete(&key)).await;
+    // Where the first PUT was refused there is nothing to remove, and no permission for it either.
+    if let (Ok(Some(_)), Ok(Err(error))) = (&found, removed) {
+        tracing::warn!(key, %error, "the probe object could not be removed");
+    }
+    found.ok().flatten()
+}
+
+async fn try_conditions(bucket: &dyn Bucket, key: &str) -> Option<bool> {
+    let made = put(bucket, key, Condition::IfAbsent).await;
+    let tag = match made {
+        Ok(tag) => tag,
+        // A key that nobody else knows cannot exist already: the condition is misread.
+        Err(error) if error.kind == Kind::Changed => return Some(false),
+        Err(error) => {
+            tracing::debug!(%error, "conditional writes could not be probed");
+            return None;
+        }
+    };
+    // Right tag: must be taken (old Ceph answers 412). Existing key: must be refused (garage, rclone
+    // and JuiceFS take it).
+    let (right_tag, existing) = join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent));
+    match (right_tag, existing) {
+        (Ok(_), Err(error)) if error.kind == Kind::Changed => Some(true),
+        (_, Ok(_)) => Some(false),
+        (Err(error), _) if error.kind == Kind::Changed => Some(false),
+        _ => None,
+    }
+}
+
+async fn put(bucket: &dyn Bucket, key: &str, condition: Condition) -> Result<ETag> {
+    bucket.put(key, Bytes::new(), &PutOptions { condition, ..PutOptions::default() }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::memory::{Effect, Fault, MemoryBucket};
+
+    #[tokio::test]
+    async fn a_server_that_honours_conditions_is_told_from_one_that_ignores_them() {
+        for (ignores, found) in [(false, Some(true)), (true, Some(false))] {
+            let bucket = MemoryBucket::new();
+            if ignores {
+                bucket.ignore_conditions();
+            }
+            assert_eq!(conditional_writes(&bucket, "p/").await, found);
+            assert!(bucket.keys().is_empty(), "the probe is left behind");
+            assert_eq!(bucket.requests().values().sum::<u64>(), 4);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_probe_proves_nothing() {
+        let bucket = MemoryBucket::new();
+        bucket.inject(Fault::always(Effect::Fail(Kind::AccessDenied)));
+        assert_eq!(conditional_writes(&bucket, "").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_the_right_tag_does_not_honour_conditions() {
+        let bucket = MemoryBucket::new();
+        bucket.inject(Fault::once("PutObject", Effect::Fail(Kind::Changed)).after(1));
+        assert_eq!(conditional_writes(&bucket, "").await, Some(false));
+    }
 }

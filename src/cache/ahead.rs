@@ -191,3 +191,104 @@ impl Runs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const SIZE: u64 = 1 << 30;
+    const WIDE: u64 = 128 * MIB;
+
+    fn noted(reads: &[(u64, u64)]) -> Runs {
+        let mut runs = Runs::default();
+        for (start, end) in reads {
+            runs.note(&(*start..*end));
+        }
+        runs
+    }
+
+    /// All parts that the window has room for.
+    fn parts(runs: &mut Runs, max_window_bytes: u64) -> Vec<Range<u64>> {
+        let mut parts = Vec::new();
+        while let Some(part) = runs.next_part(SIZE, max_window_bytes) {
+            runs.issued(part.end);
+            parts.push(part);
+        }
+        parts
+    }
+
+    #[test]
+    fn a_single_read_fetches_nothing_ahead() {
+        assert_eq!(noted(&[(0, 4096)]).next_part(SIZE, WIDE), None);
+    }
+
+    #[test]
+    fn the_second_read_in_a_row_fetches_one_block_ahead() {
+        let parts = parts(&mut noted(&[(0, 4096), (4096, 8192)]), WIDE);
+        assert_eq!((parts.len(), parts[0].start, parts[0].end), (1, MIB, 2 * MIB));
+    }
+
+    #[test]
+    fn the_window_grows_with_what_was_read_up_to_its_limit() {
+        let mut runs = noted(&[(0, MIB)]);
+        let mut ahead = Vec::new();
+        for block in 1..200 {
+            runs.note(&(block * MIB..(block + 1) * MIB));
+            parts(&mut runs, WIDE);
+            ahead.push(runs.runs[0].issued - runs.runs[0].next);
+        }
+        assert!(ahead.is_sorted() || ahead.windows(2).all(|pair| pair[1] + 8 * MIB > pair[0]), "{ahead:?}");
+        assert_eq!(ahead[0], 4 * MIB);
+        assert!(ahead[9] >= 19 * MIB, "{ahead:?}");
+        assert!((WIDE - 4 * MIB..=WIDE).contains(&ahead[198]), "{ahead:?}");
+    }
+
+    #[test]
+    fn parts_follow_each_other_and_are_many_in_a_wide_window() {
+        let reads: Vec<_> = (0..64).map(|block| (block * MIB, (block + 1) * MIB)).collect();
+        let parts = parts(&mut noted(&reads), WIDE);
+        assert_eq!(parts.first().map(|part| part.start), Some(64 * MIB));
+        assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(parts.len() >= 32 && parts.iter().all(|part| part.end - part.start == 4 * MIB), "{parts:?}");
+    }
+
+    #[test]
+    fn nothing_is_fetched_beyond_the_end() {
+        let mut runs = noted(&[(SIZE - 3 * MIB, SIZE - 2 * MIB), (SIZE - 2 * MIB, SIZE - MIB - 5)]);
+        assert_eq!(parts(&mut runs, WIDE).last().map(|part| part.end), Some(SIZE));
+        assert_eq!(noted(&[(SIZE - 10, SIZE - 5), (SIZE - 5, SIZE)]).next_part(SIZE, WIDE), None);
+    }
+
+    #[test]
+    fn two_readers_on_one_handle_are_two_runs() {
+        let mut runs = Runs::default();
+        for block in 0..4 {
+            runs.note(&(block * MIB..(block + 1) * MIB));
+            runs.note(&((block + 500) * MIB..(block + 501) * MIB));
+        }
+        assert_eq!(runs.runs.iter().map(|run| run.reads).collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(parts(&mut runs, WIDE).first().map(|part| part.start), Some(504 * MIB));
+    }
+
+    #[test]
+    fn a_run_that_others_push_out_is_retired_with_what_it_fetched() {
+        let mut runs = noted(&[(0, MIB), (MIB, 2 * MIB)]);
+        parts(&mut runs, WIDE);
+        for place in 1..=4 {
+            assert!(runs.retired.is_empty());
+            runs.note(&(place * 100 * MIB..place * 100 * MIB + 4096));
+        }
+        assert_eq!((runs.retired[0].start, runs.retired[0].end), (0, 6 * MIB));
+        assert_eq!(runs.next_part(SIZE, WIDE), None);
+    }
+
+    #[test]
+    fn an_isolated_read_fetches_little_around_it_and_a_run_to_the_end_of_the_block() {
+        let page = 300 * MIB + 5 * 4096;
+        let runs = noted(&[(page, page + 4096)]);
+        assert_eq!(runs.widened(&(page..page + 4096), SIZE), 300 * MIB..300 * MIB + RANDOM_BYTES);
+        let runs = noted(&[(page, page + 4096), (page + 4096, page + 8192)]);
+        assert_eq!(runs.widened(&(page + 4096..page + 8192), SIZE), page + 4096..301 * MIB);
+    }
+}

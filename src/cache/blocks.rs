@@ -134,7 +134,7 @@ impl BlockCache {
     /// own: a small slice of a large one keeps all of it in memory.
     pub fn insert(&self, object: &Pinned, offset: u64, mut bytes: Bytes) {
         let range = cut(offset..offset.saturating_add(bytes.len() as u64), object.size);
-        let most = self.extents.lock().limit_bytes() / 4;
+        let most = self.extents.lock().budget().limit_bytes() / 4;
         bytes.truncate((range.end - range.start).min(most) as usize);
         if bytes.len() as u64 <= MAX_EXTENT_BYTES {
             self.extents.lock().insert(object, offset, &bytes);
@@ -159,9 +159,9 @@ impl BlockCache {
         let extents = self.extents.lock();
         let counters = &self.counters;
         CacheStats {
-            memory_bytes: extents.held_bytes(),
-            in_flight_bytes: extents.reserved_bytes(),
-            limit_bytes: extents.limit_bytes(),
+            memory_bytes: extents.budget().held_bytes(),
+            in_flight_bytes: extents.budget().reserved_bytes(),
+            limit_bytes: extents.budget().limit_bytes(),
             hits: counters.hits.load(Ordering::Relaxed),
             misses: counters.misses.load(Ordering::Relaxed),
             evictions: extents.evictions(),
@@ -224,7 +224,7 @@ impl BlockCache {
     /// Bytes that one stream may have ahead of its reader: half of the budget among all of them,
     /// and a quarter at most.
     pub(super) fn ahead_share_bytes(&self, counted: bool) -> u64 {
-        let limit = self.extents.lock().limit_bytes();
+        let limit = self.extents.lock().budget().limit_bytes();
         let streams = self.streams.load(Ordering::Relaxed) + i64::from(!counted);
         (limit / 2 / streams.max(1).unsigned_abs()).min(limit / 4)
     }

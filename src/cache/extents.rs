@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use lru::LruCache;
 
 use super::Pinned;
 use super::ahead::Stream;
+use super::budget::{Budget, Place};
 use super::flight::{Flight, Waiting};
 use crate::bucket::ETag;
 
@@ -24,16 +24,9 @@ pub(super) fn charge(range: &Range<u64>) -> u64 {
     range.end - range.start + OVERHEAD_BYTES
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
-    version: u64,
-    start: u64,
-}
-
 struct Held {
     bytes: Bytes,
-    /// Brought by read-ahead and not asked for yet.
-    unread: bool,
+    /// The read-ahead of the handle that it was fetched for.
     stream: Weak<Stream>,
 }
 
@@ -77,49 +70,24 @@ pub(super) struct Hit {
 
 /// All extents of all versions.
 pub(super) struct Extents {
-    limit_bytes: u64,
-    held_bytes: u64,
-    reserved_bytes: u64,
-    /// Of read-ahead: coming, or here and unread.
-    ahead_bytes: u64,
+    budget: Budget,
     evictions: u64,
-    next_version: u64,
+    last_version: u64,
     names: HashMap<Arc<str>, Vec<u64>>,
     versions: HashMap<u64, Version>,
-    /// Recency of what was read at least once; evicted first.
-    read: LruCache<Place, ()>,
-    /// Recency of what read-ahead brought and nobody read: evicted only when a reader needs room.
-    unread: LruCache<Place, ()>,
 }
 
 impl Extents {
     pub fn new(limit_bytes: u64) -> Self {
-        Self {
-            limit_bytes,
-            held_bytes: 0,
-            reserved_bytes: 0,
-            ahead_bytes: 0,
-            evictions: 0,
-            next_version: 0,
-            names: HashMap::new(),
-            versions: HashMap::new(),
-            read: LruCache::unbounded(),
-            unread: LruCache::unbounded(),
-        }
+        let budget = Budget::new(limit_bytes);
+        Self { budget, evictions: 0, last_version: 0, names: HashMap::new(), versions: HashMap::new() }
     }
 
-    pub fn held_bytes(&self) -> u64 {
-        self.held_bytes
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
-    pub fn reserved_bytes(&self) -> u64 {
-        self.reserved_bytes
-    }
-
-    pub fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
-    }
-
+    /// Extents dropped so far to make room.
     pub fn evictions(&self) -> u64 {
         self.evictions
     }
@@ -148,9 +116,9 @@ impl Extents {
             rest.push(part(&held.bytes, next, range));
             reached = extent.end(next);
         }
-        self.touch(version, start);
+        self.budget.touch(Place { version, start });
         if !rest.is_empty() {
-            self.touch_range(version, start + 1..range.end);
+            self.touch_range(version, range);
         }
         Some(Hit { first, rest, stream })
     }
@@ -173,7 +141,7 @@ impl Extents {
         if reached < range.end {
             pieces.push(Piece::Gap(reached..range.end));
         }
-        self.touch_range(version, range.clone());
+        self.touch_range(version, range);
         pieces
     }
 
@@ -214,34 +182,24 @@ impl Extents {
     /// only up to half of the budget, and never at the cost of other read-ahead.
     pub fn reserve(&mut self, flight: &Flight) -> bool {
         let bytes = charge(&flight.range);
-        if flight.ahead && self.ahead_bytes + bytes > self.limit_bytes / 2 {
+        if flight.ahead && !self.budget.fits_ahead(bytes) || !self.make_room(bytes, !flight.ahead) {
             return false;
         }
-        if !self.make_room(bytes, !flight.ahead) {
-            return false;
-        }
-        self.reserved_bytes += bytes;
-        if flight.ahead {
-            self.ahead_bytes += bytes;
-        }
+        self.budget.reserve(bytes, flight.ahead);
         true
     }
 
     /// Ends a flight: its room is given back, or taken by its bytes. Bytes of a flight that is no
     /// longer entered (forgotten, cancelled) are not kept.
     pub fn land(&mut self, object: &Pinned, flight: &Arc<Flight>, reserved: bool, bytes: Option<&Bytes>) {
-        let charge = charge(&flight.range);
         if reserved {
-            self.reserved_bytes -= charge;
-            if flight.ahead {
-                self.ahead_bytes -= charge;
-            }
+            self.budget.release(charge(&flight.range), flight.ahead);
         }
         let Some(version) = self.take_off(object, flight) else { return };
         if let Some(bytes) = bytes {
             let unread = flight.ahead && !flight.has_waiters();
-            let held = Held { bytes: bytes.clone(), unread, stream: flight.stream.clone() };
-            self.hold(version, flight.range.start, held);
+            let held = Held { bytes: bytes.clone(), stream: flight.stream.clone() };
+            self.hold(Place { version, start: flight.range.start }, held, unread);
         }
         self.drop_version_if_empty(version);
     }
@@ -270,7 +228,7 @@ impl Extents {
             // A small rest of a large buffer would keep all of it in memory: a copy is cheaper.
             let bytes = if slice.len() * 2 < bytes.len() { Bytes::copy_from_slice(&slice) } else { slice };
             let version = self.version_id_or_new(object);
-            self.hold(version, gap.start, Held { bytes, unread: false, stream: Weak::new() });
+            self.hold(Place { version, start: gap.start }, Held { bytes, stream: Weak::new() }, false);
         }
     }
 
@@ -278,10 +236,8 @@ impl Extents {
     pub fn forget(&mut self, key: &str) {
         for version in self.names.remove(key).unwrap_or_default() {
             let Some(entry) = self.versions.remove(&version) else { continue };
-            for (start, extent) in entry.extents {
-                if let Extent::Held(held) = extent {
-                    self.unlist(Place { version, start }, &held);
-                }
+            for start in entry.extents.into_keys() {
+                self.budget.let_go(Place { version, start });
             }
         }
     }
@@ -291,19 +247,20 @@ impl Extents {
     pub fn abandon(&mut self, object: &Pinned, range: &Range<u64>, stream: &Weak<Stream>) -> Vec<Arc<Flight>> {
         let Some(version) = self.version_id(object) else { return Vec::new() };
         let mut idle = Vec::new();
-        let mut unread = Vec::new();
+        let mut brought = Vec::new();
         for (start, extent) in self.versions[&version].overlapping(range) {
             match extent {
                 Extent::Coming(flight) if flight.ahead && flight.stream.ptr_eq(stream) && !flight.has_waiters() => {
                     idle.push(flight.clone());
                 }
-                Extent::Held(held) if held.unread && held.stream.ptr_eq(stream) => unread.push(start),
+                Extent::Held(held) if held.stream.ptr_eq(stream) => brought.push(Place { version, start }),
                 _ => {}
             }
         }
-        for start in unread {
-            self.touch(version, start);
-            self.read.demote(&Place { version, start });
+        for place in brought {
+            if self.budget.is_unread(place) {
+                self.budget.demote(place);
+            }
         }
         for flight in &idle {
             self.take_off(object, flight);
@@ -312,74 +269,28 @@ impl Extents {
         idle
     }
 
-    fn hold(&mut self, version: u64, start: u64, held: Held) {
-        let bytes = charge(&(start..start + held.bytes.len() as u64));
-        self.held_bytes += bytes;
-        let place = Place { version, start };
-        if held.unread {
-            self.ahead_bytes += bytes;
-            self.unread.put(place, ());
-        } else {
-            self.read.put(place, ());
-        }
-        let entry = self.versions.get_mut(&version).expect("a version with a flight or a fresh one is entered");
-        entry.extents.insert(start, Extent::Held(held));
+    fn hold(&mut self, place: Place, held: Held, unread: bool) {
+        self.budget.hold(place, charge(&(0..held.bytes.len() as u64)), unread);
+        let entry = self.versions.get_mut(&place.version).expect("a version with a flight or a fresh one is entered");
+        entry.extents.insert(place.start, Extent::Held(held));
     }
 
     /// Evicts until so many bytes more fit. Unread read-ahead only when `unread_too`.
     fn make_room(&mut self, bytes: u64, unread_too: bool) -> bool {
-        while self.held_bytes + self.reserved_bytes + bytes > self.limit_bytes {
-            let mut oldest = self.read.peek_lru().map(|(place, ())| *place);
-            if oldest.is_none() && unread_too {
-                oldest = self.unread.peek_lru().map(|(place, ())| *place);
-            }
-            let Some(place) = oldest else { return false };
-            self.evict(place);
+        while !self.budget.fits(bytes) {
+            let Some(place) = self.budget.oldest(unread_too) else { return false };
+            self.budget.let_go(place);
+            let entry = self.versions.get_mut(&place.version).expect("what is accounted is entered");
+            entry.extents.remove(&place.start);
+            self.evictions += 1;
+            self.drop_version_if_empty(place.version);
         }
         true
     }
 
-    fn evict(&mut self, place: Place) {
-        let entry = self.versions.get_mut(&place.version).expect("what is listed for eviction is entered");
-        let extent = entry.extents.remove(&place.start);
-        let Some(Extent::Held(held)) = extent else { unreachable!("only held extents are listed for eviction") };
-        self.unlist(place, &held);
-        self.evictions += 1;
-        self.drop_version_if_empty(place.version);
-    }
-
-    fn unlist(&mut self, place: Place, held: &Held) {
-        let bytes = charge(&(place.start..place.start + held.bytes.len() as u64));
-        self.held_bytes -= bytes;
-        if held.unread {
-            self.ahead_bytes -= bytes;
-            self.unread.pop(&place);
-        } else {
-            self.read.pop(&place);
-        }
-    }
-
-    fn touch(&mut self, version: u64, start: u64) {
-        let place = Place { version, start };
-        if self.read.promote(&place) {
-            return;
-        }
-        let entry = self.versions.get_mut(&version).expect("only places of entered versions are touched");
-        if let Some(Extent::Held(held)) = entry.extents.get_mut(&start) {
-            held.unread = false;
-            self.ahead_bytes -= charge(&(start..start + held.bytes.len() as u64));
-            self.unread.pop(&place);
-            self.read.put(place, ());
-        }
-    }
-
-    fn touch_range(&mut self, version: u64, range: Range<u64>) {
-        let touched: Vec<u64> = self.versions[&version]
-            .overlapping(&range)
-            .filter_map(|(start, extent)| matches!(extent, Extent::Held(_)).then_some(start))
-            .collect();
-        for start in touched {
-            self.touch(version, start);
+    fn touch_range(&mut self, version: u64, range: &Range<u64>) {
+        for (start, _) in self.versions[&version].overlapping(range) {
+            self.budget.touch(Place { version, start });
         }
     }
 
@@ -392,8 +303,8 @@ impl Extents {
         if let Some(id) = self.version_id(object) {
             return id;
         }
-        self.next_version += 1;
-        let id = self.next_version;
+        self.last_version += 1;
+        let id = self.last_version;
         let version = Version { key: object.key.clone(), etag: object.etag.clone(), extents: BTreeMap::new() };
         self.versions.insert(id, version);
         self.names.entry(object.key.clone()).or_default().push(id);

@@ -53,9 +53,27 @@ struct Shared {
 
 #[derive(Debug)]
 struct Store {
-    database: Database,
+    /// `None` only while this is dropped.
+    database: Option<Database>,
     /// Without a file: another mount has it, or it failed.
     in_memory: bool,
+}
+
+impl Store {
+    fn database(&self) -> &Database {
+        self.database.as_ref().expect("it is taken only when this is dropped")
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Closing a damaged file panics like reading it.
+        let database = self.database.take();
+        let _ = guarded(|| {
+            drop(database);
+            Ok(())
+        });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -172,7 +190,7 @@ impl Shared {
     fn read(&self, key: &str) -> Option<Remembered> {
         let store = self.store.read();
         let found = guarded(|| {
-            let table = match store.database.begin_read()?.open_table(TABLE) {
+            let table = match store.database().begin_read()?.open_table(TABLE) {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
                 table => table?,
             };
@@ -204,7 +222,7 @@ impl Shared {
         let store = self.store.read();
         let max_entries = if store.in_memory { MAX_ENTRIES_IN_MEMORY } else { MAX_ENTRIES };
         let written = guarded(|| {
-            let mut transaction = store.database.begin_write()?;
+            let mut transaction = store.database().begin_write()?;
             transaction.set_durability(durability)?;
             if transaction.open_table(TABLE)?.len()? > max_entries {
                 transaction.delete_table(TABLE)?;
@@ -276,7 +294,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String
 
 fn open_store(path: &Path) -> Store {
     match open_database(path) {
-        Ok(database) => return Store { database, in_memory: false },
+        Ok(database) => return Store { database: Some(database), in_memory: false },
         Err(Unopened::Locked) => {
             tracing::warn!(path = %path.display(), "the attribute index is in use by another mount; this one keeps its own in memory");
             return in_memory();
@@ -287,7 +305,7 @@ fn open_store(path: &Path) -> Store {
     }
     let _ = std::fs::remove_file(path);
     match open_database(path) {
-        Ok(database) => Store { database, in_memory: false },
+        Ok(database) => Store { database: Some(database), in_memory: false },
         Err(_) => in_memory(),
     }
 }
@@ -314,5 +332,8 @@ fn in_memory() -> Store {
         .set_cache_size(PAGE_CACHE_BYTES)
         .create_with_backend(InMemoryBackend::new())
         .expect("a database in memory has nothing to fail on");
-    Store { database, in_memory: true }
+    Store { database: Some(database), in_memory: true }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 
 mod ahead;
 mod blocks;
+mod budget;
 mod extents;
 mod flight;
 mod index;

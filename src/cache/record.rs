@@ -143,3 +143,75 @@ fn time((seconds, nanos): Stamp) -> Option<SystemTime> {
     let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
     base?.checked_add(Duration::from_nanos(nanos.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_time() -> impl Strategy<Value = Option<SystemTime>> {
+        prop::option::of((-5_000_000_000_i64..5_000_000_000, 0..1_000_000_000_u32).prop_map(|at| time(at).unwrap()))
+    }
+
+    prop_compose! {
+        fn any_attributes()(
+            numbers in prop::array::uniform4(prop::option::of(any::<u32>())),
+            times in prop::array::uniform3(any_time()),
+            ino in prop::option::of(any::<u64>()),
+            xattrs in prop::collection::btree_map("user\\.\\PC{0,8}", prop::collection::vec(any::<u8>(), 0..40), 0..4),
+            op_id in prop::option::of("\\PC{0,12}"),
+            other in prop::collection::btree_map("[a-z-]{1,8}", "\\PC{0,12}", 0..4),
+        ) -> Attributes {
+            let [mode, uid, gid, rdev] = numbers;
+            let [mtime, atime, ctime] = times;
+            Attributes { mode, uid, gid, mtime, atime, ctime, rdev, ino, xattrs, op_id, other }
+        }
+    }
+
+    prop_compose! {
+        fn any_remembered()(
+            etag in prop::option::of("[0-9a-f]{32}(-[0-9]{1,4})?"),
+            size in any::<u64>(),
+            modified in any_time(),
+            attributes in any_attributes(),
+        ) -> Remembered {
+            Remembered { etag: etag.as_deref().map(ETag::new), size, modified, attributes }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read_back(key in "\\PC{1,30}", remembered in any_remembered()) {
+            prop_assert_eq!(Remembered::decode(&key, &remembered.encode(&key)), Some(remembered));
+        }
+
+        #[test]
+        fn one_flipped_bit_is_noticed(remembered in any_remembered(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            let mut bytes = remembered.encode("k");
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            prop_assert_eq!(Remembered::decode("k", &bytes), None);
+        }
+
+        #[test]
+        fn any_bytes_decode_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Remembered::decode("k", &bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_key_is_not_taken() {
+        let bytes = Remembered { size: 5, ..Remembered::default() }.encode("a");
+        assert_eq!(Remembered::decode("b", &bytes), None);
+    }
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        let before = UNIX_EPOCH - Duration::new(3, 250_000_000);
+        assert_eq!(stamp(before), (-4, 750_000_000));
+        assert_eq!(time(stamp(before)), Some(before));
+    }
+}

@@ -21,7 +21,6 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     /// Options as mount(8) and /etc/fstab give them: ro, allow_other, uid=1000, endpoint_url=…
     #[arg(short = 'o', value_name = "OPT[,OPT]")]
-    #[expect(dead_code, reason = "for the help; mount_options::expand has replaced it by flags")]
     mount_options: Option<String>,
     #[command(flatten)]
     pub(super) options: Options,

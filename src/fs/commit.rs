@@ -85,7 +85,10 @@ impl Fs {
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let settled = self.settled_intents(content, generation, intent);
-        self.settle_always(&settled, vec![created(name, &before.key, size, &etag)]).await
+        self.settle_always(&settled, vec![created(name, &before.key, size, &etag)]).await?;
+        let still_deferred = content.deferred.lock().is_some();
+        content.draft.lock().set_kept(still_deferred);
+        Ok(())
     }
 
     /// The intents that a stored generation makes obsolete: its own, and a deferral before it.

@@ -40,8 +40,9 @@ impl Fs {
             return Ok(());
         }
         let (draft, size) = {
-            let draft = content.draft.lock();
+            let mut draft = content.draft.lock();
             draft.sync()?;
+            draft.set_kept(true);
             (draft.file_name(), draft.size())
         };
         let intent = Intent::Deferred {
@@ -64,6 +65,7 @@ impl Fs {
         let deferred = content.deferred.lock().take();
         if let Some((_, id)) = deferred {
             self.journal.settle(&[id], Vec::new()).await?;
+            content.draft.lock().set_kept(false);
         }
         Ok(())
     }

@@ -240,9 +240,9 @@ impl Draft {
         self.file.try_clone()
     }
 
-    /// Leaves the file behind for the next start.
-    pub fn keep(&mut self) {
-        self.kept = true;
+    /// Whether the file stays behind for the next start when this goes.
+    pub fn set_kept(&mut self, kept: bool) {
+        self.kept = kept;
     }
 
     fn base_limit(&self) -> u64 {

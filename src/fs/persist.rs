@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::inodes::{Ino, Node};
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
-use crate::bucket::upload::{MAX_COPY_BYTES, copy_large};
+use crate::bucket::upload::{COPY_PARTS_FROM_BYTES, copy_large};
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::{Pinned, Remembered};
 use crate::error::Kind;
@@ -96,7 +96,7 @@ impl Fs {
                 from_etag: snapshot.etag.clone(),
                 replace: Some(PutOptions { condition: Condition::None, ..options }),
             };
-            self.copy(&request, &snapshot.stat).await.map_err(lost_is_stale)?
+            self.copy(&request, snapshot.stat.size).await.map_err(lost_is_stale)?
         };
         self.stored(ino, &snapshot.key, &etag);
         Ok(())
@@ -106,16 +106,20 @@ impl Fs {
     pub(super) async fn copy(
         &self,
         request: &CopyRequest,
-        stat: &Stat,
+        size: u64,
     ) -> std::result::Result<ETag, crate::bucket::Error> {
-        if stat.size <= MAX_COPY_BYTES {
+        if size < COPY_PARTS_FROM_BYTES {
             return self.bucket.copy(request).await;
         }
         // In parts nothing is taken over from the source: say everything.
-        let metadata = stat.to_attributes(None).to_metadata().unwrap_or_default();
-        let options = request.replace.clone().unwrap_or(PutOptions { metadata, ..PutOptions::default() });
-        let request = CopyRequest { replace: Some(options), ..request.clone() };
-        copy_large(&self.bucket, &request, stat.size, &self.settings.upload).await
+        let options = match &request.replace {
+            Some(options) => options.clone(),
+            None => {
+                let info = self.bucket.head(&request.from).await?;
+                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None }
+            }
+        };
+        copy_large(&self.bucket, request, size, &options, &self.settings.upload).await
     }
 
     /// S3 holds a new version of a node that we wrote ourselves: everybody here moves along.

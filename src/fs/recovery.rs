@@ -149,7 +149,7 @@ impl Fs {
         let condition = base_etag.map_or(Condition::IfAbsent, |etag| Condition::IfMatch(ETag::new(etag)));
         let options = PutOptions { metadata: metadata.clone(), content_type: None, condition };
         let (sent, name) = if size >= MULTIPART_FROM_BYTES {
-            let source = std::sync::Arc::new(FileParts::open(&path)?);
+            let source = std::sync::Arc::new(FileParts::from(std::fs::File::open(&path)?));
             let sent = upload::upload(&self.bucket, key, source, size, &options, &self.settings.upload).await;
             (sent, EventName::CreatedMultipart)
         } else {

@@ -112,7 +112,6 @@ impl Fs {
                 .map_err(|_| nix::errno::Errno::ETIMEDOUT)??;
             content.draft.lock().detach_base();
         }
-        content.draft.lock().keep();
         self.defer(ino, &content).await
     }
 

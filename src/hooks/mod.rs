@@ -1,1 +1,232 @@
-//! (room under construction)
+//! Events → WASM: takes facts out of the journal, runs the hooks that want them, publishes what
+//! they leave, and settles.
+//!
+//! ```text
+//! journal.events ─ rules ─→ tasks ─ worker ─→ invocation ─┬─ input     GET, pinned to the ETag
+//!                                                         ├─ sandbox   WASI command, bounded
+//!                                                         ├─ publish   /out → PUT
+//!                                                         └─ report    START … END, REPORT
+//! ```
+
+mod error;
+mod event;
+mod input;
+mod invocation;
+mod modules;
+mod publish;
+mod report;
+mod rules;
+mod sandbox;
+mod settings;
+mod status;
+mod units;
+mod worker;
+mod workspace;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::bucket::Bucket;
+use crate::journal::Journal;
+use event::Source;
+use invocation::{Hook, Surroundings};
+use sandbox::Sandbox;
+use worker::{Phase, Worker};
+
+pub use error::{Error, Result};
+pub use rules::{EventPattern, Globs, MAX_LINEAGE};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, load};
+pub use status::{HookStatus, HooksStatus, LastError};
+
+/// Told the key of every object that a hook wrote or took back, so that the file system forgets
+/// what it knew of it.
+pub type OnPublished = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Pauses between tries of a failing hook: three tries in all.
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// How long `stop` waits for runs to notice their cancellation.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What hooks need to know about the mount.
+#[derive(Clone)]
+pub struct HookSettings {
+    pub specs: Vec<HookSpec>,
+    pub bucket_name: String,
+    /// For `awsRegion` in the event.
+    pub region: String,
+    /// Key prefix of the mount: empty, or ending in `/`.
+    pub prefix: String,
+    /// Logs, compiled modules and directories of runs go to `hooks` in here.
+    pub state_dir: PathBuf,
+    /// How many guests run at a time, over all hooks.
+    pub concurrency: usize,
+    /// Pauses before the second try of a failing hook, the third and so on.
+    pub retry_delays: Vec<Duration>,
+    pub on_published: OnPublished,
+}
+
+impl HookSettings {
+    /// Settings with the usual limits, for a mount without prefix that nobody has to tell anything.
+    #[must_use]
+    pub fn new(specs: Vec<HookSpec>, bucket_name: &str, state_dir: &Path) -> Self {
+        Self {
+            specs,
+            bucket_name: bucket_name.to_owned(),
+            region: "us-east-1".to_owned(),
+            prefix: String::new(),
+            state_dir: state_dir.to_owned(),
+            concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
+            retry_delays: RETRY_DELAYS.to_vec(),
+            on_published: Arc::new(|_| {}),
+        }
+    }
+}
+
+/// Running hooks. Dropping it cancels them; their events stay in the journal.
+pub struct Hooks {
+    worker: Arc<Worker>,
+    phase: watch::Sender<Phase>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Compiles the modules (once: seconds for a large one, and the caller waits) and starts to work
+/// on `runtime`.
+///
+/// # Errors
+/// [`Error`] naming the hook whose module can't be used, or the directory.
+pub fn start(
+    settings: HookSettings,
+    bucket: Arc<dyn Bucket>,
+    journal: Arc<Journal>,
+    runtime: &Handle,
+) -> Result<Hooks> {
+    let directory = settings.state_dir.join("hooks");
+    let work = directory.join("work");
+    for directory in [&settings.state_dir, &directory, &work] {
+        make_directory(directory)?;
+    }
+    clear(&work);
+    let sandbox =
+        Arc::new(Sandbox::new().map_err(|cause| Error::Start { what: "WebAssembly does not run here".into(), cause })?);
+    let programs = modules::prepare(&sandbox, &directory.join("modules"), &settings.specs)?;
+    let hooks = settings.specs.into_iter().zip(programs).map(|(spec, program)| {
+        let log = directory.join(format!("{}.log", spec.name));
+        Arc::new(Hook { spec, program, counters: status::Counters::default(), log })
+    });
+    let (phase, phase_changes) = watch::channel(Phase::Work);
+    let worker = Arc::new(Worker {
+        hooks: hooks.collect(),
+        surroundings: Surroundings {
+            sandbox,
+            bucket,
+            source: Source { bucket: settings.bucket_name, region: settings.region },
+            prefix: settings.prefix,
+            work,
+            on_published: settings.on_published,
+        },
+        journal,
+        concurrency: settings.concurrency.max(1),
+        retry_delays: settings.retry_delays,
+        dropped: AtomicU64::new(0),
+        phase: phase_changes,
+        cancel: watch::channel(false).0,
+        rounds: watch::channel(0).0,
+    });
+    let task = runtime.spawn(Arc::clone(&worker).work());
+    Ok(Hooks { worker, phase, task: Mutex::new(Some(task)) })
+}
+
+impl Hooks {
+    /// Counters since the start, and what waits.
+    pub fn status(&self) -> HooksStatus {
+        let journal = &self.worker.journal;
+        let hooks = self.worker.hooks.iter().map(|hook| {
+            // A journal that can't be read complains elsewhere; the status tells what it knows.
+            let counts = journal.counts(&hook.spec.name).unwrap_or_default();
+            HookStatus {
+                name: hook.spec.name.clone(),
+                queued: counts.open.saturating_sub(counts.leased),
+                running: counts.leased,
+                dead: counts.dead,
+                ..hook.counters.status()
+            }
+        });
+        HooksStatus {
+            events_waiting: journal.events_waiting().unwrap_or_default(),
+            recursive_invocations_dropped: self.worker.dropped.load(Ordering::Relaxed),
+            hooks: hooks.collect(),
+        }
+    }
+
+    /// Waits until no event and no task of these hooks is left; tasks that were given up do not
+    /// count. It can take as long as S3 is away: give it a deadline.
+    pub async fn idle(&self) {
+        let mut rounds = self.worker.rounds.subscribe();
+        loop {
+            rounds.mark_unchanged();
+            // What can't be read can't be waited for.
+            if self.is_idle().unwrap_or(true) || rounds.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_idle(&self) -> crate::journal::Result<bool> {
+        let journal = &self.worker.journal;
+        if journal.events_waiting()? > 0 {
+            return Ok(false);
+        }
+        for hook in &self.worker.hooks {
+            if journal.has_tasks(&hook.spec.name)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Begins nothing new, gives what runs `grace` to end, then cancels it. What is not done stays
+    /// in the journal for the next start.
+    pub async fn stop(&self, grace: Duration) {
+        let Some(mut task) = self.task.lock().take() else { return };
+        self.phase.send_replace(Phase::Drain);
+        if tokio::time::timeout(grace, &mut task).await.is_ok() {
+            return;
+        }
+        self.phase.send_replace(Phase::Cancel);
+        if tokio::time::timeout(CANCEL_TIMEOUT, &mut task).await.is_err() {
+            tracing::warn!("hooks did not stop in time and are left behind");
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Cancel);
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| Error::Start { what: directory.display().to_string(), cause: error.to_string() })
+}
+
+/// What a crash left. The journal's lock says that no other process works here.
+fn clear(work: &Path) {
+    for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
+        if let Err(error) = workspace::remove(&entry.path()) {
+            tracing::warn!("{}: can't be removed: {error}", entry.path().display());
+        }
+    }
+}

@@ -62,6 +62,22 @@ pub enum EventName {
     RemovedDelete,
 }
 
+impl EventName {
+    /// Every name.
+    pub const ALL: [Self; 4] = [Self::CreatedPut, Self::CreatedCopy, Self::CreatedMultipart, Self::RemovedDelete];
+
+    /// The name as S3 writes it into an event, without `s3:`.
+    #[must_use]
+    pub fn s3_name(self) -> &'static str {
+        match self {
+            Self::CreatedPut => "ObjectCreated:Put",
+            Self::CreatedCopy => "ObjectCreated:Copy",
+            Self::CreatedMultipart => "ObjectCreated:CompleteMultipartUpload",
+            Self::RemovedDelete => "ObjectRemoved:Delete",
+        }
+    }
+}
+
 /// A fact: this happened to this key. The journal adds id and sequence number.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NewEvent {
@@ -101,8 +117,10 @@ pub struct Task {
     pub hook: String,
     /// Grows in commit order of the events; the order of delivery within (hook, key).
     pub number: u64,
-    /// How often it was tried and failed.
+    /// How often the hook was run for it and failed.
     pub failures: u32,
+    /// How often it could not be run, or its output not be stored, for reasons outside of the hook.
+    pub delays: u32,
     /// Not to be tried before this moment.
     pub not_before: Option<SystemTime>,
     pub event: Event,

@@ -89,12 +89,12 @@ impl Journal {
         self.change_and_release(change, task).await
     }
 
-    /// Puts a failed task back, to be tried from `not_before` on.
+    /// Puts a task back as it is given, with its counts of failures, to be tried from `not_before` on.
     ///
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready at once.
     pub async fn postpone(&self, task: &Task, not_before: SystemTime) -> Result<()> {
-        let again = Task { failures: task.failures + 1, not_before: Some(not_before), ..task.clone() };
+        let again = Task { not_before: Some(not_before), ..task.clone() };
         self.change_and_release(Change::Postpone(again), task).await
     }
 

@@ -206,7 +206,7 @@ fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -
         }
         let first = next_number(&mut meta, NEXT_TASK_ROW, hooks.len() as u64)?;
         for (number, hook) in (first..).zip(hooks) {
-            let task = Task { hook, number, failures: 0, not_before: None, event: event.clone() };
+            let task = Task { hook, number, failures: 0, delays: 0, not_before: None, event: event.clone() };
             tasks.insert((task.hook.as_str(), number), encode(&task)?.as_slice()).map_err(storage)?;
         }
     }

@@ -116,7 +116,8 @@ async fn a_postponed_task_holds_its_key_back_and_keeps_its_failures() {
     fan_out(&journal, &["h"]).await;
     let now = SystemTime::now();
     let due = now + Duration::from_mins(1);
-    let first = journal.take("h", 1, now).unwrap().tasks.remove(0);
+    let mut first = journal.take("h", 1, now).unwrap().tasks.remove(0);
+    first.failures += 1;
     journal.postpone(&first, due).await.unwrap();
 
     let taken = journal.take("h", 10, now).unwrap();

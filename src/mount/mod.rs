@@ -1,7 +1,6 @@
 //! The kernel edge: the only room that knows `fuser`.
 
 pub mod adapter;
-mod empty;
 mod fusermount;
 mod mountpoint;
 mod session;
@@ -9,7 +8,6 @@ mod session;
 use std::io;
 use std::path::PathBuf;
 
-pub use empty::Empty;
 pub use fusermount::unmount_by_helper;
 pub use mountpoint::{lies_on, named, prepare, silence};
 pub use session::{MountSettings, Mounted, mount, unmount};

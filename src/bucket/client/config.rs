@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::ProvideRegion;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -54,11 +54,15 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     let http = http_client(host.as_deref());
     let region = region(settings, &http, endpoint_url.is_none()).await;
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http.clone())
         .region(Region::new(region.clone()))
         .timeout_config(TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build());
     if let Some(profile) = &settings.profile {
-        loader = loader.profile_name(profile);
+        // As with the AWS CLI, a profile that was asked for goes before the environment.
+        let provider =
+            ProviderConfig::without_region().with_region(Some(Region::new(region.clone()))).with_http_client(http);
+        let named = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(profile);
+        loader = loader.profile_name(profile).credentials_provider(named.build());
     }
     if settings.no_sign_request {
         loader = loader.no_credentials();

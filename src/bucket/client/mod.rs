@@ -8,8 +8,10 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::probe::Capabilities;
+use super::check_first::CheckFirst;
+use super::probe::{self, Capabilities};
 use super::request_log::{Counted, RequestLog};
+use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
 use super::{Bucket, Error, Result};
 use crate::error::Kind;
@@ -97,14 +99,43 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         verify::bucket(settings, &sdk).await?;
     }
     let requests = Arc::new(RequestLog::default());
-    let bucket = Counted::new(S3Bucket::new(sdk.client(), &settings.bucket), Arc::clone(&requests));
-    Ok(Connection {
-        bucket: Arc::new(bucket),
-        requests,
-        endpoint: sdk.endpoint(),
-        region: sdk.region,
-        capabilities: Capabilities::default(),
-    })
+    let wire = Counted::new(S3Bucket::new(sdk.client(), &settings.bucket), Arc::clone(&requests));
+    let capabilities = find_capabilities(settings, &sdk, &wire).await;
+    let bucket = patient(settings, wire, capabilities, &requests);
+    Ok(Connection { bucket, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities })
+}
+
+/// What the server does, as far as it must be known before the first write.
+async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: &dyn Bucket) -> Capabilities {
+    let conditional_writes = match (settings.read_only, sdk.is_aws()) {
+        (true, _) => None,
+        (_, true) => Some(true),
+        _ => probe::conditional_writes(wire, &settings.prefix).await,
+    };
+    if conditional_writes == Some(false) {
+        tracing::warn!(
+            endpoint = sdk.endpoint(),
+            "the server ignores conditional writes: s3mount looks before it writes, \
+             but a write of another client at the same moment can be lost"
+        );
+    }
+    Capabilities { conditional_writes, ..Capabilities::default() }
+}
+
+/// The decorators: retries around what checks conditions around what counts.
+fn patient(
+    settings: &ConnectSettings,
+    wire: Counted<S3Bucket>,
+    capabilities: Capabilities,
+    requests: &Arc<RequestLog>,
+) -> Arc<dyn Bucket> {
+    let policy = RetryPolicy::within(settings.deadline, settings.max_attempts);
+    let requests = Arc::clone(requests);
+    if capabilities.conditional_writes == Some(false) {
+        Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests))
+    } else {
+        Arc::new(Retrying::new(wire, policy, requests))
+    }
 }
 
 /// An error of [`connect`].

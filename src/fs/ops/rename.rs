@@ -121,7 +121,7 @@ impl Fs {
         } else {
             let (from, to) = (before.key.clone(), key.to_owned());
             let request = CopyRequest { from, to, from_etag: Some(etag), replace: None };
-            self.copy(&request, &before.stat).await?
+            self.copy(&request, before.stat.size).await?
         };
         self.bucket.delete(&before.key).await?;
         Ok(new_etag)

@@ -10,11 +10,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use nix::errno::Errno;
 
 use super::rename::Move;
-use crate::bucket::attributes::Attributes;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
 use crate::fs::inodes::Ino;
 use crate::fs::persist::{created, removed};
-use crate::fs::stat::Stat;
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, NewEvent};
 use crate::key::MAX_KEY_BYTES;
@@ -96,16 +94,8 @@ impl Fs {
             return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
         }
         let from_etag = Some(object.etag.clone());
-        let mut request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
-        let mut attributes = Attributes::default();
-        if object.size > crate::bucket::upload::MAX_COPY_BYTES {
-            let info = self.bucket.head(&object.key).await?;
-            attributes = Attributes::from_metadata(&info.metadata);
-            let (metadata, content_type) = (info.metadata, info.content_type);
-            request.replace = Some(PutOptions { metadata, content_type, condition: Condition::None });
-        }
-        let stat = Stat::of_object(attributes, false, object.size, object.modified, &self.settings);
-        Ok(self.copy(&request, &stat).await?)
+        let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
+        Ok(self.copy(&request, object.size).await?)
     }
 
     async fn delete_all(&self, keys: &[String]) -> Result<()> {

@@ -1,0 +1,331 @@
+//! Patience with a limit: every operation ends within its deadline, and what can be tried again is.
+//!
+//! A write whose reply was lost may have happened. Trying it again without a condition is harmless;
+//! with one, the second try is refused because of the first. What really happened is looked up
+//! ([`lost_reply`]), never assumed.
+
+mod backoff;
+mod lost_reply;
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::request_log::RequestLog;
+use super::{
+    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
+    PutOptions, Result,
+};
+use crate::error::Kind;
+use backoff::RetryBudget;
+use lost_reply::OpenUploads;
+
+/// An upload or download may go on beyond the deadline as long as it is at least this fast.
+const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// When to try again and when to give up.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// No operation takes longer, but for the time that its bytes need at 64 KiB/s.
+    pub deadline: Duration,
+    /// Longest time for one try of a small request; it must leave time for another.
+    pub attempt: Duration,
+    /// How often one request is sent at most.
+    pub max_attempts: u32,
+    /// First pause; it doubles up to `longest_pause`.
+    pub base_pause: Duration,
+    pub longest_pause: Duration,
+    /// How long an endpoint may be out of reach before that is the answer: a program that waits a
+    /// minute to learn that the network cable is out is not served.
+    pub unreachable: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(60),
+            attempt: Duration::from_secs(20),
+            max_attempts: 10,
+            base_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(8),
+            unreachable: Duration::from_secs(8),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The default tries within another deadline.
+    #[must_use]
+    pub fn within(deadline: Duration, max_attempts: u32) -> Self {
+        let usual = Self::default();
+        Self {
+            deadline,
+            max_attempts: max_attempts.max(1),
+            attempt: usual.attempt.min(deadline / 2),
+            unreachable: usual.unreachable.min(deadline / 2),
+            ..usual
+        }
+    }
+}
+
+/// The decorator: tries requests of `inner` again, within a deadline.
+#[derive(Debug)]
+pub struct Retrying<B> {
+    inner: B,
+    policy: RetryPolicy,
+    log: Arc<RequestLog>,
+    budget: RetryBudget,
+    uploads: OpenUploads,
+}
+
+/// One operation on its way through its tries.
+struct Operation {
+    begun: Instant,
+    hard_stop: Instant,
+    attempt_time: Duration,
+    attempt: u32,
+    unreachable_since: Option<Instant>,
+    /// A try may have been applied although it failed.
+    in_doubt: bool,
+}
+
+impl<B: Bucket> Retrying<B> {
+    /// Tries requests again by `policy`; tells `log` of operations that failed for good.
+    pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
+        Self { inner, policy, log, budget: RetryBudget::new(), uploads: OpenUploads::default() }
+    }
+
+    /// An operation that moves this many bytes.
+    fn operation(&self, bytes: u64) -> Operation {
+        let begun = Instant::now();
+        let transfer = Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
+        Operation {
+            begun,
+            hard_stop: begun + self.policy.deadline + transfer,
+            attempt_time: self.policy.attempt + transfer,
+            attempt: 0,
+            unreachable_since: None,
+            in_doubt: false,
+        }
+    }
+
+    /// An operation that the server works on before it answers: one try may take all the time.
+    fn slow_operation(&self) -> Operation {
+        Operation { attempt_time: self.policy.deadline, ..self.operation(0) }
+    }
+
+    /// Sends a request again until it succeeds, fails for good, or time is up.
+    async fn run<T, F>(
+        &self,
+        name: &'static str,
+        key: &str,
+        operation: &mut Operation,
+        send: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        loop {
+            operation.attempt += 1;
+            let stop = operation.hard_stop.min(Instant::now() + operation.attempt_time);
+            let answer = tokio::time::timeout_at(stop, send()).await;
+            let error = match answer {
+                Ok(Ok(value)) => {
+                    self.budget.earn();
+                    return Ok(value);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => no_answer(name, key, operation.begun.elapsed()),
+            };
+            operation.note(&error);
+            let Some(pause) = self.pause(operation, &error) else { return Err(error) };
+            tracing::debug!(%error, attempt = operation.attempt, ?pause, "S3 request is tried again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// How long to wait before the next try; `None` = give up.
+    fn pause(&self, operation: &Operation, error: &Error) -> Option<Duration> {
+        let policy = &self.policy;
+        let most = if error.kind == Kind::Corrupt { policy.max_attempts.min(3) } else { policy.max_attempts };
+        if !is_worth_retrying(error) || operation.attempt >= most {
+            return None;
+        }
+        if operation.unreachable_since.is_some_and(|since| since.elapsed() >= policy.unreachable) {
+            return None;
+        }
+        let mut pause = backoff::pause(policy.base_pause, policy.longest_pause, operation.attempt);
+        if operation.unreachable_since.is_some() {
+            // Short steps, or the answer would come much later than promised.
+            pause = pause.min(policy.unreachable / 4);
+        }
+        if let Err(wait) = self.budget.take() {
+            pause = pause.max(wait);
+        }
+        (operation.begun.elapsed() + pause < policy.deadline).then_some(pause)
+    }
+
+    /// The end of an operation: what is a failure is told to the log.
+    fn settle<T>(&self, answer: Result<T>) -> Result<T> {
+        if let Err(error) = &answer
+            && error.kind != Kind::NotFound
+        {
+            self.log.failed(error);
+        }
+        answer
+    }
+
+    /// [`run`](Self::run) for requests that may safely be sent twice.
+    async fn repeat<T, F>(
+        &self,
+        name: &'static str,
+        key: &str,
+        mut operation: Operation,
+        send: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        let answer = self.run(name, key, &mut operation, send).await;
+        self.settle(answer)
+    }
+}
+
+impl Operation {
+    fn note(&mut self, error: &Error) {
+        let unreachable = error.kind == Kind::Unreachable;
+        self.unreachable_since = unreachable.then(|| self.unreachable_since.unwrap_or_else(Instant::now));
+        self.in_doubt |= matches!(error.kind, Kind::Unreachable | Kind::Deadline | Kind::Busy | Kind::Corrupt);
+    }
+}
+
+/// Whether the next try may end better.
+fn is_worth_retrying(error: &Error) -> bool {
+    match error.kind {
+        Kind::Busy | Kind::Unreachable | Kind::Deadline | Kind::Corrupt => true,
+        // Two writes met; the loser is told so only by its next try (AWS: "Conditional writes").
+        Kind::Changed => matches!(error.code(), Some("ConditionalRequestConflict" | "OperationAborted")),
+        _ => false,
+    }
+}
+
+fn no_answer(operation: &'static str, key: &str, after: Duration) -> Error {
+    let (key, cause) = (key.to_owned(), format!("no answer within {:.0?}", after));
+    Error { kind: Kind::Deadline, operation, key, cause, http_status: None, request_id: None }
+}
+
+#[async_trait]
+impl<B: Bucket> Bucket for Retrying<B> {
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.repeat("HeadObject", key, self.operation(0), || self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
+        // The size of a whole object is not known before it comes: allow for a large one.
+        let bytes = range.as_ref().map_or(64 << 20, |range| range.end.saturating_sub(range.start));
+        let send = || self.inner.get(key, range.clone(), if_match);
+        self.repeat("GetObject", key, self.operation(bytes), send).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.repeat("ListObjectsV2", &request.prefix, self.operation(0), || self.inner.list(request)).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        let mut operation = self.operation(body.len() as u64);
+        let send = || self.inner.put(key, body.clone(), options);
+        let answer = self.run("PutObject", key, &mut operation, send).await;
+        let answer = match answer {
+            Err(error) if operation.in_doubt && error.kind == Kind::Changed => {
+                self.find_put(key, &body, options, error).await
+            }
+            answer => answer,
+        };
+        self.settle(answer)
+    }
+
+    async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        let mut operation = self.slow_operation();
+        let answer = self.run("CopyObject", &request.to, &mut operation, || self.inner.copy(request)).await;
+        let answer = match answer {
+            Err(error) if operation.in_doubt && matches!(error.kind, Kind::Changed | Kind::NotFound) => {
+                self.find_copy(request, error).await
+            }
+            answer => answer,
+        };
+        self.settle(answer)
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.repeat("DeleteObject", key, self.operation(0), || self.inner.delete(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        let first = keys.first().map_or("", String::as_str);
+        self.repeat("DeleteObjects", first, self.operation(0), || self.inner.delete_many(keys)).await
+    }
+
+    async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
+        let send = || self.inner.create_upload(key, options);
+        let upload_id = self.repeat("CreateMultipartUpload", key, self.operation(0), send).await?;
+        self.uploads.begun(&upload_id, options);
+        Ok(upload_id)
+    }
+
+    async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
+        let send = || self.inner.upload_part(key, upload_id, number, body.clone());
+        self.repeat("UploadPart", key, self.operation(body.len() as u64), send).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        from: &CopyRequest,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        let send = || self.inner.copy_part(key, upload_id, number, from, range.clone());
+        self.repeat("UploadPartCopy", key, self.slow_operation(), send).await
+    }
+
+    async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        let mut operation = self.slow_operation();
+        let send = || self.inner.complete_upload(key, upload_id, parts, condition);
+        let answer = self.run("CompleteMultipartUpload", key, &mut operation, send).await;
+        let answer = match answer {
+            Err(error) if operation.in_doubt && matches!(error.kind, Kind::NoSuchUpload | Kind::Changed) => {
+                self.find_completed(key, upload_id, parts, error).await
+            }
+            answer => answer,
+        };
+        if answer.is_ok() {
+            self.uploads.ended(upload_id);
+        }
+        self.settle(answer)
+    }
+
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
+        self.uploads.ended(upload_id);
+        let mut operation = self.operation(0);
+        let send = || self.inner.abort_upload(key, upload_id);
+        let answer = self.run("AbortMultipartUpload", key, &mut operation, send).await;
+        let answer = match answer {
+            Err(error) if operation.in_doubt && error.kind == Kind::NoSuchUpload => Ok(()),
+            answer => answer,
+        };
+        self.settle(answer)
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.repeat("ListMultipartUploads", prefix, self.operation(0), || self.inner.list_uploads(prefix)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use super::*;
+use crate::bucket::Metadata;
+use crate::bucket::attributes::OP_ID;
+use crate::bucket::memory::{Effect, Fault, MemoryBucket};
+
+fn quick() -> RetryPolicy {
+    RetryPolicy {
+        deadline: Duration::from_millis(600),
+        attempt: Duration::from_millis(100),
+        max_attempts: 5,
+        base_pause: Duration::from_millis(1),
+        longest_pause: Duration::from_millis(5),
+        unreachable: Duration::from_millis(200),
+    }
+}
+
+fn retrying(memory: MemoryBucket) -> Retrying<MemoryBucket> {
+    Retrying::new(memory, quick(), Arc::default())
+}
+
+fn options(condition: Condition, op_id: Option<&str>) -> PutOptions {
+    let metadata = op_id.map(|id| (OP_ID.to_owned(), id.to_owned())).into_iter().collect();
+    PutOptions { metadata, condition, content_type: None }
+}
+
+#[tokio::test]
+async fn what_may_end_better_is_tried_again() {
+    for kind in [Kind::Busy, Kind::Unreachable, Kind::Deadline, Kind::Corrupt] {
+        let bucket = retrying(MemoryBucket::new());
+        bucket.inner.insert("k", "1", Metadata::new());
+        bucket.inner.inject(Fault::once("GetObject", Effect::Fail(kind)).times(2));
+        assert_eq!(bucket.get("k", None, None).await.unwrap().bytes, "1", "{kind:?}");
+        assert_eq!(bucket.inner.count("GetObject"), 3);
+    }
+}
+
+#[tokio::test]
+async fn what_ends_the_same_is_tried_once() {
+    for kind in [Kind::AccessDenied, Kind::NotFound, Kind::Refused, Kind::Archived, Kind::Unsupported, Kind::Changed] {
+        let bucket = retrying(MemoryBucket::new());
+        bucket.inner.inject(Fault::always(Effect::Fail(kind)));
+        assert_eq!(bucket.get("k", None, None).await.unwrap_err().kind, kind);
+        assert_eq!(bucket.inner.count("GetObject"), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn tries_have_an_end_and_the_log_knows() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.inject(Fault::always(Effect::Fail(Kind::Busy)));
+    assert_eq!(bucket.head("k").await.unwrap_err().kind, Kind::Busy);
+    assert_eq!(bucket.inner.count("HeadObject"), 5);
+    assert_eq!(bucket.log.last_errors().len(), 1, "one line for an operation, not for each try");
+}
+
+#[tokio::test]
+async fn a_hung_try_is_given_up_and_made_again() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.insert("k", "1", Metadata::new());
+    bucket.inner.inject(Fault::once("HeadObject", Effect::Hang));
+    assert!(bucket.head("k").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_meets_the_deadline() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.inject(Fault::always(Effect::Hang));
+    let begun = Instant::now();
+    assert_eq!(bucket.copy(&copy(None)).await.unwrap_err().kind, Kind::Deadline);
+    assert_eq!(bucket.head("k").await.unwrap_err().kind, Kind::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn an_endpoint_out_of_reach_is_told_before_the_deadline() {
+    let policy = RetryPolicy { deadline: Duration::from_secs(3600), max_attempts: u32::MAX, ..quick() };
+    let bucket = Retrying::new(MemoryBucket::new(), policy, Arc::default());
+    bucket.inner.inject(Fault::always(Effect::Fail(Kind::Unreachable)));
+    assert_eq!(bucket.head("k").await.unwrap_err().kind, Kind::Unreachable);
+    assert!(bucket.inner.count("HeadObject") > 2);
+}
+
+#[tokio::test]
+async fn a_put_refused_because_of_its_own_first_try_succeeded() {
+    for op_id in [Some("op-1"), None] {
+        let bucket = retrying(MemoryBucket::new());
+        bucket.inner.inject(Fault::once("PutObject", Effect::LoseReply(Kind::Unreachable)));
+        let etag = bucket.put("k", "mine".into(), &options(Condition::IfAbsent, op_id)).await.unwrap();
+        assert_eq!(bucket.inner.info("k").unwrap().etag, etag);
+    }
+}
+
+#[tokio::test]
+async fn a_put_refused_because_of_somebody_else_is_refused() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.insert("k", "other", Metadata::new());
+    bucket.inner.inject(Fault::once("PutObject", Effect::Fail(Kind::Unreachable)));
+    let error = bucket.put("k", "other".into(), &options(Condition::IfAbsent, Some("op-1"))).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Changed, "the same bytes, but not our operation");
+    bucket.inner.inject(Fault::once("PutObject", Effect::Fail(Kind::Busy)));
+    let error = bucket.put("k", "mine!".into(), &options(Condition::IfAbsent, None)).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Changed);
+}
+
+#[tokio::test]
+async fn a_refusal_without_doubt_is_not_looked_into() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.insert("k", "mine", Metadata::new());
+    let error = bucket.put("k", "mine".into(), &options(Condition::IfAbsent, None)).await.unwrap_err();
+    assert_eq!((error.kind, bucket.inner.count("HeadObject")), (Kind::Changed, 0));
+}
+
+#[tokio::test]
+async fn a_completion_whose_reply_was_lost_is_found() {
+    for op_id in [Some("op-2"), None] {
+        let bucket = retrying(MemoryBucket::new());
+        let id = bucket.create_upload("k", &options(Condition::None, op_id)).await.unwrap();
+        let part = bucket.upload_part("k", &id, 1, "part".into()).await.unwrap();
+        bucket.inner.inject(Fault::once("CompleteMultipartUpload", Effect::LoseReply(Kind::Busy)));
+        let etag = bucket.complete_upload("k", &id, &[part], &Condition::IfAbsent).await.unwrap();
+        assert_eq!(bucket.inner.info("k").unwrap().etag, etag);
+    }
+}
+
+#[tokio::test]
+async fn a_completion_of_an_upload_that_others_aborted_fails() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.insert("k", "other", Metadata::new());
+    let id = bucket.create_upload("k", &options(Condition::None, Some("op-3"))).await.unwrap();
+    let part = bucket.upload_part("k", &id, 1, "part".into()).await.unwrap();
+    bucket.inner.abort_upload("k", &id).await.unwrap();
+    bucket.inner.inject(Fault::once("CompleteMultipartUpload", Effect::Fail(Kind::Busy)));
+    let error = bucket.complete_upload("k", &id, &[part], &Condition::None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::NoSuchUpload);
+}
+
+fn copy(replace: Option<PutOptions>) -> CopyRequest {
+    CopyRequest { from: "a".into(), to: "b".into(), from_etag: None, replace }
+}
+
+#[tokio::test]
+async fn a_copy_whose_reply_was_lost_is_found() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.insert("a", "1", Metadata::new());
+    bucket.inner.inject(Fault::once("CopyObject", Effect::LoseReply(Kind::Unreachable)));
+    let etag = bucket.copy(&copy(Some(options(Condition::IfAbsent, Some("op-4"))))).await.unwrap();
+    assert_eq!(bucket.inner.info("b").unwrap().etag, etag);
+}
+
+#[tokio::test]
+async fn an_abort_whose_reply_was_lost_is_done() {
+    let bucket = retrying(MemoryBucket::new());
+    let id = bucket.create_upload("k", &PutOptions::default()).await.unwrap();
+    bucket.inner.inject(Fault::once("AbortMultipartUpload", Effect::LoseReply(Kind::Unreachable)));
+    bucket.abort_upload("k", &id).await.unwrap();
+    assert_eq!(bucket.inner.open_uploads(), 0);
+}

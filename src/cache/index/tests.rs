@@ -1,0 +1,165 @@
+use std::io::{Seek, SeekFrom, Write};
+
+use super::*;
+
+fn sized(size: u64) -> Remembered {
+    Remembered { size, ..Remembered::default() }
+}
+
+fn index(directory: &tempfile::TempDir) -> Arc<AttributeIndex> {
+    AttributeIndex::open(&path(directory)).unwrap()
+}
+
+fn path(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("state/attributes.redb")
+}
+
+#[test]
+fn a_change_is_seen_at_once_and_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = index(&directory);
+    first.put("a", sized(1));
+    first.put("b", sized(2));
+    assert_eq!(first.get("a"), Some(sized(1)));
+    first.flush();
+    first.put("a", sized(3));
+    first.remove("b");
+    assert_eq!((first.get("a"), first.get("b")), (Some(sized(3)), None));
+    drop(first);
+    let second = index(&directory);
+    assert_eq!((second.get("a"), second.get("b")), (Some(sized(3)), None));
+}
+
+#[test]
+fn a_flush_reaches_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = index(&directory);
+    first.put("a", sized(1));
+    first.flush();
+    // As after kill -9: the file as it is now, without a clean end.
+    let copy = directory.path().join("copy.redb");
+    std::fs::copy(path(&directory), &copy).unwrap();
+    let second = AttributeIndex::open(&copy).unwrap();
+    assert_eq!(second.get("a"), Some(sized(1)));
+}
+
+#[test]
+fn a_tree_moves_with_what_waits_and_what_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = index(&directory);
+    index.put("d/written", sized(1));
+    index.put("d/", sized(2));
+    index.put("d0", sized(3));
+    index.flush();
+    index.put("d/waiting/x", sized(4));
+    index.put("e/written", sized(5));
+    index.rename_tree("d/", "e/");
+    assert_eq!(index.get("e/written"), Some(sized(1)));
+    assert_eq!(index.get("e/"), Some(sized(2)));
+    assert_eq!(index.get("e/waiting/x"), Some(sized(4)));
+    assert_eq!(index.get("d0"), Some(sized(3)));
+    assert!(["d/written", "d/", "d/waiting/x"].iter().all(|key| index.get(key).is_none()));
+}
+
+#[test]
+fn a_tree_moves_into_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = index(&directory);
+    index.put("d/x", sized(1));
+    index.rename_tree("d/", "d/d/");
+    assert_eq!((index.get("d/x"), index.get("d/d/x")), (None, Some(sized(1))));
+}
+
+#[test]
+fn a_file_in_use_leaves_an_index_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = index(&directory);
+    let second = index(&directory);
+    second.put("a", sized(1));
+    second.flush();
+    assert_eq!((first.get("a"), second.get("a")), (None, Some(sized(1))));
+    first.put("b", sized(2));
+    first.flush();
+    drop((first, second));
+    let third = index(&directory);
+    assert_eq!((third.get("a"), third.get("b")), (None, Some(sized(2))));
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("state"), b"a file").unwrap();
+    let error = AttributeIndex::open(&path(&directory)).unwrap_err();
+    assert!(error.to_string().contains("state"), "{error}");
+    assert_eq!(error.kind(), crate::error::Kind::Local);
+}
+
+fn filled(directory: &tempfile::TempDir) -> u64 {
+    let index = index(directory);
+    for number in 0..2_000 {
+        index.put(&format!("key-{number:05}"), sized(number));
+    }
+    drop(index);
+    std::fs::metadata(path(directory)).unwrap().len()
+}
+
+/// After damage every answer is the truth or nothing, and the index can be written again.
+fn survives(directory: &tempfile::TempDir) {
+    let damaged = index(directory);
+    for number in 0..2_000 {
+        let found = damaged.get(&format!("key-{number:05}"));
+        assert!(found.is_none_or(|found| found == sized(number)));
+    }
+    damaged.put("new", sized(7));
+    damaged.rename_tree("key-000", "key-1");
+    damaged.flush();
+    assert_eq!(damaged.get("new"), Some(sized(7)));
+}
+
+#[test]
+fn a_file_that_is_no_index_starts_empty_and_is_kept_then() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("state")).unwrap();
+    std::fs::write(path(&directory), b"no database at all".repeat(1000)).unwrap();
+    survives(&directory);
+    assert_eq!(index(&directory).get("new"), Some(sized(7)));
+}
+
+#[test]
+fn a_truncated_file_starts_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let length = filled(&directory);
+    let file = std::fs::OpenOptions::new().write(true).open(path(&directory)).unwrap();
+    file.set_len(length / 3).unwrap();
+    survives(&directory);
+}
+
+#[test]
+fn flipped_bytes_never_give_a_wrong_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let length = filled(&directory);
+    for damage in 0..40 {
+        filled(&directory);
+        let mut file = std::fs::OpenOptions::new().write(true).open(path(&directory)).unwrap();
+        file.seek(SeekFrom::Start(length / 40 * damage)).unwrap();
+        file.write_all(&[0xA5; 300]).unwrap();
+        survives(&directory);
+        std::fs::remove_file(path(&directory)).unwrap();
+    }
+}
+
+#[test]
+fn damage_while_open_never_gives_a_wrong_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let length = filled(&directory);
+    let index = index(&directory);
+    let mut file = std::fs::OpenOptions::new().write(true).open(path(&directory)).unwrap();
+    file.write_all(&vec![0xA5; length as usize]).unwrap();
+    for number in 0..2_000 {
+        let found = index.get(&format!("key-{number:05}"));
+        assert!(found.is_none_or(|found| found == sized(number)));
+    }
+    index.put("new", sized(7));
+    index.flush();
+    assert_eq!(index.get("new"), Some(sized(7)));
+}

@@ -1,0 +1,220 @@
+//! The operations that the server has, each handed on to where it is done. Whatever is not here
+//! answers 501: that is the trait's default.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use s3s::dto::*;
+use s3s::{S3, S3Request, S3Response, S3Result};
+
+use super::conditions::WriteConditions;
+use super::multipart::{self, Uploads};
+use super::store::Store;
+use super::{buckets, copies, listing, objects, removals, tags, versions};
+
+/// The server behind `s3s`.
+#[derive(Debug)]
+pub(super) struct Demo {
+    store: Arc<Store>,
+    uploads: Uploads,
+}
+
+impl Demo {
+    /// Serves a store.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, uploads: Uploads::default() }
+    }
+}
+
+type Answer<T> = S3Result<S3Response<T>>;
+
+fn answer<T>(output: T) -> S3Response<T> {
+    S3Response::new(output)
+}
+
+/// `s3s` reads the conditions on the source of a copy, not those on its destination.
+fn destination_conditions<T>(request: &S3Request<T>) -> S3Result<WriteConditions> {
+    let condition = |name: &str| {
+        let header = request.headers.get(name);
+        let parse = |value: &hyper::header::HeaderValue| ETagCondition::parse_http_header(value.as_bytes());
+        header.map(parse).transpose().map_err(|error| s3s::s3_error!(error, InvalidArgument, "{name} is no ETag"))
+    };
+    Ok(WriteConditions { if_match: condition("if-match")?, if_none_match: condition("if-none-match")? })
+}
+
+#[async_trait]
+impl S3 for Demo {
+    async fn list_buckets(&self, request: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
+        Ok(answer(buckets::list(&self.store, &request.input)))
+    }
+
+    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
+        buckets::create(&self.store, request.input).map(answer)
+    }
+
+    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
+        buckets::head(&self.store, &request.input.bucket).map(answer)
+    }
+
+    async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> Answer<DeleteBucketOutput> {
+        buckets::delete(&self.store, request.input.bucket.clone())?;
+        self.uploads.remove_bucket(&request.input.bucket);
+        Ok(answer(DeleteBucketOutput {}))
+    }
+
+    async fn get_bucket_location(&self, request: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
+        buckets::location(&self.store, &request.input.bucket).map(answer)
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> Answer<GetBucketVersioningOutput> {
+        versions::get(&self.store, &request.input.bucket).map(answer)
+    }
+
+    async fn put_bucket_versioning(
+        &self,
+        request: S3Request<PutBucketVersioningInput>,
+    ) -> Answer<PutBucketVersioningOutput> {
+        versions::put(&self.store, request.input)?;
+        Ok(answer(PutBucketVersioningOutput {}))
+    }
+
+    async fn get_bucket_notification_configuration(
+        &self,
+        request: S3Request<GetBucketNotificationConfigurationInput>,
+    ) -> Answer<GetBucketNotificationConfigurationOutput> {
+        buckets::exists(&self.store, &request.input.bucket)?;
+        Ok(answer(GetBucketNotificationConfigurationOutput::default()))
+    }
+
+    async fn put_bucket_notification_configuration(
+        &self,
+        request: S3Request<PutBucketNotificationConfigurationInput>,
+    ) -> Answer<PutBucketNotificationConfigurationOutput> {
+        let input = request.input;
+        buckets::put_notification(&self.store, &input.bucket, &input.notification_configuration)?;
+        Ok(answer(PutBucketNotificationConfigurationOutput {}))
+    }
+
+    async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> Answer<ListObjectsOutput> {
+        listing::list_v1(&self.store, request.input).map(answer)
+    }
+
+    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
+        listing::list_v2(&self.store, request.input).map(answer)
+    }
+
+    async fn list_object_versions(
+        &self,
+        request: S3Request<ListObjectVersionsInput>,
+    ) -> Answer<ListObjectVersionsOutput> {
+        versions::list(&self.store, request.input).map(answer)
+    }
+
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        objects::put(&self.store, request).await.map(answer)
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+        objects::get(&self.store, request.input).await.map(answer)
+    }
+
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+        objects::head(&self.store, request.input).map(answer)
+    }
+
+    async fn get_object_attributes(
+        &self,
+        request: S3Request<GetObjectAttributesInput>,
+    ) -> Answer<GetObjectAttributesOutput> {
+        objects::attributes(&self.store, &request.input).map(answer)
+    }
+
+    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
+        let to = destination_conditions(&request)?;
+        copies::copy(&self.store, request.input, to).await.map(answer)
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
+        removals::delete(&self.store, request.input).map(answer)
+    }
+
+    async fn delete_objects(&self, request: S3Request<DeleteObjectsInput>) -> Answer<DeleteObjectsOutput> {
+        removals::delete_many(&self.store, request.input).map(answer)
+    }
+
+    async fn get_object_tagging(&self, request: S3Request<GetObjectTaggingInput>) -> Answer<GetObjectTaggingOutput> {
+        tags::get(&self.store, &request.input).map(answer)
+    }
+
+    async fn put_object_tagging(&self, request: S3Request<PutObjectTaggingInput>) -> Answer<PutObjectTaggingOutput> {
+        tags::put(&self.store, request.input).map(answer)
+    }
+
+    async fn delete_object_tagging(
+        &self,
+        request: S3Request<DeleteObjectTaggingInput>,
+    ) -> Answer<DeleteObjectTaggingOutput> {
+        tags::delete(&self.store, &request.input).map(answer)
+    }
+
+    async fn get_object_acl(&self, request: S3Request<GetObjectAclInput>) -> Answer<GetObjectAclOutput> {
+        let input = request.input;
+        self.store.read(|catalog| objects::find(catalog, &input.bucket, &input.key, input.version_id.as_deref()))?;
+        Ok(answer(GetObjectAclOutput {
+            grants: Some(buckets::grants()),
+            owner: Some(buckets::owner()),
+            request_charged: None,
+        }))
+    }
+
+    async fn put_object_acl(&self, request: S3Request<PutObjectAclInput>) -> Answer<PutObjectAclOutput> {
+        let input = request.input;
+        self.store.read(|catalog| objects::find(catalog, &input.bucket, &input.key, input.version_id.as_deref()))?;
+        buckets::put_object_acl(&input)?;
+        Ok(answer(PutObjectAclOutput::default()))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> Answer<CreateMultipartUploadOutput> {
+        multipart::create(&self.store, &self.uploads, request.input).map(answer)
+    }
+
+    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        multipart::upload_part(&self.store, &self.uploads, request).await.map(answer)
+    }
+
+    async fn upload_part_copy(&self, request: S3Request<UploadPartCopyInput>) -> Answer<UploadPartCopyOutput> {
+        multipart::copy_part(&self.store, &self.uploads, request.input).await.map(answer)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        multipart::complete(&self.store, &self.uploads, request.input).map(answer)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> Answer<AbortMultipartUploadOutput> {
+        multipart::abort(&self.uploads, &request.input)?;
+        Ok(answer(AbortMultipartUploadOutput::default()))
+    }
+
+    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
+        multipart::list_parts(&self.uploads, request.input).map(answer)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> Answer<ListMultipartUploadsOutput> {
+        multipart::list_uploads(&self.store, &self.uploads, request.input).map(answer)
+    }
+}

@@ -1,0 +1,41 @@
+//! What can go wrong while hooks are read and started. What goes wrong while one runs is its
+//! task's outcome, and no error of s3mount.
+
+use std::path::PathBuf;
+
+use crate::error::Kind;
+
+/// Result of reading or starting hooks.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why hooks could not be read or started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: can't be read: {cause}", path.display())]
+    File { path: PathBuf, cause: std::io::Error },
+    /// The settings are wrong, at this line.
+    #[error("{}:{line}: {}{problem}", path.display(), of_hook(hook))]
+    Settings { path: PathBuf, line: usize, hook: String, problem: String },
+    #[error("hook \"{hook}\": {}: {problem}", path.display())]
+    Module { hook: String, path: PathBuf, problem: String },
+    #[error("hooks: {what}: {cause}")]
+    Start { what: String, cause: String },
+    #[error(transparent)]
+    Journal(#[from] crate::journal::Error),
+}
+
+impl Error {
+    /// What kind of failure this is, for the exit code.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::File { .. } | Self::Settings { .. } | Self::Module { .. } => Kind::Usage,
+            Self::Start { .. } => Kind::Local,
+            Self::Journal(error) => error.kind(),
+        }
+    }
+}
+
+fn of_hook(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!("hook \"{name}\": ") }
+}

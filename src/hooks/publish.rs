@@ -1,0 +1,184 @@
+//! `/out` → the bucket: all files, or none.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::bucket::{self, Bucket, ETag, PutOptions};
+use crate::error::Kind;
+use crate::journal::{EventName, NewEvent, stored_etag};
+use crate::key;
+
+/// A file that a guest left for publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OutFile {
+    pub(super) file: PathBuf,
+    /// Full key it goes to.
+    pub(super) key: String,
+    pub(super) size: u64,
+}
+
+/// Why output was not published.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// What the guest left can't be published; it would not be better the next time.
+    #[error("/out: {0}")]
+    Output(String),
+    #[error(transparent)]
+    Bucket(#[from] bucket::Error),
+    #[error("/out: {0}")]
+    Local(#[from] io::Error),
+}
+
+/// What is in `out`, for publication below the key prefix `root`, in the order of keys.
+pub(super) fn collect(out: &Path, root: &str) -> Result<Vec<OutFile>, Error> {
+    let mut files = Vec::new();
+    let mut waiting = vec![(out.to_owned(), root.to_owned())];
+    while let Some((directory, key)) = waiting.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let component = key::component(&key, &name)
+                .map_err(|error| Error::Output(format!("{}: {error}", name.to_string_lossy().escape_debug())))?;
+            let key = format!("{key}{component}");
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                waiting.push((entry.path(), format!("{key}/")));
+            } else if metadata.is_file() {
+                files.push(OutFile { file: entry.path(), key, size: metadata.len() });
+            } else {
+                return Err(Error::Output(format!("{}: neither a file nor a directory", component.escape_debug())));
+            }
+        }
+    }
+    files.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(files)
+}
+
+/// Writes all files and returns what happened; when one fails, those that were new are removed
+/// again. (What was overwritten stays: the bucket has no older version to give back, and the next
+/// try of the task writes it anew.)
+pub(super) async fn publish(
+    bucket: &dyn Bucket,
+    files: &[OutFile],
+    lineage: &[String],
+    on_published: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Vec<NewEvent>, Error> {
+    let mut events = Vec::new();
+    let mut new_keys = Vec::new();
+    for file in files {
+        match publish_one(bucket, file, files.len() > 1).await {
+            Ok((etag, name, was_new)) => {
+                on_published(&file.key);
+                if was_new {
+                    new_keys.push(file.key.as_str());
+                }
+                events.push(NewEvent {
+                    name,
+                    key: file.key.clone(),
+                    size: file.size,
+                    etag: Some(stored_etag(&etag)),
+                    time: SystemTime::now(),
+                    lineage: lineage.to_vec(),
+                });
+            }
+            Err(error) => {
+                take_back(bucket, &new_keys, on_published).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(events)
+}
+
+/// A single file needs no taking back, so nobody has to know whether it was there before.
+async fn publish_one(
+    bucket: &dyn Bucket,
+    file: &OutFile,
+    among_others: bool,
+) -> Result<(ETag, EventName, bool), Error> {
+    let was_new = among_others && !exists(bucket, &file.key).await?;
+    let options = PutOptions { content_type: content_type(&file.key).map(str::to_owned), ..PutOptions::default() };
+    let body = Bytes::from(tokio::fs::read(&file.file).await?);
+    let etag = bucket.put(&file.key, body, &options).await?;
+    Ok((etag, EventName::CreatedPut, was_new))
+}
+
+async fn exists(bucket: &dyn Bucket, key: &str) -> Result<bool, Error> {
+    match bucket.head(key).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == Kind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn take_back(bucket: &dyn Bucket, keys: &[&str], on_published: &(dyn Fn(&str) + Send + Sync)) {
+    for key in keys {
+        if let Err(error) = bucket.delete(key).await {
+            tracing::warn!("half of a hook's output stays until its next try: {error}");
+        }
+        on_published(key);
+    }
+}
+
+/// By the extension, for what browsers show; `None` leaves it to the server.
+fn content_type(key: &str) -> Option<&'static str> {
+    let (_, extension) = key.rsplit('/').next()?.rsplit_once('.')?;
+    Some(match extension.to_ascii_lowercase().as_str() {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "svg" => "image/svg+xml",
+        "pdf" => "application/pdf",
+        "json" => "application/json",
+        "xml" => "application/xml",
+        "html" | "htm" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "csv" => "text/csv; charset=utf-8",
+        "md" => "text/markdown; charset=utf-8",
+        "txt" | "sha256" | "log" => "text/plain; charset=utf-8",
+        "wasm" => "application/wasm",
+        "gz" => "application/gzip",
+        "zip" => "application/zip",
+        "mp4" => "video/mp4",
+        "mp3" => "audio/mpeg",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_below_out_becomes_keys() {
+        let out = tempfile::tempdir().unwrap();
+        fs::create_dir_all(out.path().join("b/c/empty")).unwrap();
+        fs::write(out.path().join("b/c/x"), "12").unwrap();
+        fs::write(out.path().join("a"), "").unwrap();
+        let files = collect(out.path(), "p/thumbs/").unwrap();
+        let found: Vec<_> = files.iter().map(|file| (file.key.as_str(), file.size)).collect();
+        assert_eq!(found, [("p/thumbs/a", 0), ("p/thumbs/b/c/x", 2)]);
+    }
+
+    #[test]
+    fn links_and_names_that_are_no_key_are_refused() {
+        let out = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", out.path().join("link")).unwrap();
+        assert!(matches!(collect(out.path(), ""), Err(Error::Output(_))));
+
+        use std::os::unix::ffi::OsStrExt;
+        let out = tempfile::tempdir().unwrap();
+        fs::write(out.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+        assert!(matches!(collect(out.path(), ""), Err(Error::Output(_))));
+
+        let out = tempfile::tempdir().unwrap();
+        fs::write(out.path().join("n".repeat(200)), "").unwrap();
+        assert!(matches!(collect(out.path(), &"d/".repeat(450)), Err(Error::Output(_))));
+    }
+}

@@ -1,0 +1,210 @@
+//! Which hooks see an event.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::HookSpec;
+use crate::journal::{EventName, NewEvent};
+
+/// How many hooks may have had a hand in an object before no further one fires (as in Lambda).
+pub const MAX_LINEAGE: usize = 16;
+
+/// Events a hook wants, by the names of S3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventPattern {
+    /// `ObjectCreated:*`
+    AnyCreated,
+    /// `ObjectRemoved:*`
+    AnyRemoved,
+    One(EventName),
+}
+
+impl EventPattern {
+    /// Reads `s3:ObjectCreated:*`, `ObjectRemoved:Delete` and their like, with or without `s3:`.
+    ///
+    /// # Errors
+    /// A sentence that lists the names there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("s3:").unwrap_or(text) {
+            "ObjectCreated:*" => Ok(Self::AnyCreated),
+            "ObjectRemoved:*" => Ok(Self::AnyRemoved),
+            name => {
+                EventName::ALL.into_iter().find(|event| event.s3_name() == name).map(Self::One).ok_or_else(|| {
+                    format!("\"{text}\" never happens here; there are ObjectCreated:*, {}", Self::names())
+                })
+            }
+        }
+    }
+
+    fn names() -> String {
+        let names: Vec<_> = EventName::ALL.into_iter().map(EventName::s3_name).collect();
+        format!("{} and ObjectRemoved:*", names.join(", "))
+    }
+
+    fn matches(self, name: EventName) -> bool {
+        match self {
+            Self::AnyCreated => name != EventName::RemovedDelete,
+            Self::AnyRemoved => name == EventName::RemovedDelete,
+            Self::One(wanted) => wanted == name,
+        }
+    }
+}
+
+/// Patterns over paths: `*` stays inside a directory, `**` goes across.
+#[derive(Clone, Debug, Default)]
+pub struct Globs {
+    patterns: Vec<String>,
+    set: GlobSet,
+}
+
+impl Globs {
+    /// Adds a pattern.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong with it.
+    pub fn add(&mut self, pattern: &str) -> Result<(), String> {
+        self.patterns.push(pattern.trim_start_matches('/').to_owned());
+        let mut set = GlobSetBuilder::new();
+        for pattern in &self.patterns {
+            let glob = GlobBuilder::new(pattern).literal_separator(true).empty_alternates(true).build();
+            set.add(glob.map_err(|error| format!("\"{pattern}\" is no pattern: {}", error.kind()))?);
+        }
+        self.set = set.build().map_err(|error| format!("\"{pattern}\" is too much of a pattern: {}", error.kind()))?;
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        self.set.is_match(path)
+    }
+
+    /// The directory that the first matching pattern begins with, before any wildcard: `photos/`
+    /// of `photos/**/*.jpg`.
+    fn directory_of(&self, path: &str) -> &str {
+        self.set.matches(path).first().map_or("", |&index| literal_directory(&self.patterns[index]))
+    }
+}
+
+fn literal_directory(pattern: &str) -> &str {
+    let literal = pattern.find(['*', '?', '[', '{', '\\']).map_or(pattern, |end| &pattern[..end]);
+    directory(literal)
+}
+
+/// Up to and with the last `/`.
+fn directory(path: &str) -> &str {
+    path.rfind('/').map_or("", |end| &path[..=end])
+}
+
+impl HookSpec {
+    /// Whether this hook sees the event of the object at `path` (its key below the mount's prefix).
+    #[must_use]
+    pub fn wants(&self, event: &NewEvent, path: &str) -> bool {
+        // A key that ends in `/` is a directory's marker: it has attributes, and nothing to read.
+        !path.ends_with('/')
+            && !path.is_empty()
+            && self.events.iter().any(|pattern| pattern.matches(event.name))
+            && !event.lineage.contains(&self.name)
+            && event.lineage.len() < MAX_LINEAGE
+            && path.starts_with(&self.prefix)
+            && path.ends_with(&self.suffix)
+            && (self.matches.is_empty() || self.matches.matches(path))
+            && !self.exclude.matches(path)
+    }
+
+    /// The directory that the hook's names are relative to: of `prefix`, else of the pattern that
+    /// matched. Empty, or ending in `/`; always a prefix of `path`.
+    #[must_use]
+    pub fn base<'a>(&self, path: &'a str) -> &'a str {
+        let base = if self.prefix.is_empty() { self.matches.directory_of(path) } else { directory(&self.prefix) };
+        if path.starts_with(base) { &path[..base.len()] } else { "" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn event(name: EventName) -> NewEvent {
+        NewEvent { name, key: String::new(), size: 0, etag: None, time: UNIX_EPOCH, lineage: Vec::new() }
+    }
+
+    fn spec(settings: &str) -> HookSpec {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("m.wat"), "(module)").unwrap();
+        let file = dir.path().join("hooks.toml");
+        std::fs::write(&file, format!("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{settings}")).unwrap();
+        super::super::load(&file).unwrap().remove(0)
+    }
+
+    #[test]
+    fn events_are_told_apart_by_their_s3_names() {
+        for (pattern, fires_for) in [
+            ("s3:ObjectCreated:*", vec![EventName::CreatedPut, EventName::CreatedCopy, EventName::CreatedMultipart]),
+            ("ObjectCreated:Put", vec![EventName::CreatedPut]),
+            ("ObjectCreated:CompleteMultipartUpload", vec![EventName::CreatedMultipart]),
+            ("s3:ObjectCreated:Copy", vec![EventName::CreatedCopy]),
+            ("ObjectRemoved:*", vec![EventName::RemovedDelete]),
+            ("ObjectRemoved:Delete", vec![EventName::RemovedDelete]),
+        ] {
+            let spec = spec(&format!("events = [\"{pattern}\"]"));
+            for name in EventName::ALL {
+                assert_eq!(spec.wants(&event(name), "a"), fires_for.contains(&name), "{pattern} {name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_events_a_hook_sees_what_is_created() {
+        assert!(spec("").wants(&event(EventName::CreatedMultipart), "any/path"));
+        assert!(!spec("").wants(&event(EventName::RemovedDelete), "any/path"));
+    }
+
+    #[test]
+    fn globs_prefix_suffix_and_exclusions_all_have_to_agree() {
+        let spec = spec("match = [\"photos/**/*.{jpg,png}\", \"*.gif\"]\nexclude = [\"**/.*\"]\nsuffix = \"g\"");
+        let put = event(EventName::CreatedPut);
+        for (path, fires) in [
+            ("photos/a.jpg", true),
+            ("photos/2024/05/a.png", true),
+            ("photos/a.txt", false),
+            ("other/photos/a.jpg", false),
+            ("photos/.hidden.jpg", false),
+            ("a.gif", false),
+            ("photos/", false),
+            ("", false),
+        ] {
+            assert_eq!(spec.wants(&put, path), fires, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_star_stays_inside_its_directory() {
+        let spec = spec("match = [\"in/*\"]");
+        assert!(spec.wants(&event(EventName::CreatedPut), "in/a"));
+        assert!(!spec.wants(&event(EventName::CreatedPut), "in/deep/a"));
+    }
+
+    #[test]
+    fn a_hook_does_not_see_what_it_made_itself() {
+        let mut made = event(EventName::CreatedPut);
+        made.lineage = vec!["x".into(), "h".into()];
+        assert!(!spec("").wants(&made, "a"));
+        made.lineage = vec!["x".into(); MAX_LINEAGE - 1];
+        assert!(spec("").wants(&made, "a"));
+        made.lineage = vec!["x".into(); MAX_LINEAGE];
+        assert!(!spec("").wants(&made, "a"));
+    }
+
+    #[test]
+    fn names_are_relative_to_the_literal_part_of_the_rule() {
+        assert_eq!(spec("match = [\"**/*.gz\"]").base("a/b.gz"), "");
+        assert_eq!(spec("match = [\"photos/**/*.jpg\"]").base("photos/x/a.jpg"), "photos/");
+        assert_eq!(spec("match = [\"x/**\", \"photos/2*/**\"]").base("photos/2024/a.jpg"), "photos/");
+        assert_eq!(spec("prefix = \"photos/20\"\nmatch = [\"**\"]").base("photos/2024/a.jpg"), "photos/");
+        assert_eq!(spec("").base("a/b"), "");
+    }
+}

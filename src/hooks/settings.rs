@@ -1,0 +1,355 @@
+//! `hooks.toml` → checked hooks. Every default and every limit of a hook is written here, once.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::rules::{EventPattern, Globs};
+use super::{Error, Result, units};
+
+/// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
+pub const MAX_MODULE_BYTES: u64 = 64 << 20;
+const MEMORY_DEFAULT_BYTES: u64 = 128 << 20;
+/// What a 32-bit module can address.
+const MEMORY_MAX_BYTES: u64 = 4 << 30;
+const MEMORY_MIN_BYTES: u64 = 64 << 10;
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const TIMEOUT_MAX: Duration = Duration::from_mins(15);
+const CONCURRENCY_DEFAULT: usize = 2;
+const CONCURRENCY_MAX: u16 = 64;
+const STORAGE_DEFAULT_BYTES: u64 = 512 << 20;
+const MAX_INPUT_DEFAULT_BYTES: u64 = 5 << 30;
+/// As in Lambda: names and values together.
+const ENV_MAX_BYTES: usize = 4096;
+const NAME_MAX_LENGTH: usize = 64;
+const SETTINGS_MAX_BYTES: u64 = 1 << 20;
+
+/// One hook, as its settings say, checked.
+#[derive(Clone, Debug)]
+pub struct HookSpec {
+    /// Letters, digits, `-` and `_`; unique in the file.
+    pub name: String,
+    /// The module, `.wasm` or `.wat`.
+    pub wasm: PathBuf,
+    pub events: Vec<EventPattern>,
+    /// Any of these must match the path in the mount; every path when there is none.
+    pub matches: Globs,
+    /// None of these may match.
+    pub exclude: Globs,
+    /// The path must begin and end with these.
+    pub prefix: String,
+    pub suffix: String,
+    /// Directory below the mount's root that `/out` is published to, empty or ending in `/`;
+    /// `None` = the directory that names are relative to, so that results lie beside their source.
+    pub output: Option<String>,
+    pub env: BTreeMap<String, String>,
+    pub memory_bytes: u64,
+    pub timeout: Duration,
+    /// How many events at a time.
+    pub concurrency: usize,
+    /// What `/tmp` and `/out` may hold together.
+    pub storage_bytes: u64,
+    /// A larger object is not fetched; its task is given up.
+    pub max_input_bytes: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    hook: Vec<Spanned<RawHook>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawHook {
+    name: Spanned<String>,
+    wasm: Spanned<PathBuf>,
+    #[serde(default)]
+    events: Vec<Spanned<String>>,
+    #[serde(default, rename = "match")]
+    matches: Vec<Spanned<String>>,
+    #[serde(default)]
+    exclude: Vec<Spanned<String>>,
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    suffix: String,
+    output: Option<Spanned<String>>,
+    env: Option<Spanned<BTreeMap<String, String>>>,
+    memory: Option<Spanned<String>>,
+    timeout: Option<Spanned<String>>,
+    concurrency: Option<Spanned<u16>>,
+    storage: Option<Spanned<String>>,
+    max_input: Option<Spanned<String>>,
+}
+
+/// Reads hooks from a TOML file with `[[hook]]` entries. Paths of modules are relative to it.
+///
+/// # Errors
+/// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
+/// modules that are missing, too large or no core WebAssembly.
+pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
+    let text = read_limited(path, SETTINGS_MAX_BYTES)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+        .map_err(|cause| Error::File { path: path.to_owned(), cause })?;
+    let reader = Reader { path, text: &text };
+    let file: RawFile = toml::from_str(&text)
+        .map_err(|error| reader.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
+    let mut specs: Vec<HookSpec> = Vec::new();
+    for raw in file.hook {
+        let name_at = raw.get_ref().name.span();
+        let spec = reader.hook(raw.into_inner())?;
+        if specs.iter().any(|other| other.name == spec.name) {
+            return Err(reader.wrong(&spec.name, &name_at, "another hook has this name already".into()));
+        }
+        check_module(&spec)?;
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+/// The text being read, to say where in it something is wrong.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, hook: &str, at: &Range<usize>, problem: String) -> Error {
+        let before = self.text.get(..at.start).unwrap_or_default();
+        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        Error::Settings { path: self.path.to_owned(), line, hook: hook.to_owned(), problem }
+    }
+
+    fn hook(&self, raw: RawHook) -> Result<HookSpec> {
+        let name = raw.name.get_ref().clone();
+        let wrong = |(at, problem): (Range<usize>, String)| self.wrong(&name, &at, problem);
+        check_name(&name).map_err(|problem| wrong((raw.name.span(), problem)))?;
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
+        let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
+        let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
+        let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
+        let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
+        Ok(HookSpec {
+            wasm: directory.join(raw.wasm.get_ref()),
+            events: events(&raw.events).map_err(wrong)?,
+            matches: globs(&raw.matches).map_err(wrong)?,
+            exclude: globs(&raw.exclude).map_err(wrong)?,
+            prefix: raw.prefix.trim_start_matches('/').to_owned(),
+            suffix: raw.suffix,
+            output: value(raw.output.as_ref(), output).map_err(wrong)?.flatten(),
+            env: value(raw.env.as_ref(), env).map_err(wrong)?.unwrap_or_default(),
+            memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
+            timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
+            concurrency: concurrency.unwrap_or(CONCURRENCY_DEFAULT),
+            storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
+            max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
+            name,
+        })
+    }
+}
+
+/// A problem and where it stands.
+type Located<T> = std::result::Result<T, (Range<usize>, String)>;
+type Checked<T> = std::result::Result<T, String>;
+
+fn value<T: Borrow<B>, B: ?Sized, U>(raw: Option<&Spanned<T>>, check: impl Fn(&B) -> Checked<U>) -> Located<Option<U>> {
+    raw.map(|raw| check(raw.get_ref().borrow()).map_err(|problem| (raw.span(), problem))).transpose()
+}
+
+fn check_name(name: &str) -> Checked<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > NAME_MAX_LENGTH || !name.chars().all(plain) {
+        return Err(format!("a name has 1 to {NAME_MAX_LENGTH} letters, digits, - and _"));
+    }
+    Ok(())
+}
+
+fn events(raw: &[Spanned<String>]) -> Located<Vec<EventPattern>> {
+    if raw.is_empty() {
+        return Ok(vec![EventPattern::AnyCreated]);
+    }
+    raw.iter().map(|text| EventPattern::parse(text.get_ref()).map_err(|problem| (text.span(), problem))).collect()
+}
+
+fn globs(raw: &[Spanned<String>]) -> Located<Globs> {
+    let mut globs = Globs::default();
+    for text in raw {
+        globs.add(text.get_ref()).map_err(|problem| (text.span(), problem))?;
+    }
+    Ok(globs)
+}
+
+/// Empty means beside the source.
+fn output(text: &str) -> Checked<Option<String>> {
+    let trimmed = text.trim_matches('/');
+    if trimmed.is_empty() {
+        return Ok(None);
+    }
+    match trimmed.split('/').find_map(crate::key::oddity) {
+        Some(oddity) => Err(format!("\"{text}\" can't be a directory ({oddity:?})")),
+        None => Ok(Some(format!("{trimmed}/"))),
+    }
+}
+
+fn env(raw: &BTreeMap<String, String>) -> Checked<BTreeMap<String, String>> {
+    for (name, value) in raw {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(format!("{name:?} can't be an environment variable"));
+        }
+        if name.starts_with("AWS_LAMBDA_") || name.starts_with("S3MOUNT_") {
+            return Err(format!("{name} is set by s3mount itself"));
+        }
+    }
+    if raw.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > ENV_MAX_BYTES {
+        return Err(format!("more than {ENV_MAX_BYTES} bytes of environment"));
+    }
+    Ok(raw.clone())
+}
+
+fn memory(text: &str) -> Checked<u64> {
+    let bytes = units::bytes(text)?;
+    if !(MEMORY_MIN_BYTES..=MEMORY_MAX_BYTES).contains(&bytes) {
+        return Err(format!("memory of {text} is outside of 64K to 4G"));
+    }
+    Ok(bytes)
+}
+
+fn timeout(text: &str) -> Checked<Duration> {
+    let timeout = units::duration(text)?;
+    if timeout.is_zero() || timeout > TIMEOUT_MAX {
+        return Err(format!("a timeout of {text} is outside of 1ms to {}s", TIMEOUT_MAX.as_secs()));
+    }
+    Ok(timeout)
+}
+
+fn concurrency(number: u16) -> Checked<usize> {
+    if !(1..=CONCURRENCY_MAX).contains(&number) {
+        return Err(format!("a concurrency of {number} is outside of 1 to {CONCURRENCY_MAX}"));
+    }
+    Ok(number.into())
+}
+
+/// A look at the first bytes: what can be told without compiling.
+fn check_module(spec: &HookSpec) -> Result<()> {
+    let wrong = |problem: String| Error::Module { hook: spec.name.clone(), path: spec.wasm.clone(), problem };
+    let bytes = read_module(&spec.wasm).map_err(|error| wrong(error.to_string()))?;
+    match bytes.get(..8) {
+        Some(b"\0asm\x01\0\0\0") => Ok(()),
+        Some([b'\0', b'a', b's', b'm', _, _, 1, 0]) => {
+            Err(wrong("is a component; this version runs core modules (target wasm32-wasip1)".into()))
+        }
+        _ if std::str::from_utf8(&bytes).is_ok_and(|text| text.contains("(module")) => Ok(()),
+        _ => Err(wrong("is no WebAssembly, neither binary nor text".into())),
+    }
+}
+
+/// The bytes of a module, up to [`MAX_MODULE_BYTES`].
+pub(super) fn read_module(path: &Path) -> std::io::Result<Vec<u8>> {
+    read_limited(path, MAX_MODULE_BYTES)
+}
+
+fn read_limited(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(std::io::Error::other(format!("larger than {} MiB", limit >> 20)));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(settings: &str) -> Result<Vec<HookSpec>> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("m.wat"), "(module)").unwrap();
+        std::fs::write(dir.path().join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+        std::fs::write(dir.path().join("junk.wasm"), b"\x7fELF....").unwrap();
+        let file = dir.path().join("hooks.toml");
+        std::fs::write(&file, settings).unwrap();
+        load(&file)
+    }
+
+    fn problem(settings: &str) -> String {
+        let message = read(settings).expect_err(settings).to_string();
+        message.split_once("hooks.toml").map_or(message.clone(), |(_, rest)| rest.to_owned())
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let spec = read("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"").unwrap().remove(0);
+        assert_eq!(spec.memory_bytes, 128 << 20);
+        assert_eq!(spec.timeout, Duration::from_secs(30));
+        assert_eq!((spec.concurrency, spec.storage_bytes, spec.max_input_bytes), (2, 512 << 20, 5 << 30));
+        assert_eq!((spec.output, spec.env), (None, BTreeMap::new()));
+        assert!(read("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let spec = read(
+            "[[hook]]\nname = \"h-1\"\nwasm = \"m.wat\"\nevents = [\"ObjectRemoved:*\"]\nmatch = [\"a/**\"]\nexclude = [\"b\"]
+             prefix = \"a/\"\nsuffix = \".c\"\noutput = \"/thumbs\"\nenv = { A = \"b\" }\nmemory = \"1G\"\ntimeout = \"5m\"
+             concurrency = 8\nstorage = \"1G\"\nmax-input = \"10M\"",
+        )
+        .unwrap()
+        .remove(0);
+        assert_eq!(spec.output.as_deref(), Some("thumbs/"));
+        assert_eq!(spec.timeout, Duration::from_mins(5));
+        assert_eq!((spec.memory_bytes, spec.max_input_bytes), (1 << 30, 10 << 20));
+        assert_eq!(spec.env["A"], "b");
+    }
+
+    #[test]
+    fn errors_name_the_line_and_the_hook() {
+        let hook = |setting: &str| format!("# first\n[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{setting}");
+        for (setting, expected) in [
+            ("memory = \"lots\"", ":5: hook \"h\": \"lots\" is no size; write it like \"128M\" or \"2G\""),
+            ("memory = \"8G\"", ":5: hook \"h\": memory of 8G is outside of 64K to 4G"),
+            ("timeout = \"1h\"", ":5: hook \"h\": a timeout of 1h is outside of 1ms to 900s"),
+            ("concurrency = 0", ":5: hook \"h\": a concurrency of 0 is outside of 1 to 64"),
+            ("output = \"a/../b\"", ":5: hook \"h\": \"a/../b\" can't be a directory (DotComponent)"),
+            ("env = { AWS_LAMBDA_X = \"1\" }", ":5: hook \"h\": AWS_LAMBDA_X is set by s3mount itself"),
+        ] {
+            assert_eq!(problem(&hook(setting)), expected);
+        }
+        assert!(problem(&hook("match = [\n\"ok\",\n\"[\"]")).starts_with(":7: hook \"h\": \"[\" is no pattern"));
+        assert!(problem(&hook("events = [\"ObjectSeen\"]")).contains("never happens here; there are ObjectCreated:*"));
+        assert!(problem(&hook("memmory = \"1G\"")).starts_with(":5: unknown field `memmory`"));
+        assert!(
+            problem(&hook(&hook(""))).starts_with(":8: hook \"h\": another hook has this name"),
+            "{}",
+            problem(&hook(&hook("")))
+        );
+        assert!(problem("[[hook]]\nname = \"a b\"\nwasm = \"m.wat\"").starts_with(":2: hook \"a b\": a name has"));
+        assert!(problem("nonsense").starts_with(":1: "));
+    }
+
+    #[test]
+    fn a_module_that_cannot_run_is_found_at_once() {
+        let hook = |wasm: &str| problem(&format!("[[hook]]\nname = \"h\"\nwasm = \"{wasm}\""));
+        assert!(hook("missing.wasm").contains("hook \"h\"") && hook("missing.wasm").contains("No such file"));
+        assert!(hook("component.wasm").contains("is a component"));
+        assert!(hook("junk.wasm").contains("is no WebAssembly"));
+    }
+
+    #[test]
+    fn a_huge_module_is_refused_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let huge = std::fs::File::create(dir.path().join("huge.wasm")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        let file = dir.path().join("hooks.toml");
+        std::fs::write(&file, "[[hook]]\nname = \"h\"\nwasm = \"huge.wasm\"").unwrap();
+        assert!(load(&file).unwrap_err().to_string().contains("larger than 64 MiB"));
+    }
+}

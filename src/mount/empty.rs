@@ -1,3 +1,0 @@
-//! Placeholder until the adapter is here.
-pub struct Empty;
-impl fuser::Filesystem for Empty {}

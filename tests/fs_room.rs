@@ -1,0 +1,327 @@
+//! The `fs` room by itself: real cache, index and journal, and a bucket in memory whose requests
+//! can be counted and broken.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
+use s3mount::bucket::upload::UploadSettings;
+use s3mount::bucket::{Bucket, Metadata};
+use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
+use s3mount::error::{Errno, Kind};
+use s3mount::fs::ops::{Entry, NewTime, SetAttr};
+use s3mount::fs::{Caller, Fs, Ino, Settings};
+use s3mount::journal::Journal;
+
+const ROOT: Ino = 1;
+const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };
+const WRITE: i32 = libc::O_RDWR;
+
+/// A file system on a bucket in memory.
+struct House {
+    bucket: Arc<MemoryBucket>,
+    fs: Arc<Fs>,
+    state: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        Self::on(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap()).await
+    }
+
+    async fn on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> Self {
+        let shared: Arc<dyn Bucket> = bucket.clone();
+        let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
+        let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
+        let journal = Journal::open(&state.path().join("journal")).unwrap();
+        let settings = Settings {
+            root_prefix: String::new(),
+            bucket_name: "b".into(),
+            uid: 1000,
+            gid: 1000,
+            umask: 0o022,
+            read_only: false,
+            attr_ttl: Duration::from_secs(1),
+            list_ttl: Duration::from_secs(5),
+            draft_dir: state.path().join("drafts"),
+            events: false,
+            upload: UploadSettings::default(),
+        };
+        let fs = Fs::new(shared, cache, index, journal, settings);
+        fs.recover().await.unwrap();
+        Self { bucket, fs, state }
+    }
+
+    /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
+    async fn restart(self) -> Self {
+        let Self { bucket, fs, state } = self;
+        drop(fs);
+        Self::on(bucket, state).await
+    }
+
+    async fn write_file(&self, parent: Ino, name: &str, bytes: &[u8]) -> Entry {
+        let (entry, opened) = self.fs.create(parent, OsStr::new(name), 0o644, WRITE, ME).await.unwrap();
+        self.fs.write(opened.handle, 0, bytes).await.unwrap();
+        self.fs.flush(opened.handle, ME).await.unwrap();
+        self.fs.release(opened.handle).await.unwrap();
+        entry
+    }
+
+    async fn read_file(&self, ino: Ino) -> Bytes {
+        let opened = self.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+        let bytes = self.fs.read(opened.handle, 0, 1 << 20).await.unwrap();
+        self.fs.release(opened.handle).await.unwrap();
+        bytes
+    }
+
+    async fn lookup(&self, parent: Ino, name: &str) -> Result<Entry, Errno> {
+        self.fs.lookup(parent, OsStr::new(name)).await.map_err(|error| error.errno())
+    }
+
+    async fn names(&self, ino: Ino) -> Vec<String> {
+        let handle = self.fs.opendir(ino).unwrap();
+        let listed = self.fs.readdir(handle, 2).await.unwrap();
+        self.fs.releasedir(handle);
+        listed.into_iter().map(|line| line.name).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_is_one_put_with_its_attributes_inside() {
+    let house = House::new().await;
+    house.write_file(ROOT, "a", b"hello").await;
+    assert_eq!(house.bucket.bytes("a").unwrap(), "hello");
+    let metadata = house.bucket.info("a").unwrap().metadata;
+    assert_eq!(metadata["file-permissions"], "0100644");
+    assert_eq!(metadata["file-owner"], "1000");
+    assert_eq!(house.bucket.count("PutObject"), 1);
+    assert_eq!(house.bucket.count("ListObjectsV2"), 1);
+    assert_eq!(house.bucket.requests().values().sum::<u64>(), 2, "{:?}", house.bucket.requests());
+}
+
+#[tokio::test]
+async fn a_write_in_the_middle_keeps_the_rest() {
+    let house = House::new().await;
+    house.bucket.insert("a", "0123456789", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 3, b"XY").await.unwrap();
+    assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "012XY56789");
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.bytes("a").unwrap(), "012XY56789");
+}
+
+#[tokio::test]
+async fn an_unlinked_file_is_still_read_by_its_opener() {
+    let house = House::new().await;
+    house.bucket.insert("a", "secret", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    house.fs.unlink(ROOT, OsStr::new("a")).await.unwrap();
+    assert_eq!(house.bucket.keys(), Vec::<String>::new());
+    assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "secret");
+    assert_eq!(house.fs.getattr(ino).await.unwrap().nlink, 0);
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
+}
+
+#[tokio::test]
+async fn an_emptied_directory_survives_and_rmdir_ends_it() {
+    let house = House::new().await;
+    house.bucket.insert("d/only", "x", Metadata::new());
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    house.lookup(directory, "only").await.unwrap();
+    house.fs.unlink(directory, OsStr::new("only")).await.unwrap();
+    assert_eq!(house.bucket.keys(), ["d/"]);
+    house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap();
+    assert!(house.bucket.keys().is_empty());
+}
+
+#[tokio::test]
+async fn rmdir_refuses_while_a_key_without_a_path_is_below() {
+    let house = House::new().await;
+    house.bucket.insert("d//x", "x", Metadata::new());
+    house.lookup(ROOT, "d").await.unwrap();
+    let refused = house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ENOTEMPTY);
+}
+
+#[tokio::test]
+async fn a_rename_moves_the_object_and_keeps_the_inode() {
+    let house = House::new().await;
+    let before = house.write_file(ROOT, "a", b"data").await.ino;
+    house.fs.rename(ROOT, OsStr::new("a"), ROOT, OsStr::new("b"), 0).await.unwrap();
+    assert_eq!(house.bucket.keys(), ["b"]);
+    let after = house.lookup(ROOT, "b").await.unwrap();
+    assert_eq!(after.ino, before);
+    let house = house.restart().await;
+    assert_eq!(house.read_file(house.lookup(ROOT, "b").await.unwrap().ino).await, "data");
+}
+
+#[tokio::test]
+async fn a_rename_over_a_file_replaces_it_and_noreplace_does_not() {
+    let house = House::new().await;
+    house.write_file(ROOT, "a", b"new").await;
+    house.write_file(ROOT, "b", b"old").await;
+    let (a, b) = (OsStr::new("a"), OsStr::new("b"));
+    let refused = house.fs.rename(ROOT, a, ROOT, b, libc::RENAME_NOREPLACE).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EEXIST);
+    house.fs.rename(ROOT, a, ROOT, b, 0).await.unwrap();
+    assert_eq!(house.bucket.keys(), ["b"]);
+    assert_eq!(house.bucket.bytes("b").unwrap(), "new");
+    assert_eq!(house.names(ROOT).await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_directory_moves_with_everything_in_it_and_open_files_go_on() {
+    let house = House::new().await;
+    let directory = house.fs.mkdir(ROOT, OsStr::new("d"), 0o755, ME).await.unwrap().ino;
+    let file = house.write_file(directory, "f", b"12").await.ino;
+    let opened = house.fs.open(file, WRITE, ME).await.unwrap();
+    house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await.unwrap();
+    assert_eq!(house.bucket.keys(), ["e/", "e/f"]);
+    house.fs.write(opened.handle, 1, b"X").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.bytes("e/f").unwrap(), "1X");
+    assert_eq!(house.names(directory).await, ["f"]);
+    let inside = house.fs.rename(ROOT, OsStr::new("e"), directory, OsStr::new("x"), 0).await.unwrap_err();
+    assert_eq!(inside.errno(), Errno::EINVAL);
+}
+
+#[tokio::test]
+async fn a_failed_directory_rename_leaves_only_the_old_tree() {
+    let house = House::new().await;
+    house.bucket.insert("d/a", "1", Metadata::new());
+    house.bucket.insert("d/b", "2", Metadata::new());
+    house.lookup(ROOT, "d").await.unwrap();
+    house.bucket.inject(Fault::once("CopyObject", Effect::Fail(Kind::AccessDenied)).on_key("e/b"));
+    let refused = house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EACCES);
+    assert_eq!(house.bucket.keys(), ["d/a", "d/b"]);
+}
+
+#[tokio::test]
+async fn attributes_times_and_inode_numbers_are_the_same_after_a_restart() {
+    let house = House::new().await;
+    let directory = house.fs.mkdir(ROOT, OsStr::new("d"), 0o750, ME).await.unwrap().ino;
+    let file = house.write_file(directory, "f", b"x").await.ino;
+    let past = std::time::SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789);
+    let set = SetAttr { mode: Some(0o4711), mtime: Some(NewTime::At(past)), ..SetAttr::default() };
+    let before = house.fs.setattr(file, set).await.unwrap();
+    house.fs.setxattr(file, OsStr::new("user.k"), b"v", 0).await.unwrap();
+    let before = Entry { stat: house.fs.getattr(file).await.unwrap().stat, ..before };
+    let house = house.restart().await;
+    let directory = house.lookup(ROOT, "d").await.unwrap();
+    assert_eq!(directory.stat.perm, 0o750);
+    let after = house.lookup(directory.ino, "f").await.unwrap();
+    assert_eq!((after.ino, &after.stat), (before.ino, &before.stat));
+    assert_eq!(after.stat.mtime, past);
+    assert_eq!(house.fs.getxattr(after.ino, OsStr::new("user.k")).unwrap(), b"v");
+}
+
+#[tokio::test]
+async fn another_clients_version_is_not_overwritten() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"mine!").await.unwrap();
+    house.bucket.insert("a", "theirs", Metadata::new());
+    let refused = house.fs.flush(opened.handle, ME).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ESTALE);
+    assert_eq!(house.bucket.bytes("a").unwrap(), "theirs");
+}
+
+#[tokio::test]
+async fn a_reader_sees_one_version_or_estale() {
+    let house = House::new().await;
+    house.bucket.insert("a", vec![1; 4 << 20], Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    assert_eq!(house.fs.read(opened.handle, 0, 10).await.unwrap(), vec![1; 10]);
+    house.bucket.insert("a", vec![2; 4 << 20], Metadata::new());
+    let outcome = house.fs.read(opened.handle, 3 << 20, 10).await;
+    assert_eq!(outcome.unwrap_err().errno(), Errno::ESTALE);
+}
+
+#[tokio::test]
+async fn an_empty_file_closed_before_a_crash_is_there_afterwards() {
+    let house = House::new().await;
+    let (_, opened) = house.fs.create(ROOT, OsStr::new("empty"), 0o600, WRITE, ME).await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.count("PutObject"), 0);
+    let house = house.restart().await;
+    assert_eq!(house.bucket.info("empty").unwrap().metadata["file-permissions"], "0100600");
+}
+
+#[tokio::test]
+async fn what_no_close_acknowledged_is_gone_after_a_crash() {
+    let house = House::new().await;
+    let (_, opened) = house.fs.create(ROOT, OsStr::new("a"), 0o600, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"x").await.unwrap();
+    let house = house.restart().await;
+    assert!(house.bucket.keys().is_empty());
+    assert_eq!(std::fs::read_dir(house.state.path().join("drafts")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_upload_keeps_the_draft_and_the_next_close_stores_it() {
+    let house = House::new().await;
+    let (entry, opened) = house.fs.create(ROOT, OsStr::new("a"), 0o600, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"x").await.unwrap();
+    house.bucket.inject(Fault::once("PutObject", Effect::Fail(Kind::QuotaExceeded)));
+    assert_eq!(house.fs.flush(opened.handle, ME).await.unwrap_err().errno(), Errno::EDQUOT);
+    assert_eq!(house.fs.status().dirty_files, ["a"]);
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.bytes("a").unwrap(), "x");
+    assert_eq!(house.fs.status().dirty_files, Vec::<String>::new());
+    assert_eq!(house.fs.getattr(entry.ino).await.unwrap().stat.size, 1);
+}
+
+#[tokio::test]
+async fn keys_without_a_path_are_counted_and_left_alone() {
+    let house = House::new().await;
+    for key in ["../up", "x//y", "m/", "s", "s/t", "plain"] {
+        house.bucket.insert(key, if key == "m/" { "body" } else { "x" }, Metadata::new());
+    }
+    assert_eq!(house.names(ROOT).await, ["m", "plain", "s", "x"]);
+    for name in ["m", "x", "s"] {
+        let ino = house.lookup(ROOT, name).await.unwrap().ino;
+        house.names(ino).await;
+    }
+    let odd: Vec<String> = house.fs.status().odd_keys.into_keys().collect();
+    assert_eq!(odd, ["../", "m/", "s", "x//"]);
+}
+
+#[tokio::test]
+async fn a_truncation_by_name_is_stored_at_once() {
+    let house = House::new().await;
+    house.bucket.insert("a", "0123456789", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let set = SetAttr { size: Some(4), ..SetAttr::default() };
+    assert_eq!(house.fs.setattr(ino, set).await.unwrap().stat.size, 4);
+    assert_eq!(house.bucket.bytes("a").unwrap(), "0123");
+    let set = SetAttr { size: Some(6), ..SetAttr::default() };
+    house.fs.setattr(ino, set).await.unwrap();
+    assert_eq!(house.bucket.bytes("a").unwrap(), "0123\0\0");
+}
+
+#[tokio::test]
+async fn a_large_file_goes_in_parts() {
+    let house = House::new().await;
+    let bytes: Vec<u8> = (0..20 << 20).map(|index: u32| (index >> 8) as u8).collect();
+    house.write_file(ROOT, "large", &bytes).await;
+    assert_eq!(house.bucket.bytes("large").unwrap(), bytes);
+    assert_eq!(house.bucket.count("UploadPart"), 3);
+    assert_eq!(house.bucket.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_name_asked_for_again_costs_nothing_while_the_listing_is_fresh() {
+    let house = House::new().await;
+    for _ in 0..5 {
+        assert_eq!(house.lookup(ROOT, "missing").await.unwrap_err(), Errno::ENOENT);
+    }
+    assert_eq!(house.bucket.requests().values().sum::<u64>(), 1);
+}
