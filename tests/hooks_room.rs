@@ -499,3 +499,63 @@ async fn a_key_that_has_no_path_is_given_up() {
     idle(&hooks).await;
     assert_eq!((status(&hooks).invocations, status(&hooks).dead), (0, 1));
 }
+
+// ---- The examples -------------------------------------------------------------------------------
+
+/// Width and height in the header of a PNG.
+fn png_size(png: &[u8]) -> (u32, u32) {
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+    (number(16), number(20))
+}
+
+/// Width and height in the frame header of a baseline JPEG.
+fn jpeg_size(jpeg: &[u8]) -> (u16, u16) {
+    assert_eq!(&jpeg[..2], b"\xff\xd8");
+    let frame = jpeg.windows(2).position(|bytes| bytes == b"\xff\xc0").unwrap();
+    let number = |at: usize| u16::from_be_bytes(jpeg[at..at + 2].try_into().unwrap());
+    (number(frame + 7), number(frame + 5))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs hooks/built, which scripts/build-hooks makes"]
+async fn the_examples_do_what_they_say() {
+    let bench = Bench::new();
+    let specs = hooks::load(Path::new("hooks/hooks.toml")).unwrap();
+    let settings = HookSettings::new(specs, "demo", &bench.dir.path().join("state"));
+    let bucket: Arc<dyn Bucket> = bench.bucket.clone();
+    let hooks = hooks::start(settings, bucket, bench.journal.clone(), &tokio::runtime::Handle::current()).unwrap();
+    let gzip: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xcbH\xcd\xc9\xc9\xe7\x02\0 0:6\x06\0\0\0";
+    let files: [(&str, &[u8]); 6] = [
+        ("photos/2024/sideways.jpg", include_bytes!("hooks_room/sideways.jpg")),
+        ("photos/wide.png", include_bytes!("hooks_room/wide.png")),
+        ("photos/broken.jpg", b"\xff\xd8\xff no picture"),
+        ("notes.txt.gz", gzip),
+        ("uploads/a/b c.txt.gz", gzip),
+        ("cut.gz", &gzip[..20]),
+    ];
+    for (key, bytes) in files {
+        let etag = bench.bucket.insert(key, bytes, s3mount::bucket::Metadata::new());
+        bench.tell(EventName::CreatedPut, key, bytes.len(), Some(&etag)).await;
+    }
+    idle(&hooks).await;
+
+    let errors: Vec<_> = hooks.status().hooks.into_iter().map(|hook| (hook.name, hook.errors, hook.dead)).collect();
+    let expected = [("thumbnail", 1, 1), ("gunzip", 1, 1), ("sha256sum", 0, 0)];
+    assert_eq!(
+        errors,
+        expected.map(|(name, errors, dead)| (name.to_owned(), errors, dead)),
+        "{}",
+        bench.log("thumbnail")
+    );
+    // 300 × 600 pixels, and a mark that the camera was held sideways.
+    assert_eq!(jpeg_size(&bench.bucket.bytes("thumbs/2024/sideways.jpg").unwrap()), (256, 128));
+    assert_eq!(png_size(&bench.bucket.bytes("thumbs/wide.png").unwrap()), (256, 171));
+    assert_eq!(bench.text("notes.txt").as_deref(), Some("hello\n"));
+    assert_eq!(bench.text("uploads/a/b c.txt").as_deref(), Some("hello\n"));
+    // Of what was written, and of what another hook made of it.
+    let hello = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03  b c.txt\n";
+    assert_eq!(bench.text("uploads/a/b c.txt.sha256").as_deref(), Some(hello));
+    assert!(bench.text("uploads/a/b c.txt.gz.sha256").unwrap().ends_with("  b c.txt.gz\n"));
+    assert_eq!(bench.bucket.keys().len(), files.len() + 6);
+}
