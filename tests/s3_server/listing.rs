@@ -1,5 +1,6 @@
 //! LIST: order, delimiters, pages.
 
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::EncodingType;
 
 use crate::stage::{BUCKET, Stage};
@@ -23,9 +24,10 @@ async fn delimited_pages_tell_each_entry_once() {
     }
     for page_keys in 1..7 {
         let list = stage.client.list_objects_v2().bucket(BUCKET).prefix("d/").delimiter("/").max_keys(page_keys);
-        let pages = list.into_paginator().send().try_collect().await.unwrap();
-        let keys: Vec<_> = pages.iter().flat_map(|page| page.contents()).filter_map(|object| object.key()).collect();
-        let prefixes = pages.iter().flat_map(|page| page.common_prefixes());
+        let pages: Vec<ListObjectsV2Output> = list.into_paginator().send().try_collect().await.unwrap();
+        let keys = pages.iter().flat_map(ListObjectsV2Output::contents);
+        let keys: Vec<_> = keys.filter_map(|object| object.key()).collect();
+        let prefixes = pages.iter().flat_map(ListObjectsV2Output::common_prefixes);
         let prefixes: Vec<_> = prefixes.filter_map(|prefix| prefix.prefix()).collect();
         assert_eq!((keys, prefixes), (vec!["d/a", "d/c"], vec!["d/b/", "d/e/"]), "{page_keys} to a page");
     }

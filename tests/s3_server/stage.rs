@@ -12,6 +12,7 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use s3mount::demo::{Server, ServerSettings};
@@ -67,8 +68,9 @@ impl Stage {
     }
 
     pub async fn keys(&self) -> Vec<String> {
-        let pages = self.client.list_objects_v2().bucket(BUCKET).into_paginator().send().try_collect().await.unwrap();
-        pages.iter().flat_map(|page| page.contents()).map(|object| object.key().unwrap().to_owned()).collect()
+        let pages = self.client.list_objects_v2().bucket(BUCKET).into_paginator().send();
+        let pages: Vec<ListObjectsV2Output> = pages.try_collect().await.unwrap();
+        pages.iter().flat_map(ListObjectsV2Output::contents).map(|object| object.key().unwrap().to_owned()).collect()
     }
 
     /// Files that hold bytes of objects and parts.
