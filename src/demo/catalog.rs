@@ -56,7 +56,7 @@ impl Bucket {
         match version_id {
             None => versions.and_then(|versions| versions.last()).ok_or_else(|| s3_error!(NoSuchKey)),
             Some(id) => versions
-                .and_then(|versions| versions.iter().find(|version| version.version_id == id))
+                .and_then(|versions| versions.iter().find(|version| version.id == id))
                 .ok_or_else(|| s3_error!(NoSuchVersion)),
         }
     }
@@ -116,7 +116,7 @@ impl Catalog {
                 versions.iter().map(move |version| Record::Put {
                     bucket: name.clone(),
                     key: key.clone(),
-                    version: Version::clone(version),
+                    version: Box::new(Version::clone(version)),
                 })
             });
             [made, versioning].into_iter().chain(puts)
@@ -129,7 +129,7 @@ impl Catalog {
         self.buckets.values().map(|bucket| 2 + versions(bucket)).sum()
     }
 
-    fn put(&mut self, bucket: String, key: String, version: Version, bodies: &Bodies) -> Vec<Arc<Body>> {
+    fn put(&mut self, bucket: String, key: String, version: Box<Version>, bodies: &Bodies) -> Vec<Arc<Body>> {
         for extent in content(&version) {
             let body = || Referenced { body: bodies.handle(extent.body), references: 0 };
             let referenced = self.bodies.entry(extent.body).or_insert_with(body);
@@ -137,16 +137,16 @@ impl Catalog {
             referenced.body.set_kept(true);
         }
         let versions = self.buckets.entry(bucket).or_default().keys.entry(key).or_default();
-        let replaced = versions.iter().position(|known| known.version_id == version.version_id);
+        let replaced = versions.iter().position(|known| known.id == version.id);
         let replaced = replaced.map(|index| versions.remove(index));
-        versions.push(Arc::new(version));
+        versions.push(Arc::from(version));
         replaced.map_or_else(Vec::new, |version| self.release(&version))
     }
 
     fn remove(&mut self, bucket: &str, key: &str, version_id: &str) -> Vec<Arc<Body>> {
         let Some(keys) = self.buckets.get_mut(bucket).map(|bucket| &mut bucket.keys) else { return Vec::new() };
         let Some(versions) = keys.get_mut(key) else { return Vec::new() };
-        let Some(index) = versions.iter().position(|version| version.version_id == version_id) else {
+        let Some(index) = versions.iter().position(|version| version.id == version_id) else {
             return Vec::new();
         };
         let removed = versions.remove(index);
@@ -158,7 +158,7 @@ impl Catalog {
 
     fn set_tags(&mut self, bucket: &str, key: &str, version_id: &str, tags: Tags) {
         let versions = self.buckets.get_mut(bucket).and_then(|bucket| bucket.keys.get_mut(key));
-        let version = versions.and_then(|all| all.iter_mut().find(|version| version.version_id == version_id));
+        let version = versions.and_then(|all| all.iter_mut().find(|version| version.id == version_id));
         if let Some(object) = version.and_then(|version| Arc::make_mut(version).object.as_mut()) {
             object.tags = tags;
         }

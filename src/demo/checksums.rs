@@ -292,7 +292,9 @@ fn combine(crc: CrcAlgorithm, digest_bytes: usize, parts: &[(String, u64)]) -> S
 
 fn composite(algorithm: Algorithm, parts: &[(String, u64)]) -> String {
     let mut sum = Sum::new(algorithm);
-    parts.iter().for_each(|(value, _)| sum.update(&decode(value)));
+    for (value, _) in parts {
+        sum.update(&decode(value));
+    }
     format!("{}-{}", sum.finish(), parts.len())
 }
 

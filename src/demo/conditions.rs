@@ -40,10 +40,14 @@ impl WriteConditions {
 /// Conditions of a read, or of the source of a copy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReadConditions {
-    pub if_match: Option<ETagCondition>,
-    pub if_none_match: Option<ETagCondition>,
-    pub if_modified_since: Option<Timestamp>,
-    pub if_unmodified_since: Option<Timestamp>,
+    /// `If-Match`.
+    pub matches: Option<ETagCondition>,
+    /// `If-None-Match`.
+    pub differs: Option<ETagCondition>,
+    /// `If-Modified-Since`; does not count beside `differs`.
+    pub modified_since: Option<Timestamp>,
+    /// `If-Unmodified-Since`; does not count beside `matches`.
+    pub unmodified_since: Option<Timestamp>,
 }
 
 impl ReadConditions {
@@ -72,7 +76,7 @@ impl ReadConditions {
     }
 
     fn check_current(&self, version: &Version, object: &Object) -> S3Result<()> {
-        let holds = match (&self.if_match, &self.if_unmodified_since) {
+        let holds = match (&self.matches, &self.unmodified_since) {
             (Some(condition), _) => matches(condition, object),
             (None, Some(since)) => version.modified_s <= unix_s(since),
             (None, None) => true,
@@ -81,7 +85,7 @@ impl ReadConditions {
     }
 
     fn is_unmodified(&self, version: &Version, object: &Object) -> bool {
-        match (&self.if_none_match, &self.if_modified_since) {
+        match (&self.differs, &self.modified_since) {
             (Some(condition), _) => matches(condition, object),
             (None, Some(since)) => version.modified_s <= unix_s(since),
             (None, None) => false,
@@ -98,8 +102,8 @@ pub(super) fn matches(condition: &ETagCondition, object: &Object) -> bool {
 }
 
 /// An ETag as answers carry it.
-pub(super) fn etag(object: &Object) -> Option<ETag> {
-    Some(ETag::Strong(object.etag.clone()))
+pub(super) fn etag(object: &Object) -> ETag {
+    ETag::Strong(object.etag.clone())
 }
 
 /// Seconds since 1970 of a date in a request.

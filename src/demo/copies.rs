@@ -46,10 +46,10 @@ pub(super) fn source(store: &Store, from: &CopySource, conditions: &ReadConditio
 macro_rules! source_conditions {
     ($input:expr) => {
         crate::demo::conditions::ReadConditions {
-            if_match: $input.copy_source_if_match.take(),
-            if_none_match: $input.copy_source_if_none_match.take(),
-            if_modified_since: $input.copy_source_if_modified_since.take(),
-            if_unmodified_since: $input.copy_source_if_unmodified_since.take(),
+            matches: $input.copy_source_if_match.take(),
+            differs: $input.copy_source_if_none_match.take(),
+            modified_since: $input.copy_source_if_modified_since.take(),
+            unmodified_since: $input.copy_source_if_unmodified_since.take(),
         }
     };
 }
@@ -79,8 +79,11 @@ pub(super) async fn copy(store: &Store, mut input: CopyObjectInput, to: WriteCon
         size: object.size,
         parts: Vec::new(),
     };
-    let mut result =
-        CopyObjectResult { e_tag: etag(&copy), last_modified: Some(timestamp(now_s())), ..CopyObjectResult::default() };
+    let mut result = CopyObjectResult {
+        e_tag: Some(etag(&copy)),
+        last_modified: Some(timestamp(now_s())),
+        ..CopyObjectResult::default()
+    };
     let sums = copy.checksum.fields();
     result.checksum_type.clone_from(&sums.checksum_type);
     tell_checksum!(result, sums);

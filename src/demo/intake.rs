@@ -65,12 +65,18 @@ impl Claims {
         if let Some((algorithm, value)) = &checksum {
             checksums::check_form(*algorithm, value)?;
         }
-        let announced = headers.get("x-amz-trailer").and_then(|value| value.to_str().ok());
-        let algorithm = match (announced.and_then(Algorithm::of_header), algorithm) {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let algorithm = match (header("x-amz-trailer").and_then(Algorithm::of_header), algorithm) {
             (Some(announced), _) => Some(announced),
             (None, Some(named)) => Some(Algorithm::parse(named.as_str())?),
             (None, None) => None,
         };
+        if header("x-amz-sdk-checksum-algorithm").is_some() && checksum.is_none() && algorithm.is_none() {
+            return Err(s3_error!(
+                InvalidRequest,
+                "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found."
+            ));
+        }
         Ok(Self { checksum, algorithm, trailers, ..Self::default() })
     }
 

@@ -133,7 +133,7 @@ impl Pace {
     }
 
     fn charge(&mut self, bytes: usize) {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+        let cost = Duration::from_nanos(bytes as u64 * 1_000_000_000 / self.bytes_per_s);
         let earliest = Instant::now().checked_sub(CATCH_UP).unwrap_or(self.free_at);
         self.free_at = self.free_at.max(earliest) + cost;
     }

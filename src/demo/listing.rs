@@ -295,7 +295,7 @@ fn told(key: &str, version: &Version, tells_owner: bool) -> Option<dto::Object> 
     Some(dto::Object {
         checksum_algorithm: Some(vec![dto::ChecksumAlgorithm::from_static(object.checksum.algorithm.name())]),
         checksum_type: object.checksum.fields().checksum_type,
-        e_tag: etag(object),
+        e_tag: Some(etag(object)),
         key: Some(key.to_owned()),
         last_modified: Some(timestamp(version.modified_s)),
         owner: tells_owner.then(owner),
@@ -307,17 +307,17 @@ fn told(key: &str, version: &Version, tells_owner: bool) -> Option<dto::Object> 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
 
     use super::*;
 
-    fn walk_all(keys: &[&str], walk: Walk) -> Vec<String> {
-        let keys: BTreeMap<String, ()> = keys.iter().map(|key| ((*key).to_owned(), ())).collect();
+    fn walk_all(keys: &[&str], walk: &Walk) -> Vec<String> {
+        let keys: BTreeSet<String> = keys.iter().map(|key| (*key).to_owned()).collect();
         let mut after = walk.after.clone();
         let mut told = Vec::new();
         loop {
-            let page = Walk { after, ..walk }
-                .page(|from| keys.range::<str, _>(from).next().map(|(key, ())| (key.clone(), ())));
+            let page =
+                Walk { after, ..*walk }.page(|from| keys.range::<str, _>(from).next().map(|key| (key.clone(), ())));
             assert!(page.entries.len() <= walk.max_keys);
             told.extend(page.entries.into_iter().map(|entry| match entry {
                 Entry::Key(key, ()) | Entry::Prefix(key) => key,
@@ -335,10 +335,10 @@ mod tests {
         let want = ["a", "a!", "a/", "a0", "b/", "ü/", "\u{10ffff}/"];
         for max_keys in 1..9 {
             let walk = Walk { delimiter: Some("/"), max_keys, ..Walk::default() };
-            assert_eq!(walk_all(&keys, walk), want, "{max_keys} to a page");
+            assert_eq!(walk_all(&keys, &walk), want, "{max_keys} to a page");
             let mut all = keys;
             all.sort_unstable();
-            assert_eq!(walk_all(&keys, Walk { max_keys, ..Walk::default() }), all, "{max_keys} to a page");
+            assert_eq!(walk_all(&keys, &Walk { max_keys, ..Walk::default() }), all, "{max_keys} to a page");
         }
     }
 
@@ -346,9 +346,9 @@ mod tests {
     fn a_prefix_bounds_the_listing_on_both_sides() {
         let keys = ["a", "b", "b/", "b/c", "b/d/e", "c"];
         let walk = || Walk { prefix: "b/", delimiter: Some("/"), max_keys: 10, ..Walk::default() };
-        assert_eq!(walk_all(&keys, walk()), ["b/", "b/c", "b/d/"]);
-        assert_eq!(walk_all(&keys, Walk { after: After::Key("b/c".into()), ..walk() }), ["b/d/"]);
-        assert_eq!(walk_all(&keys, Walk { after: After::Key("c".into()), ..walk() }), Vec::<String>::new());
+        assert_eq!(walk_all(&keys, &walk()), ["b/", "b/c", "b/d/"]);
+        assert_eq!(walk_all(&keys, &Walk { after: After::Key("b/c".into()), ..walk() }), ["b/d/"]);
+        assert_eq!(walk_all(&keys, &Walk { after: After::Key("c".into()), ..walk() }), Vec::<String>::new());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) async fn put(store: &Store, request: S3Request<PutObjectInput>) -> S3
         parts: Vec::new(),
     };
     let mut output = PutObjectOutput {
-        e_tag: etag(&object),
+        e_tag: Some(etag(&object)),
         server_side_encryption: object.headers.encryption.clone().map(Into::into),
         ssekms_key_id: object.headers.kms_key_id.clone(),
         ..PutObjectOutput::default()
@@ -76,7 +76,7 @@ pub(super) fn commit(
         conditions.check(bucket.latest(&key))?;
         let version_id = bucket.next_version_id();
         let told = told_version_id(bucket, &version_id);
-        let version = Version { version_id, modified_s: now_s(), object: Some(object) };
+        let version = Box::new(Version { id: version_id, modified_s: now_s(), object: Some(object) });
         Ok((vec![Record::Put { bucket: bucket_name.to_owned(), key, version }], told))
     })
 }
@@ -89,7 +89,7 @@ macro_rules! describe {
         $output.content_length = Some(($part.range.end - $part.range.start).cast_signed());
         $output.content_range.clone_from(&$part.content_range);
         $output.parts_count = $part.parts_count;
-        $output.e_tag = etag(object);
+        $output.e_tag = Some(etag(object));
         $output.last_modified = Some(timestamp($found.version.modified_s));
         $output.version_id.clone_from(&$found.told_id);
         tell_headers!($output, &object.headers);
@@ -106,10 +106,10 @@ macro_rules! describe {
 pub(super) async fn get(store: &Store, mut input: GetObjectInput) -> S3Result<GetObjectOutput> {
     refuse(&[("SSE-C", input.sse_customer_algorithm.is_some())])?;
     let conditions = ReadConditions {
-        if_match: input.if_match.take(),
-        if_none_match: input.if_none_match.take(),
-        if_modified_since: input.if_modified_since.take(),
-        if_unmodified_since: input.if_unmodified_since.take(),
+        matches: input.if_match.take(),
+        differs: input.if_none_match.take(),
+        modified_since: input.if_modified_since.take(),
+        unmodified_since: input.if_unmodified_since.take(),
     };
     let (found, content) = store.read(|catalog| {
         let found = find(catalog, &input.bucket, &input.key, input.version_id.as_deref())?;
@@ -135,10 +135,10 @@ pub(super) async fn get(store: &Store, mut input: GetObjectInput) -> S3Result<Ge
 pub(super) fn head(store: &Store, mut input: HeadObjectInput) -> S3Result<HeadObjectOutput> {
     refuse(&[("SSE-C", input.sse_customer_algorithm.is_some())])?;
     let conditions = ReadConditions {
-        if_match: input.if_match.take(),
-        if_none_match: input.if_none_match.take(),
-        if_modified_since: input.if_modified_since.take(),
-        if_unmodified_since: input.if_unmodified_since.take(),
+        matches: input.if_match.take(),
+        differs: input.if_none_match.take(),
+        modified_since: input.if_modified_since.take(),
+        unmodified_since: input.if_unmodified_since.take(),
     };
     let found = store.read(|catalog| find(catalog, &input.bucket, &input.key, input.version_id.as_deref()))?;
     conditions.check(&found.version, found.object())?;
@@ -160,7 +160,7 @@ pub(super) fn attributes(
         input.object_attributes.iter().flat_map(|name| name.as_str().split(',')).map(str::trim).collect();
     let wants = |name: &str| wanted.contains(&name);
     Ok(dto::GetObjectAttributesOutput {
-        e_tag: etag(object).filter(|_| wants(dto::ObjectAttributes::ETAG)),
+        e_tag: wants(dto::ObjectAttributes::ETAG).then(|| etag(object)),
         checksum: wants(dto::ObjectAttributes::CHECKSUM).then(|| object.checksum.fields()),
         object_size: wants(dto::ObjectAttributes::OBJECT_SIZE).then(|| object.size.cast_signed()),
         storage_class: wants(dto::ObjectAttributes::STORAGE_CLASS)
@@ -219,7 +219,7 @@ pub(super) fn find(catalog: &Catalog, bucket: &str, key: &str, version_id: Optio
     if version.object.is_none() {
         return Err(if version_id.is_some() { s3_error!(MethodNotAllowed) } else { s3_error!(NoSuchKey) });
     }
-    Ok(Found { version: Arc::clone(version), told_id: told_version_id(bucket, &version.version_id) })
+    Ok(Found { version: Arc::clone(version), told_id: told_version_id(bucket, &version.id) })
 }
 
 /// Holds the bytes of an object open.

@@ -133,13 +133,12 @@ impl Stream for Outlet {
         if self.remaining_bytes == 0 {
             return Poll::Ready(None);
         }
-        let piece = match self.first.take() {
-            Some(first) => first,
-            None => {
-                let (reader, piece) = ready!(Pin::new(&mut self.next).poll(context))??;
-                self.next = tokio::task::spawn_blocking(move || reader.read_next());
-                piece
-            }
+        let piece = if let Some(first) = self.first.take() {
+            first
+        } else {
+            let (reader, piece) = ready!(Pin::new(&mut self.next).poll(context))??;
+            self.next = tokio::task::spawn_blocking(move || reader.read_next());
+            piece
         };
         self.remaining_bytes -= piece.len() as u64;
         Poll::Ready(Some(Ok(piece)))

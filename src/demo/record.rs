@@ -27,7 +27,7 @@ pub(super) enum Record {
     Put {
         bucket: String,
         key: String,
-        version: Version,
+        version: Box<Version>,
     },
     /// Removes one version for good.
     Remove {
@@ -60,7 +60,8 @@ pub(super) enum Versioning {
 /// One version of a key: an object or a delete marker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Version {
-    pub version_id: String,
+    /// Unique among the versions of its key.
+    pub id: String,
     /// Seconds since 1970: HTTP dates have no finer unit, so listings tell none either.
     pub modified_s: i64,
     /// `None` = a delete marker.

@@ -109,8 +109,7 @@ fn delete_one(bucket: &Bucket, name: &str, object: &ObjectIdentifier) -> S3Resul
 fn decide(bucket: &Bucket, name: &str, key: &str, version_id: Option<&str>) -> (Option<Record>, Deleted) {
     let remove = |version_id: &str| {
         let known = bucket.version(key, Some(version_id)).ok()?;
-        let record =
-            Record::Remove { bucket: name.to_owned(), key: key.to_owned(), version_id: known.version_id.clone() };
+        let record = Record::Remove { bucket: name.to_owned(), key: key.to_owned(), version_id: known.id.clone() };
         Some((record, known.object.is_none()))
     };
     match (version_id, bucket.versioning) {
@@ -121,8 +120,8 @@ fn decide(bucket: &Bucket, name: &str, key: &str, version_id: Option<&str>) -> (
         }
         (None, Versioning::Off) => (remove(NULL_VERSION).map(|(record, _)| record), Deleted::default()),
         (None, Versioning::Enabled | Versioning::Suspended) => {
-            let marker = Version { version_id: bucket.next_version_id(), modified_s: now_s(), object: None };
-            let deleted = Deleted { version_id: Some(marker.version_id.clone()), marker: true };
+            let marker = Box::new(Version { id: bucket.next_version_id(), modified_s: now_s(), object: None });
+            let deleted = Deleted { version_id: Some(marker.id.clone()), marker: true };
             (Some(Record::Put { bucket: name.to_owned(), key: key.to_owned(), version: marker }), deleted)
         }
     }

@@ -34,7 +34,7 @@ const OWN_DEADLINE: Duration = Duration::from_secs(2);
 /// The pause before the next look at it, and after a failed accept.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a client may take to send the head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running server. Dropping it breaks off what is under way; [`Server::stop`] lets it end.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use s3s::dto::*;
+use s3s::dto::{self, ETagCondition};
 use s3s::{S3, S3Request, S3Response, S3Result};
 
 use super::conditions::WriteConditions;
@@ -44,177 +44,189 @@ fn destination_conditions<T>(request: &S3Request<T>) -> S3Result<WriteConditions
 
 #[async_trait]
 impl S3 for Demo {
-    async fn list_buckets(&self, request: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
+    async fn list_buckets(&self, request: S3Request<dto::ListBucketsInput>) -> Answer<dto::ListBucketsOutput> {
         Ok(answer(buckets::list(&self.store, &request.input)))
     }
 
-    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
+    async fn create_bucket(&self, request: S3Request<dto::CreateBucketInput>) -> Answer<dto::CreateBucketOutput> {
         buckets::create(&self.store, request.input).map(answer)
     }
 
-    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
+    async fn head_bucket(&self, request: S3Request<dto::HeadBucketInput>) -> Answer<dto::HeadBucketOutput> {
         buckets::head(&self.store, &request.input.bucket).map(answer)
     }
 
-    async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> Answer<DeleteBucketOutput> {
+    async fn delete_bucket(&self, request: S3Request<dto::DeleteBucketInput>) -> Answer<dto::DeleteBucketOutput> {
         buckets::delete(&self.store, request.input.bucket.clone())?;
         self.uploads.remove_bucket(&request.input.bucket);
-        Ok(answer(DeleteBucketOutput {}))
+        Ok(answer(dto::DeleteBucketOutput {}))
     }
 
-    async fn get_bucket_location(&self, request: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
+    async fn get_bucket_location(
+        &self,
+        request: S3Request<dto::GetBucketLocationInput>,
+    ) -> Answer<dto::GetBucketLocationOutput> {
         buckets::location(&self.store, &request.input.bucket).map(answer)
     }
 
     async fn get_bucket_versioning(
         &self,
-        request: S3Request<GetBucketVersioningInput>,
-    ) -> Answer<GetBucketVersioningOutput> {
+        request: S3Request<dto::GetBucketVersioningInput>,
+    ) -> Answer<dto::GetBucketVersioningOutput> {
         versions::get(&self.store, &request.input.bucket).map(answer)
     }
 
     async fn put_bucket_versioning(
         &self,
-        request: S3Request<PutBucketVersioningInput>,
-    ) -> Answer<PutBucketVersioningOutput> {
+        request: S3Request<dto::PutBucketVersioningInput>,
+    ) -> Answer<dto::PutBucketVersioningOutput> {
         versions::put(&self.store, request.input)?;
-        Ok(answer(PutBucketVersioningOutput {}))
+        Ok(answer(dto::PutBucketVersioningOutput {}))
     }
 
     async fn get_bucket_notification_configuration(
         &self,
-        request: S3Request<GetBucketNotificationConfigurationInput>,
-    ) -> Answer<GetBucketNotificationConfigurationOutput> {
+        request: S3Request<dto::GetBucketNotificationConfigurationInput>,
+    ) -> Answer<dto::GetBucketNotificationConfigurationOutput> {
         buckets::exists(&self.store, &request.input.bucket)?;
-        Ok(answer(GetBucketNotificationConfigurationOutput::default()))
+        Ok(answer(dto::GetBucketNotificationConfigurationOutput::default()))
     }
 
     async fn put_bucket_notification_configuration(
         &self,
-        request: S3Request<PutBucketNotificationConfigurationInput>,
-    ) -> Answer<PutBucketNotificationConfigurationOutput> {
+        request: S3Request<dto::PutBucketNotificationConfigurationInput>,
+    ) -> Answer<dto::PutBucketNotificationConfigurationOutput> {
         let input = request.input;
         buckets::put_notification(&self.store, &input.bucket, &input.notification_configuration)?;
-        Ok(answer(PutBucketNotificationConfigurationOutput {}))
+        Ok(answer(dto::PutBucketNotificationConfigurationOutput {}))
     }
 
-    async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> Answer<ListObjectsOutput> {
+    async fn list_objects(&self, request: S3Request<dto::ListObjectsInput>) -> Answer<dto::ListObjectsOutput> {
         listing::list_v1(&self.store, request.input).map(answer)
     }
 
-    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
+    async fn list_objects_v2(&self, request: S3Request<dto::ListObjectsV2Input>) -> Answer<dto::ListObjectsV2Output> {
         listing::list_v2(&self.store, request.input).map(answer)
     }
 
     async fn list_object_versions(
         &self,
-        request: S3Request<ListObjectVersionsInput>,
-    ) -> Answer<ListObjectVersionsOutput> {
+        request: S3Request<dto::ListObjectVersionsInput>,
+    ) -> Answer<dto::ListObjectVersionsOutput> {
         versions::list(&self.store, request.input).map(answer)
     }
 
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+    async fn put_object(&self, request: S3Request<dto::PutObjectInput>) -> Answer<dto::PutObjectOutput> {
         objects::put(&self.store, request).await.map(answer)
     }
 
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+    async fn get_object(&self, request: S3Request<dto::GetObjectInput>) -> Answer<dto::GetObjectOutput> {
         objects::get(&self.store, request.input).await.map(answer)
     }
 
-    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+    async fn head_object(&self, request: S3Request<dto::HeadObjectInput>) -> Answer<dto::HeadObjectOutput> {
         objects::head(&self.store, request.input).map(answer)
     }
 
     async fn get_object_attributes(
         &self,
-        request: S3Request<GetObjectAttributesInput>,
-    ) -> Answer<GetObjectAttributesOutput> {
+        request: S3Request<dto::GetObjectAttributesInput>,
+    ) -> Answer<dto::GetObjectAttributesOutput> {
         objects::attributes(&self.store, &request.input).map(answer)
     }
 
-    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
+    async fn copy_object(&self, request: S3Request<dto::CopyObjectInput>) -> Answer<dto::CopyObjectOutput> {
         let to = destination_conditions(&request)?;
         copies::copy(&self.store, request.input, to).await.map(answer)
     }
 
-    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
+    async fn delete_object(&self, request: S3Request<dto::DeleteObjectInput>) -> Answer<dto::DeleteObjectOutput> {
         removals::delete(&self.store, request.input).map(answer)
     }
 
-    async fn delete_objects(&self, request: S3Request<DeleteObjectsInput>) -> Answer<DeleteObjectsOutput> {
+    async fn delete_objects(&self, request: S3Request<dto::DeleteObjectsInput>) -> Answer<dto::DeleteObjectsOutput> {
         removals::delete_many(&self.store, request.input).map(answer)
     }
 
-    async fn get_object_tagging(&self, request: S3Request<GetObjectTaggingInput>) -> Answer<GetObjectTaggingOutput> {
+    async fn get_object_tagging(
+        &self,
+        request: S3Request<dto::GetObjectTaggingInput>,
+    ) -> Answer<dto::GetObjectTaggingOutput> {
         tags::get(&self.store, &request.input).map(answer)
     }
 
-    async fn put_object_tagging(&self, request: S3Request<PutObjectTaggingInput>) -> Answer<PutObjectTaggingOutput> {
+    async fn put_object_tagging(
+        &self,
+        request: S3Request<dto::PutObjectTaggingInput>,
+    ) -> Answer<dto::PutObjectTaggingOutput> {
         tags::put(&self.store, request.input).map(answer)
     }
 
     async fn delete_object_tagging(
         &self,
-        request: S3Request<DeleteObjectTaggingInput>,
-    ) -> Answer<DeleteObjectTaggingOutput> {
+        request: S3Request<dto::DeleteObjectTaggingInput>,
+    ) -> Answer<dto::DeleteObjectTaggingOutput> {
         tags::delete(&self.store, &request.input).map(answer)
     }
 
-    async fn get_object_acl(&self, request: S3Request<GetObjectAclInput>) -> Answer<GetObjectAclOutput> {
+    async fn get_object_acl(&self, request: S3Request<dto::GetObjectAclInput>) -> Answer<dto::GetObjectAclOutput> {
         let input = request.input;
         self.store.read(|catalog| objects::find(catalog, &input.bucket, &input.key, input.version_id.as_deref()))?;
-        Ok(answer(GetObjectAclOutput {
+        Ok(answer(dto::GetObjectAclOutput {
             grants: Some(buckets::grants()),
             owner: Some(buckets::owner()),
             request_charged: None,
         }))
     }
 
-    async fn put_object_acl(&self, request: S3Request<PutObjectAclInput>) -> Answer<PutObjectAclOutput> {
+    async fn put_object_acl(&self, request: S3Request<dto::PutObjectAclInput>) -> Answer<dto::PutObjectAclOutput> {
         let input = request.input;
         self.store.read(|catalog| objects::find(catalog, &input.bucket, &input.key, input.version_id.as_deref()))?;
         buckets::put_object_acl(&input)?;
-        Ok(answer(PutObjectAclOutput::default()))
+        Ok(answer(dto::PutObjectAclOutput::default()))
     }
 
     async fn create_multipart_upload(
         &self,
-        request: S3Request<CreateMultipartUploadInput>,
-    ) -> Answer<CreateMultipartUploadOutput> {
+        request: S3Request<dto::CreateMultipartUploadInput>,
+    ) -> Answer<dto::CreateMultipartUploadOutput> {
         multipart::create(&self.store, &self.uploads, request.input).map(answer)
     }
 
-    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+    async fn upload_part(&self, request: S3Request<dto::UploadPartInput>) -> Answer<dto::UploadPartOutput> {
         multipart::upload_part(&self.store, &self.uploads, request).await.map(answer)
     }
 
-    async fn upload_part_copy(&self, request: S3Request<UploadPartCopyInput>) -> Answer<UploadPartCopyOutput> {
+    async fn upload_part_copy(
+        &self,
+        request: S3Request<dto::UploadPartCopyInput>,
+    ) -> Answer<dto::UploadPartCopyOutput> {
         multipart::copy_part(&self.store, &self.uploads, request.input).await.map(answer)
     }
 
     async fn complete_multipart_upload(
         &self,
-        request: S3Request<CompleteMultipartUploadInput>,
-    ) -> Answer<CompleteMultipartUploadOutput> {
+        request: S3Request<dto::CompleteMultipartUploadInput>,
+    ) -> Answer<dto::CompleteMultipartUploadOutput> {
         multipart::complete(&self.store, &self.uploads, request.input).map(answer)
     }
 
     async fn abort_multipart_upload(
         &self,
-        request: S3Request<AbortMultipartUploadInput>,
-    ) -> Answer<AbortMultipartUploadOutput> {
+        request: S3Request<dto::AbortMultipartUploadInput>,
+    ) -> Answer<dto::AbortMultipartUploadOutput> {
         multipart::abort(&self.uploads, &request.input)?;
-        Ok(answer(AbortMultipartUploadOutput::default()))
+        Ok(answer(dto::AbortMultipartUploadOutput::default()))
     }
 
-    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
+    async fn list_parts(&self, request: S3Request<dto::ListPartsInput>) -> Answer<dto::ListPartsOutput> {
         multipart::list_parts(&self.uploads, request.input).map(answer)
     }
 
     async fn list_multipart_uploads(
         &self,
-        request: S3Request<ListMultipartUploadsInput>,
-    ) -> Answer<ListMultipartUploadsOutput> {
+        request: S3Request<dto::ListMultipartUploadsInput>,
+    ) -> Answer<dto::ListMultipartUploadsOutput> {
         multipart::list_uploads(&self.store, &self.uploads, request.input).map(answer)
     }
 }

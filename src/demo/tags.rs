@@ -37,7 +37,7 @@ fn set(store: &Store, bucket: &str, key: &str, version_id: Option<&str>, tags: T
     check_tags(&tags)?;
     store.change(|catalog| {
         let found = find(catalog, bucket, key, version_id)?;
-        let version_id = found.version.version_id.clone();
+        let version_id = found.version.id.clone();
         let record = Record::SetTags { bucket: bucket.to_owned(), key: key.to_owned(), version_id, tags };
         Ok((vec![record], found.told_id))
     })

@@ -81,7 +81,8 @@ pub(super) fn list(store: &Store, input: ListObjectVersionsInput) -> S3Result<Li
         match entry {
             Entry::Key(key, versions) => tell_versions(&mut output, &names.tell(&key), &versions),
             Entry::Prefix(prefix) => {
-                output.common_prefixes.get_or_insert_default().push(CommonPrefix { prefix: Some(names.tell(&prefix)) })
+                let prefix = CommonPrefix { prefix: Some(names.tell(&prefix)) };
+                output.common_prefixes.get_or_insert_default().push(prefix);
             }
         }
     }
@@ -99,7 +100,7 @@ fn tell_versions(output: &mut ListObjectVersionsOutput, key: &str, versions: &[A
                 key: Some(key.to_owned()),
                 last_modified: Some(timestamp(version.modified_s)),
                 owner: Some(owner()),
-                version_id: Some(version.version_id.clone()),
+                version_id: Some(version.id.clone()),
             });
         }
     }
@@ -110,7 +111,7 @@ fn told_version(key: &str, version: &Version, is_latest: bool) -> Option<ObjectV
     Some(ObjectVersion {
         checksum_algorithm: Some(vec![ChecksumAlgorithm::from_static(object.checksum.algorithm.name())]),
         checksum_type: object.checksum.fields().checksum_type,
-        e_tag: etag(object),
+        e_tag: Some(etag(object)),
         is_latest: Some(is_latest),
         key: Some(key.to_owned()),
         last_modified: Some(timestamp(version.modified_s)),
@@ -118,6 +119,6 @@ fn told_version(key: &str, version: &Version, is_latest: bool) -> Option<ObjectV
         restore_status: None,
         size: Some(object.size.cast_signed()),
         storage_class: Some(storage_class(&object.headers).to_owned().into()),
-        version_id: Some(version.version_id.clone()),
+        version_id: Some(version.id.clone()),
     })
 }

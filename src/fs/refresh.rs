@@ -385,7 +385,8 @@ impl Fs {
         remembered: &Remembered,
         asked: Instant,
     ) -> Ino {
-        if let Some(ino) = self.tree.lock().child(parent, name).map(|node| node.ino) {
+        let known = self.tree.lock().child(parent, name).map(|node| node.ino);
+        if let Some(ino) = known {
             self.adopt_attributes(ino, directory, remembered, asked);
             return ino;
         }

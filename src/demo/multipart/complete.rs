@@ -35,7 +35,7 @@ pub(in crate::demo) fn complete(
         location: Some(format!("/{}/{}", input.bucket, input.key)),
         bucket: Some(input.bucket.clone()),
         key: Some(input.key.clone()),
-        e_tag: etag(&object),
+        e_tag: Some(etag(&object)),
         server_side_encryption: object.headers.encryption.clone().map(Into::into),
         ..CompleteMultipartUploadOutput::default()
     };
@@ -92,7 +92,9 @@ fn invalid_part() -> s3s::S3Error {
 
 fn assemble(upload: &Upload, parts: &[(u16, Arc<Part>)]) -> Object {
     let mut md5 = Md5::new();
-    parts.iter().for_each(|(_, part)| md5.update(&part.md5));
+    for (_, part) in parts {
+        md5.update(&part.md5);
+    }
     let sums: Vec<_> = parts.iter().map(|(_, part)| (part.sum.clone(), part.size)).collect();
     let part_size =
         |(number, part): &(u16, Arc<Part>)| PartSize { number: *number, size: part.size, checksum: part.sum.clone() };
