@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use s3mount::bucket::attributes::Attributes;
 use s3mount::bucket::client::{ConnectSettings, Connection, StaticCredentials, connect};
 use s3mount::bucket::upload::{self, UploadSettings};
@@ -14,6 +15,8 @@ use s3mount::bucket::{Bucket, Condition, CopyRequest, ETag, ListPage, ListReques
 use s3mount::demo::{Fault, FaultKind, Server, ServerSettings};
 use s3mount::error::Kind;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 const BUCKET: &str = "test-bucket";
 const KEY: &str = "test-key";
@@ -378,6 +381,60 @@ async fn what_the_user_got_wrong_is_said() {
     }
 }
 
+/// Answers every request with an empty listing, and keeps its head.
+async fn recorder() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_all(stream, Arc::clone(&kept)));
+        }
+    });
+    (url, heads)
+}
+
+async fn answer_all(mut stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) {
+    const LISTING: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let mut received = Vec::new();
+    while stream.read_buf(&mut received).await.is_ok_and(|count| count > 0) {
+        let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        if received.len() < end + 4 + length {
+            continue;
+        }
+        received.drain(..end + 4 + length);
+        heads.lock().push(head);
+        let answer = format!("HTTP/1.1 200 OK\r\netag: \"e\"\r\ncontent-length: {}\r\n\r\n{LISTING}", LISTING.len());
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The SDK's defaults hash every payload with SHA-256: 17 times the CPU.
+#[tokio::test]
+async fn payloads_are_not_hashed_for_the_signature_but_carry_a_checksum() {
+    let (url, heads) = recorder().await;
+    let place = Place::new().await;
+    let quiet = ConnectSettings { endpoint_url: Some(url), read_only: true, ..settings(&place.server) };
+    let connection = connect(&quiet).await.unwrap();
+    for size in [3, 1 << 20] {
+        heads.lock().clear();
+        connection.bucket.put("k", bytes(size), &PutOptions::default()).await.unwrap();
+        connection.bucket.upload_part("k", "id", 1, bytes(size)).await.unwrap();
+        for head in heads.lock().iter() {
+            assert!(head.contains("x-amz-content-sha256: unsigned-payload"), "{head}");
+            assert!(head.contains("x-amz-checksum-crc32c: "), "{head}");
+            assert!(head.contains(&format!("content-length: {size}")), "{head}");
+            assert!(!head.contains("x-amz-trailer") && !head.contains("x-amz-sdk-checksum"), "{head}");
+        }
+        assert_eq!(heads.lock().len(), 2);
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_written_by_mounting() {
     let place = Place::new().await;
@@ -512,10 +569,10 @@ async fn what_does_not_pass_is_told_as_what_it_is() {
 async fn a_server_that_hangs_meets_the_deadline_and_one_that_is_gone_is_told_sooner() {
     let place = Place::with(|settings| ConnectSettings { deadline: Duration::from_secs(2), ..settings }).await;
     place.fault("GetObject", FaultKind::Hang, u32::MAX);
-    let hung = tokio::time::timeout(Duration::from_secs(60), place.bucket().get("k", Some(0..10), None)).await;
+    let hung = tokio::time::timeout(Duration::from_mins(1), place.bucket().get("k", Some(0..10), None)).await;
     assert_eq!(hung.expect("no deadline was kept").unwrap_err().kind, Kind::Deadline);
     let Place { server, connection, .. } = place;
     server.stop().await;
-    let gone = tokio::time::timeout(Duration::from_secs(60), connection.bucket.head("k")).await;
+    let gone = tokio::time::timeout(Duration::from_mins(1), connection.bucket.head("k")).await;
     assert_eq!(gone.expect("no deadline was kept").unwrap_err().kind, Kind::Unreachable);
 }
