@@ -66,10 +66,6 @@ impl Directory {
         self.children.values().filter(|child| child.is_directory).count() as u32
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.children.is_empty()
-    }
-
     pub fn has_nodes(&self) -> bool {
         self.children.values().any(|child| child.ino.is_some())
     }
