@@ -17,7 +17,8 @@ use s3s::{S3Error, S3ErrorCode, S3Result, StdError, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
 use super::bodies::Body;
-use super::checksums::{self, Algorithm, Checksum, Digested, Digests};
+use super::checksums::{self, Algorithm, Checksum};
+use super::digests::{Digested, Digests};
 use super::outlet::Pinned;
 use super::record::Extent;
 use super::store::Store;
