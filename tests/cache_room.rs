@@ -377,6 +377,22 @@ async fn inserted_bytes_need_no_get_and_forgotten_ones_do() {
 }
 
 #[tokio::test]
+async fn forgetting_a_key_on_its_way_keeps_nothing_but_reaches_the_reader() {
+    let tape = Tape::with_gate(4 * MIB, 0);
+    let (object, cache) = (tape.pinned(), cache(tape.clone(), 64 * MIB));
+    let reader = tokio::spawn({
+        let (cache, object) = (cache.clone(), object.clone());
+        async move { cache.read(&object, 0..10, &ReadAhead::new()).await }
+    });
+    until(|| tape.gets() == 1).await;
+    cache.forget("tape");
+    tape.gate.add_permits(1);
+    assert_eq!(reader.await.unwrap().unwrap(), Tape::bytes(0..10));
+    let stats = cache.stats();
+    assert_eq!((stats.memory_bytes, stats.in_flight_bytes), (0, 0));
+}
+
+#[tokio::test]
 async fn a_first_read_asks_for_one_block() {
     let tape = Tape::open(1024 * MIB);
     let cache = cache(tape.clone(), 512 * MIB);
@@ -448,6 +464,20 @@ async fn the_window_opens_to_many_gets_at_once() {
     tokio::select! { () = read => {}, () = serve => {} }
     until(|| tape.in_flight.load(Ordering::SeqCst) >= 16).await;
     assert!(tape.most_in_flight.load(Ordering::SeqCst) <= 24, "a quarter of 32 is kept for readers");
+}
+
+#[tokio::test]
+async fn reads_answered_from_memory_keep_the_window_moving() {
+    let tape = Tape::open(64 * MIB);
+    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
+    for start in [0, 4096] {
+        cache.read(&object, start..start + 4096, &ahead).await.unwrap();
+    }
+    // From here on no read misses: each finds what the ones before had fetched for it.
+    for start in (8192..tape.size).step_by(64 << 10) {
+        until(|| cache.try_read(&object, start..start + (64 << 10)).is_some()).await;
+    }
+    assert_eq!((cache.stats().misses, tape.moved_bytes()), (1, tape.size));
 }
 
 #[tokio::test]

@@ -5,6 +5,9 @@ use std::fmt;
 use crate::error::Kind;
 use crate::{config, mount};
 
+/// Some libraries tell a long story; its beginning says what is wrong.
+const MESSAGE_CHARS: usize = 320;
+
 /// A failure in the user's words: one line of what, and one of what to do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
@@ -19,7 +22,12 @@ impl Failure {
     /// A failure without a hint yet.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let message = message.into().lines().collect::<Vec<_>>().join("; ");
+        let words = message.into();
+        let mut message = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS) {
+            message.truncate(end);
+            message.push('…');
+        }
         Self { message, hint: None, exit_code: kind.exit_code() }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod control;
 mod daemon;
+pub mod demo;
 mod failure;
 mod interrupts;
 mod places;

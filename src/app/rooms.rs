@@ -13,13 +13,18 @@ use crate::cache::{AttributeIndex, BlockCache, CacheSettings};
 use crate::config::Config;
 use crate::error::Kind;
 use crate::fs::{self, Fs};
+use crate::hooks::{self, HookSettings, HookSpec, Hooks};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
+/// Between two tries to store what a last close could not.
+const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 /// Enough to fill a fast line at 20 ms to the first byte; each costs a connection.
 const PARALLEL_GETS: usize = 64;
+/// How long hooks that run at the end may go on; the events of all others wait in the journal.
+const HOOK_GRACE: Duration = Duration::from_secs(10);
 
 /// Finds the bucket and makes sure that it answers.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
@@ -48,11 +53,18 @@ pub(super) struct Rooms {
     cache: Arc<BlockCache>,
     journal: Arc<Journal>,
     fs: Arc<Fs>,
+    hooks: Option<Hooks>,
 }
 
 impl Rooms {
-    /// Opens the rooms. Nothing is served yet, and nothing was changed in the bucket.
-    pub(super) fn open(config: &Config, places: &Places, connection: Connection) -> Result<Self, Failure> {
+    /// Opens the rooms and brings what the last mount left to its end, before anything is served.
+    /// With hooks this can take as long as compiling them.
+    pub(super) async fn open(
+        config: &Config,
+        places: &Places,
+        connection: Connection,
+        specs: Option<Vec<HookSpec>>,
+    ) -> Result<Self, Failure> {
         let settings = CacheSettings { memory_bytes: config.memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let cache = BlockCache::new(Arc::clone(&connection.bucket), settings);
         let index = AttributeIndex::open(&places.cache.join("attributes.redb"))?;
@@ -67,25 +79,18 @@ impl Rooms {
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
             draft_dir: places.state.join("drafts"),
-            events: config.hooks.is_some(),
+            events: specs.is_some(),
             upload: UploadSettings::default(),
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
-        Ok(Self { connection, cache, journal, fs })
-    }
-
-    /// Brings what the last mount left to its end. Before anything is served: it takes away drafts
-    /// that nobody answers for.
-    pub(super) async fn recover(&self) -> Result<(), Failure> {
-        let report =
-            self.fs.recover().await.map_err(|error| {
-                Failure::new(Kind::Local, format!("cannot resume what the last mount left: {error}"))
-            })?;
-        if report != fs::RecoveryReport::default() {
-            tracing::info!(?report, "resumed what the last mount left");
-        }
-        Ok(())
+        recover(&fs).await?;
+        keep_storing(&fs);
+        let hooks = match specs {
+            Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
+            None => None,
+        };
+        Ok(Self { connection, cache, journal, fs, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.
@@ -104,8 +109,11 @@ impl Rooms {
         undrained.into_iter().map(|file| Left { path: file.path, cause: file.cause }).collect()
     }
 
-    /// Leaves everything in order on the local disk.
+    /// Ends the hooks and leaves everything in order on the local disk.
     pub(super) async fn close(&self) {
+        if let Some(hooks) = &self.hooks {
+            hooks.stop(HOOK_GRACE).await;
+        }
         if let Err(error) = self.journal.close().await {
             tracing::error!("{error}");
         }
@@ -116,8 +124,53 @@ impl Rooms {
         let value = |part: serde_json::Result<Value>| part.expect("numbers and names are JSON");
         let cache = value(serde_json::to_value(self.cache.stats()));
         let files = value(serde_json::to_value(self.fs.status()));
-        (cache, files, Value::Null)
+        let hooks = self.hooks.as_ref().map_or(Value::Null, |hooks| value(serde_json::to_value(hooks.status())));
+        (cache, files, hooks)
     }
+}
+
+/// What a last close could not store is tried again until it succeeds or the mount ends.
+fn keep_storing(fs: &Arc<Fs>) {
+    let fs = Arc::downgrade(fs);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            let Some(fs) = fs.upgrade() else { return };
+            fs.retry_unstored().await;
+        }
+    });
+}
+
+/// Takes away drafts that nobody answers for, so it must come before anything is served.
+async fn recover(fs: &Fs) -> Result<(), Failure> {
+    let report = fs
+        .recover()
+        .await
+        .map_err(|error| Failure::new(Kind::Local, format!("cannot resume what the last mount left: {error}")))?;
+    if report != fs::RecoveryReport::default() {
+        tracing::info!(?report, "resumed what the last mount left");
+    }
+    Ok(())
+}
+
+fn start_hooks(
+    config: &Config,
+    places: &Places,
+    connection: &Connection,
+    specs: Vec<HookSpec>,
+    fs: &Arc<Fs>,
+    journal: &Arc<Journal>,
+) -> Result<Hooks, Failure> {
+    let fs = Arc::clone(fs);
+    let settings = HookSettings {
+        region: connection.region.clone(),
+        prefix: config.source.prefix.clone(),
+        on_published: Arc::new(move |key| fs.forget_key(key)),
+        ..HookSettings::new(specs, &config.source.bucket, &places.state)
+    };
+    let (bucket, journal) = (Arc::clone(&connection.bucket), Arc::clone(journal));
+    let runtime = tokio::runtime::Handle::current();
+    Ok(tokio::task::block_in_place(|| hooks::start(settings, bucket, journal, &runtime))?)
 }
 
 impl From<crate::bucket::Error> for Failure {
@@ -126,6 +179,12 @@ impl From<crate::bucket::Error> for Failure {
         let message = if error.operation == "Connect" { error.cause.clone() } else { error.to_string() };
         let failure = Self::new(error.kind, message);
         if let Some(hint) = error.hint() { failure.hint(hint) } else { failure }
+    }
+}
+
+impl From<hooks::Error> for Failure {
+    fn from(error: hooks::Error) -> Self {
+        Self::new(error.kind(), error.to_string())
     }
 }
 

@@ -18,13 +18,14 @@ use super::status::Facts;
 use super::{Failure, Ready};
 use crate::config::Config;
 use crate::error::Kind;
+use crate::hooks;
 use crate::mount::{self, MountSettings};
 use crate::telemetry::Log;
 
 /// Requests wait in the kernel's queue, not for our threads: these only take and hand over.
 const FUSE_THREADS: usize = 4;
-/// A start that has to store what the last mount left may take longer than others.
-const RECOVERY_DEADLINE: Duration = Duration::from_secs(300);
+/// A start that has to store what the last mount left, or to compile hooks, takes longer.
+const WORK_DEADLINE: Duration = Duration::from_secs(300);
 /// In the state directory of the mount.
 pub(super) const LOG_NAME: &str = "s3mount.log";
 
@@ -71,16 +72,17 @@ pub(super) async fn serve(job: Job) -> Result<(), Failure> {
     let mountpoint = mount::prepare(&config.mountpoint)?;
     places::refuse_on_mount(&config, &mountpoint)?;
     let socket = places::socket_path(&places::run_dir()?, &mountpoint);
+    let specs = config.hooks.as_deref().map(hooks::load).transpose()?;
     let starting = async {
         let connection = rooms::connect(&config).await?;
         let key = state_key.as_deref().unwrap_or(&connection.endpoint);
         let places = Places::open(&config, key, &mountpoint)?;
         let log_path = places.state.join(LOG_NAME);
         log.open(&log_path).map_err(|cause| local("open the log", &log_path, &cause))?;
-        let rooms = Arc::new(Rooms::open(&config, &places, connection)?);
-        ready.extend(RECOVERY_DEADLINE);
-        rooms.recover().await?;
-        Ok::<_, Failure>((rooms, places))
+        // The server answers; what can take longer now is work, not a failure.
+        ready.extend(WORK_DEADLINE);
+        let rooms = Rooms::open(&config, &places, connection, specs).await?;
+        Ok::<_, Failure>((Arc::new(rooms), places))
     };
     let (rooms, places) = tokio::select! {
         started = starting => started?,

@@ -2,8 +2,10 @@
 //!
 //! The kernel sends reads of 128 KiB to 1 MiB, several in flight and a little out of order, and a
 //! program may read in a few places in turn. So a handle has up to four runs, and a read belongs to
-//! the run that it lands near. What is fetched ahead is at most twice what the run has read: a
-//! program that reads a little wastes a little, and the window triples its reach at each round trip.
+//! the run that it lands near. What is fetched ahead is at most four times what the run has read: a
+//! program that reads a little wastes a little, and each round trip reaches five times as far. Against
+//! a server that answers after 20 ms with 90 MB/s per connection a GiB so comes at 1.75 GB/s, with
+//! twice instead of four times at 1.6 GB/s.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -20,8 +22,8 @@ const MIN_SLACK_BYTES: u64 = 1 << 20;
 const MAX_SLACK_BYTES: u64 = 8 << 20;
 /// An isolated read fetches this much, aligned: at 90 MB/s 1.4 ms, small beside a round trip.
 const RANDOM_BYTES: u64 = 128 << 10;
-/// The window in units of what the run has read.
-const WINDOW_PER_READ: u64 = 2;
+/// The window in units of what the run has read; the module's text tells why.
+const WINDOW_PER_READ: u64 = 4;
 /// One GET of read-ahead is this part of the window, so that as many are in flight.
 const WINDOW_PARTS: u64 = 32;
 /// Longest GET of read-ahead in bytes: evicted as a whole.
@@ -239,8 +241,8 @@ mod tests {
             ahead.push(runs.runs[0].issued - runs.runs[0].next);
         }
         assert!(ahead.is_sorted() || ahead.windows(2).all(|pair| pair[1] + 8 * MIB > pair[0]), "{ahead:?}");
-        assert_eq!(ahead[0], 4 * MIB);
-        assert!(ahead[9] >= 19 * MIB, "{ahead:?}");
+        assert_eq!(ahead[0], 8 * MIB);
+        assert!(ahead[9] >= 40 * MIB, "{ahead:?}");
         assert!((WIDE - 4 * MIB..=WIDE).contains(&ahead[198]), "{ahead:?}");
     }
 
@@ -279,7 +281,7 @@ mod tests {
             assert!(runs.retired.is_empty());
             runs.note(&(place * 100 * MIB..place * 100 * MIB + 4096));
         }
-        assert_eq!((runs.retired[0].start, runs.retired[0].end), (0, 6 * MIB));
+        assert_eq!((runs.retired[0].start, runs.retired[0].end), (0, 10 * MIB));
         assert_eq!(runs.next_part(SIZE, WIDE), None);
     }
 

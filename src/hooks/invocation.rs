@@ -150,7 +150,7 @@ impl Surroundings {
         let directory = hook.spec.output.as_deref().unwrap_or(base);
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
         let published = match publish::collect(out, &format!("{}{directory}", self.prefix)) {
-            Ok(files) => publish::publish(self.bucket.as_ref(), &files, &lineage, self.on_published.as_ref()).await,
+            Ok(files) => publish::publish(&self.bucket, &files, &lineage, self.on_published.as_ref()).await,
             Err(error) => Err(error),
         };
         match published {

@@ -2,15 +2,22 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use crate::bucket::upload::{self, PartSource, UploadSettings};
 use crate::bucket::{self, Bucket, ETag, PutOptions};
 use crate::error::Kind;
 use crate::journal::{EventName, NewEvent, stored_etag};
 use crate::key;
+
+/// Parts of one file on their way at a time: a hook's output is not what a person waits for.
+const PARTS_AT_A_TIME: usize = 2;
 
 /// A file that a guest left for publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +69,7 @@ pub(super) fn collect(out: &Path, root: &str) -> Result<Vec<OutFile>, Error> {
 /// again. (What was overwritten stays: the bucket has no older version to give back, and the next
 /// try of the task writes it anew.)
 pub(super) async fn publish(
-    bucket: &dyn Bucket,
+    bucket: &Arc<dyn Bucket>,
     files: &[OutFile],
     lineage: &[String],
     on_published: &(dyn Fn(&str) + Send + Sync),
@@ -86,7 +93,7 @@ pub(super) async fn publish(
                 });
             }
             Err(error) => {
-                take_back(bucket, &new_keys, on_published).await;
+                take_back(bucket.as_ref(), &new_keys, on_published).await;
                 return Err(error);
             }
         }
@@ -96,15 +103,37 @@ pub(super) async fn publish(
 
 /// A single file needs no taking back, so nobody has to know whether it was there before.
 async fn publish_one(
-    bucket: &dyn Bucket,
+    bucket: &Arc<dyn Bucket>,
     file: &OutFile,
     among_others: bool,
 ) -> Result<(ETag, EventName, bool), Error> {
-    let was_new = among_others && !exists(bucket, &file.key).await?;
+    let was_new = among_others && !exists(bucket.as_ref(), &file.key).await?;
     let options = PutOptions { content_type: content_type(&file.key).map(str::to_owned), ..PutOptions::default() };
-    let body = Bytes::from(tokio::fs::read(&file.file).await?);
-    let etag = bucket.put(&file.key, body, &options).await?;
-    Ok((etag, EventName::CreatedPut, was_new))
+    if file.size < upload::MULTIPART_FROM_BYTES {
+        let body = Bytes::from(tokio::fs::read(&file.file).await?);
+        let etag = bucket.put(&file.key, body, &options).await?;
+        return Ok((etag, EventName::CreatedPut, was_new));
+    }
+    let source = Arc::new(FileSource(file.file.clone()));
+    let settings = UploadSettings { concurrency: PARTS_AT_A_TIME, ..UploadSettings::default() };
+    let etag = upload::upload(bucket, &file.key, source, file.size, &options, &settings).await?;
+    Ok((etag, EventName::CreatedMultipart, was_new))
+}
+
+/// A file that is sent in parts.
+struct FileSource(PathBuf);
+
+#[async_trait::async_trait]
+impl PartSource for FileSource {
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let path = self.0.clone();
+        let read = move || {
+            let mut part = vec![0; (range.end - range.start) as usize];
+            fs::File::open(path)?.read_exact_at(&mut part, range.start)?;
+            Ok(Bytes::from(part))
+        };
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
 }
 
 async fn exists(bucket: &dyn Bucket, key: &str) -> Result<bool, Error> {
@@ -153,6 +182,8 @@ fn content_type(key: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -172,7 +203,6 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", out.path().join("link")).unwrap();
         assert!(matches!(collect(out.path(), ""), Err(Error::Output(_))));
 
-        use std::os::unix::ffi::OsStrExt;
         let out = tempfile::tempdir().unwrap();
         fs::write(out.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
         assert!(matches!(collect(out.path(), ""), Err(Error::Output(_))));

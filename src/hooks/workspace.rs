@@ -36,8 +36,16 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.directory) {
-            tracing::warn!("{}: can't be removed: {error}", self.directory.display());
+        let directory = std::mem::take(&mut self.directory);
+        let work = move || {
+            if let Err(error) = remove(&directory) {
+                tracing::warn!("{}: can't be removed: {error}", directory.display());
+            }
+        };
+        // Ten thousand files take their time. If the process ends before, the next start does it.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Err(_) => work(),
         }
     }
 }
@@ -95,7 +103,7 @@ mod tests {
         let workspace = Workspace::new(parent.path()).unwrap();
         let open = |at: &std::os::fd::OwnedFd, name: &str| openat(at, name, OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         let mut directory = openat(AT_FDCWD, &workspace.output(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
-        for _ in 0..5000 {
+        for _ in 0..1500 {
             mkdirat(&directory, "deep", Mode::S_IRWXU).unwrap();
             directory = open(&directory, "deep");
         }

@@ -139,7 +139,15 @@ impl Journal {
         Ok(!self.store()?.tasks(hook, 1)?.is_empty())
     }
 
-    /// Every task that was given up, oldest first.
+    /// Every hook that has a task, in the order of names; also hooks that nobody knows any more.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read.
+    pub fn hooks_with_tasks(&self) -> Result<Vec<String>> {
+        self.store()?.hooks()
+    }
+
+    /// The tasks that were given up, oldest first; of very many only the latest.
     ///
     /// # Errors
     /// [`super::Error`] when the file can't be read or a record can't be decoded.

@@ -82,7 +82,7 @@ fn tar_extracts_what_it_packed(maker: Maker) {
     let mut place = place_on(maker);
     let local = tempfile::tempdir().unwrap();
     grow_tree(local.path());
-    process::bash(local.path(), "tar cf tree.tar tree");
+    process::bash(local.path(), "tar cf tree.tar --format=posix tree");
     let archive = local.path().join("tree.tar");
     process::bash(place.path(), &format!("tar xpf {}", archive.display()));
     for _ in 0..2 {
@@ -92,7 +92,10 @@ fn tar_extracts_what_it_packed(maker: Maker) {
         process::bash(place.path(), &format!("tar df {}", archive.display()));
         place.remount();
     }
-    process::bash(place.path(), "tar cf again.tar tree && tar df again.tar && rm -r tree && tar xf again.tar");
+    process::bash(
+        place.path(),
+        "tar cf again.tar --format=posix tree && tar df again.tar && rm -r tree && tar xf again.tar",
+    );
     process::bash(place.path(), &format!("diff -r --no-dereference tree {}/tree", local.path().display()));
 }
 
@@ -113,7 +116,7 @@ fn rsync_sends_nothing_the_second_time(maker: Maker) {
     let changed = rsync(place.path());
     assert!(changed.contains("a/1/file5") && changed.contains("*deleting"), "{changed}");
     assert_eq!(rsync(place.path()), "");
-    assert_eq!(listing(&place.at("copy")), listing(&source));
+    process::bash(place.path(), &format!("diff -r --no-dereference copy {}", source.display()));
 }
 
 fn sed_in_place(maker: Maker) {
@@ -228,5 +231,5 @@ fn shell_pipelines(maker: Maker) {
          dd if=n of=n bs=1 seek=10 count=5 conv=notrunc status=none; install -m 700 n inst; stat -c %a inst; touch -r n t; [ ! t -nt n ]
          mkdir -p p/q/r; rmdir -p p/q/r; ln -s n l; readlink l; mktemp ./tmp.XXXXXX > /dev/null; ls | wc -l",
     );
-    assert_eq!(printed, "5000\n2439\n700\nn\n13\n");
+    assert_eq!(printed, "5000\n1355\n700\nn\n12\n");
 }

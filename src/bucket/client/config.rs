@@ -13,7 +13,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    ProvideCredentials, RequestChecksumCalculation, SharedHttpClient, StalledStreamProtectionConfig,
+    Credentials, ProvideCredentials, RequestChecksumCalculation, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -63,6 +63,10 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
             ProviderConfig::without_region().with_region(Some(Region::new(region.clone()))).with_http_client(http);
         let named = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(profile);
         loader = loader.profile_name(profile).credentials_provider(named.build());
+    }
+    if let Some(own) = &settings.credentials {
+        loader =
+            loader.credentials_provider(Credentials::new(&own.access_key, &own.secret_key, None, None, "settings"));
     }
     if settings.no_sign_request {
         loader = loader.no_credentials();

@@ -5,6 +5,7 @@
 mod config;
 mod verify;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::error::Kind;
 /// [`connect`] has answered by then.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 /// Default of [`ConnectSettings::deadline`].
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Which bucket, where, and how patient to be.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct ConnectSettings {
     /// `None` = what the AWS configuration names, else `us-east-1`; S3 is followed when it names another.
     pub region: Option<String>,
     pub profile: Option<String>,
+    /// Use these and no chain: for the embedded server, whose key is no secret.
+    pub credentials: Option<StaticCredentials>,
     /// Send requests without a signature, for public buckets.
     pub no_sign_request: bool,
     /// `http://host/bucket/key` instead of `http://bucket.host/key`; `None` = for every endpoint but AWS.
@@ -56,6 +59,7 @@ impl ConnectSettings {
             endpoint_url: None,
             region: None,
             profile: None,
+            credentials: None,
             no_sign_request: false,
             force_path_style: None,
             deadline: DEADLINE,
@@ -63,6 +67,19 @@ impl ConnectSettings {
             max_attempts: 10,
             read_only: false,
         }
+    }
+}
+
+/// An access key and its secret.
+#[derive(Clone)]
+pub struct StaticCredentials {
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+impl fmt::Debug for StaticCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StaticCredentials(…)")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The first LIST, and what its failure means to the user.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::Sdk;
 use super::{ConnectSettings, failure};
@@ -13,6 +13,8 @@ const STALL: Duration = Duration::from_secs(6);
 /// Tries, for a server that just starts or one lost connection.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
+/// A try that took longer has shown what the next one would.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Lists one key below the prefix. Returns the region in which to try again, if S3 names another.
 pub(super) async fn bucket(settings: &ConnectSettings, sdk: &Sdk) -> Result<Option<String>> {
@@ -28,11 +30,13 @@ pub(super) async fn bucket(settings: &ConnectSettings, sdk: &Sdk) -> Result<Opti
 
 async fn list_one(bucket: &S3Bucket, prefix: &str) -> Result<()> {
     let request = ListRequest { prefix: prefix.to_owned(), max_keys: Some(1), ..ListRequest::default() };
+    let begun = Instant::now();
     let mut attempt = 1;
     loop {
+        let may_repeat = |error: &Error| matches!(error.kind, Kind::Unreachable | Kind::Busy);
         match bucket.list(&request).await {
             Ok(_) => return Ok(()),
-            Err(error) if attempt < ATTEMPTS && matches!(error.kind, Kind::Unreachable | Kind::Busy) => {
+            Err(error) if attempt < ATTEMPTS && begun.elapsed() < PATIENCE && may_repeat(&error) => {
                 tokio::time::sleep(PAUSE * attempt).await;
                 attempt += 1;
             }
@@ -55,12 +59,11 @@ fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
     let (name, endpoint, cause) = (&settings.bucket, sdk.endpoint(), &error.cause);
     let words = match error.kind {
         Kind::NoSuchBucket => format!("there is no bucket {name:?} at {endpoint}"),
-        Kind::NotFound => format!("{endpoint} does not answer like an S3 server: {cause}"),
+        Kind::NotFound | Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
         Kind::AccessDenied => denied(settings, sdk, error),
-        Kind::Unreachable => format!("cannot reach {endpoint}: {cause}"),
+        Kind::Unreachable => format!("cannot reach {endpoint}: {cause}{}", tls_advice(cause)),
         Kind::Deadline => format!("{endpoint} does not answer: {cause}"),
         Kind::Busy => format!("{endpoint} is not ready: {cause}"),
-        Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
         _ if matches!(error.http_status, Some(301 | 307)) => {
             format!("bucket {name:?} is in another region than {}: give --region", sdk.region)
         }
@@ -68,6 +71,17 @@ fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
     };
     let told = failure(settings, error.kind, words);
     Error { http_status: error.http_status, request_id: error.request_id.clone(), ..told }
+}
+
+/// rustls names the fact, not what to do about it.
+fn tls_advice(cause: &str) -> &'static str {
+    if cause.contains("InvalidContentType") {
+        " (it does not speak TLS: http:// instead of https://?)"
+    } else if cause.contains("certificate") {
+        " (name its authority in SSL_CERT_FILE, or install it in the system)"
+    } else {
+        ""
+    }
 }
 
 fn denied(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> String {

@@ -87,9 +87,8 @@ fn kind_of_status(status: u16) -> Kind {
         404 => Kind::NotFound,
         409 | 412 => Kind::Changed,
         405 | 501 => Kind::Unsupported,
-        408 | 429 => Kind::Busy,
         413 | 507 => Kind::QuotaExceeded,
-        500.. => Kind::Busy,
+        408 | 429 | 500.. => Kind::Busy,
         // A success whose body makes no sense.
         200..=299 => Kind::Corrupt,
         _ => Kind::Refused,

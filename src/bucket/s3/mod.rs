@@ -24,6 +24,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
@@ -69,46 +70,53 @@ impl S3Bucket {
     }
 
     /// Sends a request that must move within the stall time.
-    async fn send<T, E>(
+    fn send<'a, T, E>(
         &self,
         operation: &'static str,
-        key: &str,
-        request: impl Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T>
+        key: &'a str,
+        request: impl Future<Output = Answer<T, E>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.send_watched(operation, key, &Progress::new(self.stall), request).await
+        send(operation, key, Progress::new(self.stall), request)
     }
 
     /// Sends a request that the server may work on for a while.
-    async fn send_slow<T, E>(
+    fn send_slow<'a, T, E>(
         &self,
         operation: &'static str,
-        key: &str,
-        request: impl Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T>
+        key: &'a str,
+        request: impl Future<Output = Answer<T, E>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.send_watched(operation, key, &Progress::new(self.slow_stall), request).await
+        send(operation, key, Progress::new(self.slow_stall), request)
     }
+}
 
-    async fn send_watched<T, E>(
-        &self,
-        operation: &'static str,
-        key: &str,
-        progress: &Progress,
-        request: impl Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T>
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
+/// What the SDK answers.
+type Answer<T, E> = std::result::Result<T, SdkError<E, HttpResponse>>;
+
+/// Sends a request as long as it moves. The SDK's futures are some 20 KB each: they go to the heap
+/// once instead of into every future around them.
+fn send<'a, T, E>(
+    operation: &'static str,
+    key: &'a str,
+    progress: Progress,
+    request: impl Future<Output = Answer<T, E>> + Send + 'a,
+) -> BoxFuture<'a, Result<T>>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let request = Box::pin(request);
+    Box::pin(async move {
         match progress.watch(request).await {
             Ok(answer) => answer.map_err(|error| errors::from_sdk(operation, key, &error)),
             Err(stalled) => Err(errors::stalled(operation, key, stalled)),
         }
-    }
+    })
 }
 
 /// The `If-Match` and `If-None-Match` header values of a condition.

@@ -10,7 +10,7 @@ use super::listing::decode;
 use super::progress::Progress;
 use super::read::whole_seconds;
 use super::write::{confirm, copy_source, stream, tag};
-use super::{S3Bucket, condition_headers};
+use super::{S3Bucket, condition_headers, send};
 use crate::bucket::{Condition, CopyRequest, ETag, Part, PendingUpload, PutOptions, Result, checksum};
 use crate::error::Kind;
 
@@ -29,7 +29,7 @@ impl S3Bucket {
             .set_content_type(options.content_type.clone())
             .checksum_algorithm(ChecksumAlgorithm::Crc32C);
         let output = self.send(CREATE, key, call.send()).await?;
-        output.upload_id.ok_or_else(|| plain(Kind::Refused, CREATE, key, "the server answered without an upload id"))
+        output.upload_id.ok_or_else(|| plain(Kind::Corrupt, CREATE, key, "the server answered without an upload id"))
     }
 
     pub(super) async fn send_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
@@ -43,7 +43,7 @@ impl S3Bucket {
             .body(stream(body, &progress))
             .customize()
             .disable_payload_signing();
-        let output = self.send_watched(PART, key, &progress, call.send()).await?;
+        let output = send(PART, key, progress.clone(), call.send()).await?;
         confirm(PART, key, &crc, output.checksum_crc32_c.as_deref())?;
         Ok(Part { number, etag: tag(PART, key, output.e_tag)?, crc32c: Some(crc) })
     }

@@ -10,9 +10,9 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 
-use super::S3Bucket;
 use super::errors::{plain, root_cause, stalled};
 use super::progress::Progress;
+use super::{S3Bucket, send};
 use crate::bucket::checksum;
 use crate::bucket::{ETag, Fetched, Metadata, ObjectInfo, Result};
 use crate::error::Kind;
@@ -46,7 +46,7 @@ impl S3Bucket {
             request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
         });
         let progress = Progress::new(self.stall);
-        let answer = self.send_watched(GET, key, &progress, request.send()).await;
+        let answer = send(GET, key, progress.clone(), request.send()).await;
         let mut output = match answer {
             // 416: the range begins at or behind the end.
             Err(error) if error.http_status == Some(416) => return self.get_nothing(key, if_match).await,
@@ -56,7 +56,7 @@ impl S3Bucket {
         let length = u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default();
         let body = std::mem::take(&mut output.body);
         let bytes = read_body(key, body, length, &progress).await?;
-        self.check(key, output, bytes, range)
+        check(key, output, &bytes, range)
     }
 
     /// An empty range: S3 has no words for it, HEAD tells what the rest of the answer needs.
@@ -67,24 +67,24 @@ impl S3Bucket {
             _ => Ok(Fetched { info, bytes: Bytes::new() }),
         }
     }
+}
 
-    /// Holds what came against what was asked: length, position and checksum.
-    fn check(&self, key: &str, output: GetObjectOutput, bytes: Bytes, range: Option<Range<u64>>) -> Result<Fetched> {
-        let position = output.content_range.as_deref().and_then(parse_content_range);
-        let length = bytes.len() as u64;
-        let (came, size) = position.unwrap_or((0..length, length));
-        let wanted = range.map_or(0..size, |range| range.start..range.end.min(size));
-        if came.start > wanted.start || came.end < wanted.end || came.end - came.start != length {
-            let cause = format!("asked for bytes {wanted:?}, got {length} bytes said to be {came:?}");
-            return Err(plain(Kind::Corrupt, GET, key, cause));
-        }
-        if length == size && !checksum_holds(&output, &bytes) {
-            return Err(plain(Kind::Corrupt, GET, key, "the bytes do not match their checksum"));
-        }
-        // A server that knows no ranges sends everything.
-        let cut = bytes.slice((wanted.start - came.start) as usize..(wanted.end - came.start) as usize);
-        Ok(Fetched { info: get_info(output, size), bytes: cut })
+/// Holds what came against what was asked: length, position and checksum.
+fn check(key: &str, output: GetObjectOutput, bytes: &Bytes, range: Option<Range<u64>>) -> Result<Fetched> {
+    let position = output.content_range.as_deref().and_then(parse_content_range);
+    let length = bytes.len() as u64;
+    let (came, size) = position.unwrap_or((0..length, length));
+    let wanted = range.map_or(0..size, |range| range.start..range.end.min(size));
+    if came.start > wanted.start || came.end < wanted.end || came.end - came.start != length {
+        let cause = format!("asked for bytes {wanted:?}, got {length} bytes said to be {came:?}");
+        return Err(plain(Kind::Corrupt, GET, key, cause));
     }
+    if length == size && !checksum_holds(&output, bytes) {
+        return Err(plain(Kind::Corrupt, GET, key, "the bytes do not match their checksum"));
+    }
+    // A server that knows no ranges sends everything.
+    let cut = bytes.slice((wanted.start - came.start) as usize..(wanted.end - came.start) as usize);
+    Ok(Fetched { info: get_info(output, size), bytes: cut })
 }
 
 /// Reads a body whole, into one buffer; without a copy when it comes in one piece.

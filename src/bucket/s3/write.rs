@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::errors::{kind_of, plain};
 use super::progress::{Progress, WatchedBody};
-use super::{S3Bucket, condition_headers};
+use super::{S3Bucket, condition_headers, send};
 use crate::bucket::{CopyRequest, ETag, Error, PutOptions, Result, checksum};
 use crate::error::Kind;
 
@@ -36,7 +36,7 @@ impl S3Bucket {
             .body(stream(body, &progress))
             .customize()
             .disable_payload_signing();
-        let output = self.send_watched(PUT, key, &progress, call.send()).await?;
+        let output = send(PUT, key, progress.clone(), call.send()).await?;
         confirm(PUT, key, &crc, output.checksum_crc32_c.as_deref())?;
         tag(PUT, key, output.e_tag)
     }
@@ -125,7 +125,7 @@ pub(super) fn confirm(operation: &'static str, key: &str, sent: &str, stored: Op
 
 /// Every write names the version that it made.
 pub(super) fn tag(operation: &'static str, key: &str, tag: Option<String>) -> Result<ETag> {
-    let tag = tag.ok_or_else(|| plain(Kind::Refused, operation, key, "the server answered without an ETag"))?;
+    let tag = tag.ok_or_else(|| plain(Kind::Corrupt, operation, key, "the server answered without an ETag"))?;
     Ok(ETag::new(&tag))
 }
 

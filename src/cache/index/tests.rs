@@ -1,5 +1,7 @@
 use std::io::{Seek, SeekFrom, Write};
 
+use std::path::PathBuf;
+
 use super::*;
 
 fn sized(size: u64) -> Remembered {
@@ -162,4 +164,19 @@ fn damage_while_open_never_gives_a_wrong_answer() {
     index.put("new", sized(7));
     index.flush();
     assert_eq!(index.get("new"), Some(sized(7)));
+}
+
+#[test]
+fn an_index_in_memory_that_grew_too_large_starts_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let _holder = index(&directory);
+    let index = index(&directory);
+    for number in 0..=100_000 {
+        index.put(&format!("key-{number}"), sized(number));
+    }
+    index.flush();
+    assert_eq!(index.get("key-100000"), Some(sized(100_000)));
+    index.put("new", sized(7));
+    index.flush();
+    assert_eq!((index.get("key-100000"), index.get("new")), (None, Some(sized(7))));
 }

@@ -52,8 +52,8 @@ impl Fs {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let copies = stream::iter(objects.clone()).map(|object| async move { self.copy_one(&object, from, to).await });
-        let copied: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
-        let etags = match copied {
+        let outcome: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
+        let etags = match outcome {
             Ok(etags) => etags,
             Err(error) => {
                 self.take_back(&objects, from, to).await;

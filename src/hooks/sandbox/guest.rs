@@ -143,7 +143,8 @@ pub(super) async fn run(program: &Program, call: Call, mut cancel: watch::Receiv
 
 fn guest(call: &Call, now: Instant, stdout: &Pipe, stderr: &Pipe) -> wasmtime::Result<Guest> {
     let mut wasi = WasiCtxBuilder::new();
-    // First: directories that are opened remember it. This thread may wait for files.
+    // This thread may wait for files, and directories remember so when they are opened. After that
+    // it must not be said any more: `poll_oneoff` would sleep where no timeout reaches it.
     wasi.allow_blocking_current_thread(true)
         .arg(&call.name)
         .envs(&call.env)
@@ -152,7 +153,8 @@ fn guest(call: &Call, now: Instant, stdout: &Pipe, stderr: &Pipe) -> wasmtime::R
         .stderr(stderr.clone())
         .preopened_dir(&call.input, "/in", FsPerms::ReadOnly)?
         .preopened_dir(&call.scratch, "/tmp", FsPerms::ReadWrite)?
-        .preopened_dir(&call.output, "/out", FsPerms::ReadWrite)?;
+        .preopened_dir(&call.output, "/out", FsPerms::ReadWrite)?
+        .allow_blocking_current_thread(false);
     let mut wasi = wasi.build_p1();
     wasi.ctx().table.set_max_capacity(MAX_OPEN);
     Ok(Guest {

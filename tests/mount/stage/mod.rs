@@ -1,7 +1,9 @@
 //! The stage that every test plays on: S3 servers, fresh buckets, real mounts, and their clean-up.
 //!
 //! With `S3MOUNT_TEST_DIR=/some/dir` the purely POSIX tests run on a plain directory there instead
-//! of a mount: what they expect must hold on the local file system too.
+//! of a mount: what they expect must hold on the local file system too. With
+//! `S3MOUNT_TEST_SERVER=ministack` (or `seaweedfs`) everything that asks for the shared embedded
+//! server gets that one instead.
 
 pub mod outside;
 pub mod process;
@@ -102,7 +104,6 @@ impl Place {
 /// What a mount is to look like.
 pub struct Stage {
     endpoint: Endpoint,
-    bucket: Option<String>,
     prefix: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -118,17 +119,11 @@ impl Stage {
 
     /// A mount of a fresh bucket at an endpoint.
     pub fn at(endpoint: Endpoint) -> Self {
-        Self { endpoint, bucket: None, prefix: String::new(), args: Vec::new(), env: Vec::new(), hooks: None }
+        Self { endpoint, prefix: String::new(), args: Vec::new(), env: Vec::new(), hooks: None }
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(ToString::to_string));
-        self
-    }
-
-    /// Mounts this existing bucket instead of a fresh one.
-    pub fn bucket(mut self, bucket: &str) -> Self {
-        self.bucket = Some(bucket.to_owned());
         self
     }
 
@@ -154,11 +149,8 @@ impl Stage {
     pub fn prepare(self) -> Mount {
         let scratch = tempfile::Builder::new().prefix("s3mount-test-").tempdir().expect("temporary directory");
         let outside = Outside::new(&self.endpoint);
-        let bucket = self.bucket.unwrap_or_else(|| {
-            let name = fresh_bucket_name();
-            outside.create_bucket(&name);
-            name
-        });
+        let bucket = fresh_bucket_name();
+        outside.create_bucket(&bucket);
         // Other users have to get through to the mount, which sits inside.
         sys::chmod(scratch.path(), 0o711).expect("chmod of the temporary directory");
         fs::create_dir(scratch.path().join("mnt")).expect("mountpoint");

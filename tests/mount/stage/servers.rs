@@ -45,6 +45,12 @@ pub fn shared(maker: Maker) -> Endpoint {
     static EMBEDDED: OnceLock<Server> = OnceLock::new();
     static MINISTACK: OnceLock<Server> = OnceLock::new();
     static SEAWEEDFS: OnceLock<Server> = OnceLock::new();
+    let instead = std::env::var("S3MOUNT_TEST_SERVER");
+    let maker = match (maker, instead.as_deref()) {
+        (Maker::Embedded, Ok("ministack")) => Maker::Ministack,
+        (Maker::Embedded, Ok("seaweedfs")) => Maker::Seaweedfs,
+        _ => maker,
+    };
     let server = match maker {
         Maker::Embedded => EMBEDDED.get_or_init(|| Server::embedded(&[])),
         Maker::Ministack => MINISTACK.get_or_init(ministack),

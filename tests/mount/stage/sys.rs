@@ -128,11 +128,6 @@ pub fn truncate(path: &Path, size: i64) -> io::Result<()> {
     check(unsafe { libc::truncate(c_path(path).as_ptr(), size) }).map(drop)
 }
 
-pub fn access(path: &Path, mode: i32) -> io::Result<()> {
-    // SAFETY: the path is NUL-terminated.
-    check(unsafe { libc::access(c_path(path).as_ptr(), mode) }).map(drop)
-}
-
 pub fn flock(file: &File, how: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` lives.
     check(unsafe { libc::flock(file.as_raw_fd(), how) }).map(drop)

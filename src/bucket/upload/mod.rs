@@ -3,22 +3,20 @@
 //! Parts go in parallel and become one version at the end, under the condition of the options; until
 //! then the key keeps what it had. An upload that fails or is dropped half way is aborted.
 
+mod source;
+
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Bucket, CopyRequest, ETag, Error, Part, PutOptions, Result};
 use crate::error::Kind;
+pub use source::{FileParts, PartSource};
 
 /// From this size on, an object goes up in parts.
 pub const MULTIPART_FROM_BYTES: u64 = 16 << 20;
@@ -32,43 +30,6 @@ const MAX_PARTS: u64 = 10_000;
 const MAX_PART_BYTES: u64 = 5 << 30;
 /// An upload is aborted within this, or left to the next recovery.
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Where the bytes of an upload come from; asked for each part once, several at a time.
-#[async_trait]
-pub trait PartSource: Send + Sync + 'static {
-    /// Exactly these bytes.
-    async fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
-}
-
-#[async_trait]
-impl PartSource for Bytes {
-    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        Ok(self.slice(range.start as usize..range.end as usize))
-    }
-}
-
-/// The bytes of a local file.
-#[derive(Clone, Debug)]
-pub struct FileParts(Arc<File>);
-
-impl From<File> for FileParts {
-    fn from(file: File) -> Self {
-        Self(Arc::new(file))
-    }
-}
-
-#[async_trait]
-impl PartSource for FileParts {
-    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let file = self.0.clone();
-        let read = move || {
-            let mut buffer = vec![0; (range.end - range.start) as usize];
-            file.read_exact_at(&mut buffer, range.start)?;
-            Ok(buffer.into())
-        };
-        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
-    }
-}
 
 /// Told the id of an upload before its first part is sent, so that it can be aborted after a crash.
 pub type OnBegin = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -85,10 +46,8 @@ pub struct UploadSettings {
 
 impl fmt::Debug for UploadSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UploadSettings")
-            .field("part_bytes", &self.part_bytes)
-            .field("concurrency", &self.concurrency)
-            .finish_non_exhaustive()
+        let (part_bytes, concurrency) = (self.part_bytes, self.concurrency);
+        write!(f, "UploadSettings {{ part_bytes: {part_bytes}, concurrency: {concurrency} }}")
     }
 }
 
@@ -117,7 +76,7 @@ pub async fn upload(
         .send_parts(ranges(size, part_bytes), settings.concurrency, |number, range| {
             let (source, session) = (Arc::clone(&source), &session);
             async move {
-                let body = read(source.as_ref(), key, range).await?;
+                let body = source::read(source.as_ref(), key, range).await?;
                 session.bucket.upload_part(key, &session.upload_id, number, body).await
             }
         })
@@ -223,15 +182,6 @@ async fn abort(bucket: &dyn Bucket, key: &str, upload_id: &str) {
     }
 }
 
-async fn read(source: &dyn PartSource, key: &str, range: Range<u64>) -> Result<Bytes> {
-    let wanted = range.end - range.start;
-    let bytes = source.read(range).await.map_err(|error| local(key, error.to_string()))?;
-    if bytes.len() as u64 == wanted {
-        return Ok(bytes);
-    }
-    Err(local(key, format!("the source gave {} of {wanted} bytes", bytes.len())))
-}
-
 fn local(key: &str, cause: String) -> Error {
     let key = key.to_owned();
     Error { kind: Kind::Local, operation: "UploadPart", key, cause, http_status: None, request_id: None }
@@ -255,128 +205,4 @@ fn ranges(size: u64, part_bytes: u64) -> impl Iterator<Item = Range<u64>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use parking_lot::Mutex;
-
-    use super::*;
-    use crate::bucket::memory::{Effect, Fault, MemoryBucket};
-    use crate::bucket::{Condition, Metadata};
-
-    const PART_BYTES: u64 = 5 << 20;
-
-    fn bucket() -> (Arc<MemoryBucket>, Arc<dyn Bucket>) {
-        let memory = Arc::new(MemoryBucket::new());
-        (Arc::clone(&memory), memory)
-    }
-
-    fn body() -> Bytes {
-        (0..PART_BYTES * 3 + 7).map(|index| (index % 251) as u8).collect()
-    }
-
-    fn settings() -> UploadSettings {
-        UploadSettings { part_bytes: PART_BYTES, concurrency: 4, on_begin: None }
-    }
-
-    async fn send(bucket: &Arc<dyn Bucket>, body: &Bytes, settings: &UploadSettings) -> Result<ETag> {
-        let metadata = Metadata::from([("a".to_owned(), "b".to_owned())]);
-        let options = PutOptions { metadata, condition: Condition::IfAbsent, content_type: None };
-        upload(bucket, "k", Arc::new(body.clone()), body.len() as u64, &options, settings).await
-    }
-
-    #[tokio::test]
-    async fn all_bytes_arrive_in_order_with_their_metadata() {
-        let (memory, bucket) = bucket();
-        // The first part comes last: order is by number, not by arrival.
-        memory.inject(Fault::once("UploadPart", Effect::Delay(Duration::from_millis(50))));
-        let begun = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&begun);
-        let on_begin: OnBegin = Arc::new(move |upload_id| {
-            noted.lock().push(upload_id);
-            Box::pin(std::future::ready(()))
-        });
-        let etag = send(&bucket, &body(), &UploadSettings { on_begin: Some(on_begin), ..settings() }).await.unwrap();
-        assert_eq!(memory.bytes("k").unwrap(), body());
-        let info = memory.info("k").unwrap();
-        assert_eq!((info.etag, info.metadata["a"].as_str()), (etag, "b"));
-        assert_eq!((memory.count("UploadPart"), begun.lock().len()), (4, 1));
-    }
-
-    #[tokio::test]
-    async fn a_failed_upload_is_aborted_and_changes_nothing() {
-        for operation in ["UploadPart", "CompleteMultipartUpload"] {
-            let (memory, bucket) = bucket();
-            memory.inject(Fault::once(operation, Effect::Fail(Kind::AccessDenied)));
-            assert_eq!(send(&bucket, &body(), &settings()).await.unwrap_err().kind, Kind::AccessDenied);
-            assert_eq!((memory.open_uploads(), memory.bytes("k")), (0, None), "{operation}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_conflict_keeps_the_others_version() {
-        let (memory, bucket) = bucket();
-        memory.insert("k", "theirs", Metadata::new());
-        assert_eq!(send(&bucket, &body(), &settings()).await.unwrap_err().kind, Kind::Changed);
-        assert_eq!((memory.open_uploads(), memory.bytes("k").unwrap()), (0, Bytes::from("theirs")));
-    }
-
-    #[tokio::test]
-    async fn an_upload_that_is_dropped_is_aborted() {
-        let (memory, bucket) = bucket();
-        memory.inject(Fault::once("UploadPart", Effect::Hang).times(9));
-        let sending = tokio::spawn({
-            let bucket = Arc::clone(&bucket);
-            async move { send(&bucket, &body(), &settings()).await }
-        });
-        while memory.count("UploadPart") == 0 {
-            tokio::task::yield_now().await;
-        }
-        sending.abort();
-        assert!(sending.await.unwrap_err().is_cancelled());
-        while memory.open_uploads() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(memory.count("AbortMultipartUpload"), 1);
-    }
-
-    struct Broken;
-
-    #[async_trait]
-    impl PartSource for Broken {
-        async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-            if range.start == 0 { Ok(Bytes::from_static(b"short")) } else { Err(io::Error::other("gone")) }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_source_that_fails_or_is_short_makes_no_object() {
-        let (memory, bucket) = bucket();
-        let sent = upload(&bucket, "k", Arc::new(Broken), PART_BYTES * 2, &PutOptions::default(), &settings()).await;
-        assert_eq!(sent.unwrap_err().kind, Kind::Local);
-        assert_eq!((memory.open_uploads(), memory.bytes("k")), (0, None));
-    }
-
-    #[tokio::test]
-    async fn a_copy_in_parts_is_the_same_object_of_one_version() {
-        let (memory, bucket) = bucket();
-        let from_etag = memory.insert("a", body(), Metadata::new());
-        let request = CopyRequest { from: "a".into(), to: "b".into(), from_etag: Some(from_etag), replace: None };
-        let size = body().len() as u64;
-        copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await.unwrap();
-        assert_eq!(memory.bytes("b").unwrap(), body());
-        memory.insert("a", "new", Metadata::new());
-        let changed = copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await;
-        assert_eq!(changed.unwrap_err().kind, Kind::Changed);
-        assert_eq!(memory.open_uploads(), 0);
-    }
-
-    #[test]
-    fn parts_hold_every_object_that_s3_takes() {
-        assert_eq!(fitting_part_bytes("k", 1, 8 << 20).unwrap(), 8 << 20);
-        let large = fitting_part_bytes("k", 5 << 40, 8 << 20).unwrap();
-        assert!((5_u64 << 40).div_ceil(large) <= MAX_PARTS && large <= MAX_PART_BYTES);
-        assert_eq!(fitting_part_bytes("k", u64::MAX / 2, 8 << 20).unwrap_err().kind, Kind::QuotaExceeded);
-        assert_eq!(ranges(0, 5).collect::<Vec<_>>(), [0..0]);
-        assert_eq!(ranges(11, 5).collect::<Vec<_>>(), [0..5, 5..10, 10..11]);
-        assert_eq!(ranges(10, 5).count(), 2);
-    }
-}
+mod tests;

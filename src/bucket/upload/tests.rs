@@ -1,0 +1,137 @@
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::bucket::memory::{Effect, Fault, MemoryBucket};
+use crate::bucket::{Condition, Metadata};
+
+const PART_BYTES: u64 = 5 << 20;
+
+fn bucket() -> (Arc<MemoryBucket>, Arc<dyn Bucket>) {
+    let memory = Arc::new(MemoryBucket::new());
+    (Arc::clone(&memory), memory)
+}
+
+fn body() -> Bytes {
+    (0..PART_BYTES * 3 + 7).map(|index| (index % 251) as u8).collect()
+}
+
+fn settings() -> UploadSettings {
+    UploadSettings { part_bytes: PART_BYTES, concurrency: 4, on_begin: None }
+}
+
+async fn send(bucket: &Arc<dyn Bucket>, body: &Bytes, settings: &UploadSettings) -> Result<ETag> {
+    let metadata = Metadata::from([("a".to_owned(), "b".to_owned())]);
+    let options = PutOptions { metadata, condition: Condition::IfAbsent, content_type: None };
+    upload(bucket, "k", Arc::new(body.clone()), body.len() as u64, &options, settings).await
+}
+
+#[tokio::test]
+async fn all_bytes_arrive_in_order_with_their_metadata() {
+    let (memory, bucket) = bucket();
+    // The first part comes last: order is by number, not by arrival.
+    memory.inject(Fault::once("UploadPart", Effect::Delay(Duration::from_millis(50))));
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&begun);
+    let on_begin: OnBegin = Arc::new(move |upload_id| {
+        noted.lock().push(upload_id);
+        Box::pin(std::future::ready(()))
+    });
+    let etag = send(&bucket, &body(), &UploadSettings { on_begin: Some(on_begin), ..settings() }).await.unwrap();
+    assert_eq!(memory.bytes("k").unwrap(), body());
+    let info = memory.info("k").unwrap();
+    assert_eq!((info.etag, info.metadata["a"].as_str()), (etag, "b"));
+    assert_eq!((memory.count("UploadPart"), begun.lock().len()), (4, 1));
+}
+
+#[tokio::test]
+async fn a_failed_upload_is_aborted_and_changes_nothing() {
+    for operation in ["UploadPart", "CompleteMultipartUpload"] {
+        let (memory, bucket) = bucket();
+        memory.inject(Fault::once(operation, Effect::Fail(Kind::AccessDenied)));
+        assert_eq!(send(&bucket, &body(), &settings()).await.unwrap_err().kind, Kind::AccessDenied);
+        assert_eq!((memory.open_uploads(), memory.bytes("k")), (0, None), "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_keeps_the_others_version() {
+    let (memory, bucket) = bucket();
+    memory.insert("k", "theirs", Metadata::new());
+    assert_eq!(send(&bucket, &body(), &settings()).await.unwrap_err().kind, Kind::Changed);
+    assert_eq!((memory.open_uploads(), memory.bytes("k").unwrap()), (0, Bytes::from("theirs")));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_is_aborted() {
+    let (memory, bucket) = bucket();
+    memory.inject(Fault::once("UploadPart", Effect::Hang).times(9));
+    let sending = tokio::spawn({
+        let bucket = Arc::clone(&bucket);
+        async move { send(&bucket, &body(), &settings()).await }
+    });
+    while memory.count("UploadPart") == 0 {
+        tokio::task::yield_now().await;
+    }
+    sending.abort();
+    assert!(sending.await.unwrap_err().is_cancelled());
+    while memory.open_uploads() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(memory.count("AbortMultipartUpload"), 1);
+}
+
+#[tokio::test]
+async fn a_file_goes_up_as_it_is() {
+    let (memory, bucket) = bucket();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), body()).unwrap();
+    let source = Arc::new(FileParts::open(file.path()).unwrap());
+    upload(&bucket, "k", source, body().len() as u64, &PutOptions::default(), &settings()).await.unwrap();
+    assert_eq!(memory.bytes("k").unwrap(), body());
+}
+
+struct Broken;
+
+#[async_trait]
+impl PartSource for Broken {
+    async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        if range.start == 0 { Ok(Bytes::from_static(b"short")) } else { Err(io::Error::other("gone")) }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_fails_or_is_short_makes_no_object() {
+    let (memory, bucket) = bucket();
+    let sent = upload(&bucket, "k", Arc::new(Broken), PART_BYTES * 2, &PutOptions::default(), &settings()).await;
+    assert_eq!(sent.unwrap_err().kind, Kind::Local);
+    assert_eq!((memory.open_uploads(), memory.bytes("k")), (0, None));
+}
+
+#[tokio::test]
+async fn a_copy_in_parts_is_the_same_object_of_one_version() {
+    let (memory, bucket) = bucket();
+    let from_etag = memory.insert("a", body(), Metadata::new());
+    let request = CopyRequest { from: "a".into(), to: "b".into(), from_etag: Some(from_etag), replace: None };
+    let size = body().len() as u64;
+    copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await.unwrap();
+    assert_eq!(memory.bytes("b").unwrap(), body());
+    memory.insert("a", "new", Metadata::new());
+    let changed = copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await;
+    assert_eq!(changed.unwrap_err().kind, Kind::Changed);
+    assert_eq!(memory.open_uploads(), 0);
+}
+
+#[test]
+fn parts_hold_every_object_that_s3_takes() {
+    assert_eq!(fitting_part_bytes("k", 1, 8 << 20).unwrap(), 8 << 20);
+    let large = fitting_part_bytes("k", 5 << 40, 8 << 20).unwrap();
+    assert!((5_u64 << 40).div_ceil(large) <= MAX_PARTS && large <= MAX_PART_BYTES);
+    assert_eq!(fitting_part_bytes("k", u64::MAX / 2, 8 << 20).unwrap_err().kind, Kind::QuotaExceeded);
+    assert!(ranges(0, 5).eq(std::iter::once(0..0)), "an empty object is one empty part");
+    assert_eq!(ranges(11, 5).collect::<Vec<_>>(), [0..5, 5..10, 10..11]);
+    assert_eq!(ranges(10, 5).count(), 2);
+}
