@@ -131,6 +131,7 @@ async fn a_hook_gets_the_event_and_its_output_lies_where_its_rule_says() {
     assert_eq!(bench.bucket.info("thumbs/event.json").unwrap().content_type.as_deref(), Some("application/json"));
 
     let log = bench.log("echo");
+    assert_eq!(std::fs::read_to_string(status(&hooks).log).unwrap(), log);
     let id = event["s3mount"]["eventId"].as_str().unwrap();
     assert!(log.starts_with(&format!("START RequestId: {id} ")), "{log}");
     assert!(log.contains(&format!("END RequestId: {id}\nREPORT RequestId: {id}\tDuration: ")), "{log}");

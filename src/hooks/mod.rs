@@ -153,6 +153,7 @@ impl Hooks {
             let counts = journal.counts(&hook.spec.name).unwrap_or_default();
             HookStatus {
                 name: hook.spec.name.clone(),
+                log: hook.log.clone(),
                 queued: counts.open.saturating_sub(counts.leased),
                 running: counts.leased,
                 dead: counts.dead,
