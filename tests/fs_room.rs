@@ -1,6 +1,8 @@
 //! The `fs` room by itself: real cache, index and journal, and a bucket in memory whose requests
 //! can be counted and broken.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
+
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;

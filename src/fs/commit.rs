@@ -84,21 +84,11 @@ impl Fs {
             self.cache.insert(&Pinned { key: before.key.as_str().into(), etag: etag.clone(), size }, 0, bytes);
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
-        let settled = self.settled_intents(content, generation, intent);
+        let settled = settled_intents(content, generation, intent);
         self.settle_always(&settled, vec![created(name, &before.key, size, &etag)]).await?;
         let still_deferred = content.deferred.lock().is_some();
         content.draft.lock().set_kept(still_deferred);
         Ok(())
-    }
-
-    /// The intents that a stored generation makes obsolete: its own, and a deferral before it.
-    fn settled_intents(&self, content: &Content, generation: u64, intent: Option<IntentId>) -> Vec<IntentId> {
-        let mut intents: Vec<_> = intent.into_iter().collect();
-        let mut deferred = content.deferred.lock();
-        if deferred.is_some_and(|(of, _)| of <= generation) {
-            intents.extend(deferred.take().map(|(_, id)| id));
-        }
-        intents
     }
 
     /// Deferrals are in the journal also when no hook listens.
@@ -170,4 +160,14 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// The intents that a stored generation makes obsolete: its own, and a deferral before it.
+fn settled_intents(content: &Content, generation: u64, intent: Option<IntentId>) -> Vec<IntentId> {
+    let mut intents: Vec<_> = intent.into_iter().collect();
+    let mut deferred = content.deferred.lock();
+    if deferred.is_some_and(|(of, _)| of <= generation) {
+        intents.extend(deferred.take().map(|(_, id)| id));
+    }
+    intents
 }

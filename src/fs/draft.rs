@@ -173,7 +173,7 @@ impl Draft {
 
     /// Zeros from here on (`fallocate(2)`, `FALLOC_FL_PUNCH_HOLE`); never grows the file.
     pub fn punch(&mut self, range: Range<u64>) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let end = range.end.min(self.size);
         let mut at = range.start;
         while at < end {

@@ -75,7 +75,7 @@ impl Node {
 
     /// Asks S3 again at the next use.
     pub fn expire(&mut self) {
-        let long_ago = Duration::from_secs(24 * 3600);
+        let long_ago = Duration::from_hours(24);
         self.checked = self.checked.checked_sub(long_ago).unwrap_or(self.checked);
     }
 
@@ -121,6 +121,13 @@ impl Tree {
     pub fn child(&self, parent: Ino, name: &str) -> Option<&Node> {
         let ino = self.nodes.get(&parent)?.directory.as_ref()?.child(name)?.ino?;
         self.nodes.get(&ino)
+    }
+
+    /// Children of a directory whose content S3 lacks.
+    pub fn pending_children(&self, ino: Ino) -> Vec<Ino> {
+        let directory = self.nodes.get(&ino).and_then(|node| node.directory.as_ref());
+        let children = directory.into_iter().flat_map(Directory::children).filter_map(|(_, child)| child.ino);
+        children.filter(|child| self.nodes.get(child).is_some_and(Node::is_pending)).collect()
     }
 
     /// The key of a node: a directory's ends in `/`, the root's is the mount's prefix.

@@ -112,12 +112,11 @@ impl Fs {
             return self.bucket.copy(request).await;
         }
         // In parts nothing is taken over from the source: say everything.
-        let options = match &request.replace {
-            Some(options) => options.clone(),
-            None => {
-                let info = self.bucket.head(&request.from).await?;
-                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None }
-            }
+        let options = if let Some(options) = &request.replace {
+            options.clone()
+        } else {
+            let info = self.bucket.head(&request.from).await?;
+            PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None }
         };
         copy_large(&self.bucket, request, size, &options, &self.settings.upload).await
     }

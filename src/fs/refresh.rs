@@ -25,6 +25,14 @@ use crate::key::{self, Oddity, ROOT_INO};
 /// HEADs under way at once for one listing.
 const PARALLEL_HEADS: usize = 32;
 
+/// What memory knows of a name.
+enum Known {
+    There(Ino),
+    Missing,
+    /// S3 has to be asked.
+    Unsure,
+}
+
 /// Listings under way: whoever wants the same one waits for it instead of asking again.
 #[derive(Debug, Default)]
 pub struct Flights(Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>);
@@ -122,8 +130,7 @@ impl Fs {
 
     fn merge(&self, ino: Ino, listing: &mut Listing, asked: Instant) {
         let mut tree = self.tree.lock();
-        let pending: Vec<Ino> =
-            tree.nodes().filter(|node| node.parent == ino && node.is_pending()).map(|node| node.ino).collect();
+        let pending = tree.pending_children(ino);
         let Some(directory) = tree.directory_mut(ino) else { return };
         let gone = directory.merge(listing, asked, |child| pending.contains(&child));
         let confirmed: Vec<_> = directory
@@ -246,8 +253,10 @@ impl Fs {
 
     /// The node of a name, fetched if need be; `None` where there is no such name.
     pub(super) async fn resolve(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
-        if let Some(answer) = self.known(parent, name)? {
-            return Ok(answer);
+        match self.known(parent, name)? {
+            Known::There(ino) => return Ok(Some(ino)),
+            Known::Missing => return Ok(None),
+            Known::Unsure => {}
         }
         let _stable = self.namespace.read().await;
         let large = self.tree.lock().directory_mut(parent).ok_or(Errno::ENOTDIR)?.is_large;
@@ -267,16 +276,16 @@ impl Fs {
         }
     }
 
-    /// What memory knows of a name: `Some(answer)` while it may be believed.
-    pub(super) fn known(&self, parent: Ino, name: &str) -> Result<Option<Option<Ino>>> {
+    /// What memory knows of a name and may still be believed.
+    fn known(&self, parent: Ino, name: &str) -> Result<Known> {
         let tree = self.tree.lock();
         let node = tree.get(parent).ok_or(Errno::ENOENT)?;
         let directory = node.directory.as_ref().ok_or(Errno::ENOTDIR)?;
         let Some(child) = directory.child(name) else {
-            return Ok(directory.is_fresh(self.settings.list_ttl).then_some(None));
+            return Ok(if directory.is_fresh(self.settings.list_ttl) { Known::Missing } else { Known::Unsure });
         };
-        let Some(found) = child.ino.and_then(|ino| tree.get(ino)) else { return Ok(None) };
-        Ok(self.is_fresh(found).then_some(Some(found.ino)))
+        let found = child.ino.and_then(|ino| tree.get(ino)).filter(|node| self.is_fresh(node));
+        Ok(found.map_or(Known::Unsure, |node| Known::There(node.ino)))
     }
 
     /// A node's attributes may be believed. A directory's live as long as a listing: what they
@@ -297,9 +306,7 @@ impl Fs {
         let (file_key, below) = (format!("{prefix}{name}"), format!("{prefix}{name}/"));
         let request = ListRequest { prefix: below, max_keys: Some(1), ..ListRequest::default() };
         let (head, list) = tokio::join!(self.bucket.head(&file_key), self.bucket.list(&request));
-        let child = if !list?.objects.is_empty() {
-            Child { ino: None, is_directory: true, seen: None }
-        } else {
+        let child = if list?.objects.is_empty() {
             match head {
                 Ok(info) => {
                     let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified };
@@ -315,6 +322,8 @@ impl Fs {
                 }
                 Err(error) => return Err(error.into()),
             }
+        } else {
+            Child { ino: None, is_directory: true, seen: None }
         };
         let known = self.tree.lock().child(parent, name).map(|node| (node.ino, node.is_directory()));
         let child = match known {

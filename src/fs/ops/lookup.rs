@@ -14,7 +14,8 @@ use crate::fs::{Fs, Result};
 pub struct Entry {
     pub ino: Ino,
     pub stat: Stat,
-    /// Names: 1 for a file (S3 has no hard links), 2 for a directory, 0 once unlinked.
+    /// Names: 1 for a file (S3 has no hard links), 2 and the known subdirectories for a directory, 0
+    /// once unlinked.
     pub nlink: u32,
     /// How long the kernel may believe this.
     pub ttl: Duration,
@@ -43,10 +44,10 @@ impl Fs {
     pub(super) fn entry(&self, ino: Ino) -> Result<Entry> {
         let tree = self.tree.lock();
         let node = tree.get(ino).ok_or(Errno::ESTALE)?;
-        let nlink = match (node.linked, node.is_directory()) {
+        let nlink = match (node.linked, &node.directory) {
             (false, _) => 0,
-            (true, true) => 2,
-            (true, false) => 1,
+            (true, Some(directory)) => 2 + directory.subdirectories(),
+            (true, None) => 1,
         };
         Ok(Entry { ino, stat: node.stat.clone(), nlink, ttl: self.ttl(node.is_directory()) })
     }

@@ -84,15 +84,15 @@ impl Fs {
     /// The key of a directory that has nothing in it, here or in S3.
     pub(super) async fn empty_directory(&self, ino: Ino) -> Result<String> {
         let key = {
-            let mut tree = self.tree.lock();
-            let key = tree.key(ino).ok_or(Errno::ENOENT)?;
-            let pending = tree.nodes().any(|node| node.linked && node.parent == ino && node.ino != ino);
-            let directory = tree.directory_mut(ino).ok_or(Errno::ENOTDIR)?;
+            let tree = self.tree.lock();
+            if !tree.get(ino).ok_or(Errno::ENOENT)?.is_directory() {
+                return Err(Errno::ENOTDIR.into());
+            }
             // What S3 does not have yet is in no listing.
-            if pending && !directory.is_empty() {
+            if !tree.pending_children(ino).is_empty() {
                 return Err(Errno::ENOTEMPTY.into());
             }
-            key
+            tree.key(ino).ok_or(Errno::ENOENT)?
         };
         let request = ListRequest { prefix: key.clone(), max_keys: Some(2), ..ListRequest::default() };
         let page = self.bucket.list(&request).await?;

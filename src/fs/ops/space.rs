@@ -63,7 +63,8 @@ impl Fs {
     /// `ENXIO` beyond the end, `EINVAL` for another `whence`.
     pub fn lseek(&self, number: u64, offset: i64, whence: i32) -> Result<i64> {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
-        let size = self.tree.lock().get(handle.ino).ok_or(Errno::ESTALE)?.stat.size as i64;
+        let size = self.tree.lock().get(handle.ino).ok_or(Errno::ESTALE)?.stat.size;
+        let size = i64::try_from(size).map_err(|_| Errno::EOVERFLOW)?;
         if offset < 0 || offset >= size {
             return Err(Errno::ENXIO.into());
         }
