@@ -196,6 +196,18 @@ async fn a_hook_sees_the_version_of_its_event_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_has_no_event_does_not_take_the_hook_away() {
+    // As `chmod` of a large file: the same bytes get another tag, and no event tells of it.
+    let bench = Bench::new().hook("copy", &guests::copies("a", "b"), "match = [\"a\"]");
+    bench.create("a", "first").await;
+    bench.bucket.insert("a", "other", s3mount::bucket::Metadata::new());
+    let hooks = bench.start();
+    idle(&hooks).await;
+    assert_eq!((status(&hooks).invocations, status(&hooks).superseded), (1, 0));
+    assert_eq!(bench.text("b").as_deref(), Some("other"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_of_one_key_arrive_in_their_order() {
     // Every run writes its event to one object: the last that is written is the last event.
     let bench = Bench::new().hook("echo", &guests::echoes("last"), "events = [\"ObjectRemoved:*\"]\nconcurrency = 8");

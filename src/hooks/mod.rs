@@ -127,6 +127,7 @@ pub fn start(
         surroundings: Surroundings {
             sandbox,
             bucket,
+            journal: Arc::clone(&journal),
             source: Source { bucket: settings.bucket_name, region: settings.region },
             prefix: settings.prefix,
             work,
