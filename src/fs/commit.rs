@@ -113,7 +113,7 @@ impl Fs {
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {
             metadata: stat.to_attributes(op_id).to_metadata()?,
-            content_type: None,
+            content_type: stat.content_type.clone(),
             condition: before.condition(),
         };
         if multipart {
