@@ -116,7 +116,8 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         verify::bucket(settings, &sdk).await?;
     }
     let requests = Arc::new(RequestLog::default());
-    let wire = Counted::new(S3Bucket::new(sdk.client(), &settings.bucket), Arc::clone(&requests));
+    let wire =
+        Counted::new(S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline), Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &wire).await;
     let bucket = patient(settings, wire, capabilities, &requests);
     Ok(Connection { bucket, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities })
