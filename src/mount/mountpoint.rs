@@ -164,7 +164,10 @@ pub fn silence(mountpoint: &Path) -> Error {
 fn answers_as_dead(mountpoint: &Path) -> bool {
     let (answer, answers) = mpsc::channel();
     let path = mountpoint.to_owned();
-    std::thread::spawn(move || answer.send(std::fs::metadata(path)));
+    std::thread::spawn(move || {
+        // Too late, and nobody listens any more.
+        let _ = answer.send(std::fs::metadata(path));
+    });
     matches!(answers.recv_timeout(LOOK_DEADLINE), Ok(Err(cause)) if is_dead(&cause))
 }
 
