@@ -1,5 +1,6 @@
 //! The rooms of one mount: opened in order, closed in reverse.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,9 @@ impl Rooms {
     ) -> Result<Self, Failure> {
         let settings = CacheSettings { memory_bytes: config.memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let cache = BlockCache::new(Arc::clone(&connection.bucket), settings);
-        let index = AttributeIndex::open(&places.cache.join("attributes.redb"))?;
+        let index_path = places.cache.join("attributes.redb");
+        forget_above(&index_path, config.cache_bytes);
+        let index = AttributeIndex::open(&index_path)?;
         let journal = Journal::open(&places.state)?;
         let settings = fs::Settings {
             root_prefix: config.source.prefix.clone(),
@@ -139,6 +142,14 @@ fn keep_storing(fs: &Arc<Fs>) {
             fs.retry_unstored().await;
         }
     });
+}
+
+/// Deletes a cache file that has outgrown its limit: it fills again with what is used.
+fn forget_above(path: &Path, limit_bytes: u64) {
+    if std::fs::metadata(path).is_ok_and(|found| found.len() > limit_bytes) {
+        tracing::info!(path = %path.display(), limit_bytes, "the attribute index is above --cache-size: starting anew");
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Takes away drafts that nobody answers for, so it must come before anything is served.

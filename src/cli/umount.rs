@@ -54,7 +54,7 @@ impl Outcome {
             Reply::Storing { files } => self.show(files),
             Reply::Refused(failure) => self.refused = Some(failure),
             Reply::Unmounted { left } => self.left = Some(left),
-            Reply::Status(_) => {}
+            Reply::Status(_) | Reply::Alive => {}
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     Status(Box<Status>),
+    /// Still under way.
+    Alive,
     /// Still storing this many files.
     Storing {
         files: u64,

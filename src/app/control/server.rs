@@ -20,6 +20,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Less than the command waits.
 const STATUS_DEADLINE: Duration = Duration::from_secs(4);
 const REQUEST_BYTES: u64 = 4096;
+/// How often whoever waits for an unmount hears that it is still under way.
+const PULSE: Duration = Duration::from_secs(1);
 /// More than anybody needs; each costs a descriptor.
 const CONNECTIONS: usize = 16;
 
@@ -136,10 +138,17 @@ where
             if orders.send(Order { lazy, replies: Replies { lines, written } }).await.is_err() {
                 return Ok(());
             }
-            while let Some(reply) = answers.recv().await {
+            let mut pulse = tokio::time::interval(PULSE);
+            loop {
+                let reply = tokio::select! {
+                    reply = answers.recv() => match reply {
+                        Some(reply) => reply,
+                        None => return Ok(()),
+                    },
+                    _ = pulse.tick() => Reply::Alive,
+                };
                 send(&mut output, &reply).await?;
             }
-            Ok(())
         }
     }
 }
