@@ -192,3 +192,43 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipe() -> (OwnedFd, File) {
+        let (ours, theirs) = nix::unistd::pipe().unwrap();
+        (ours, theirs.into())
+    }
+
+    fn next(lines: &mut Lines, pipe: &OwnedFd, patience: Duration) -> Option<Message> {
+        let line = lines.next(pipe, Instant::now() + patience).ok()?;
+        Some(serde_json::from_slice(&line).unwrap())
+    }
+
+    #[test]
+    fn messages_come_one_by_one_however_they_are_cut() {
+        let (ours, mut theirs) = pipe();
+        let mut ready = Ready(Some(theirs.try_clone().unwrap()));
+        ready.extend(Duration::from_secs(300));
+        let failed = serde_json::to_vec(&Message::Failed(Failure::new(Kind::Busy, "later"))).unwrap();
+        let (begin, end) = failed.split_at(5);
+        theirs.write_all(begin).unwrap();
+        let mut lines = Lines::default();
+        assert!(matches!(next(&mut lines, &ours, Duration::from_secs(10)), Some(Message::Extend(300))));
+        assert!(matches!(lines.next(&ours, Instant::now()), Err(NoLine::Late)), "half a message is none");
+        theirs.write_all(end).unwrap();
+        theirs.write_all(b"\n").unwrap();
+        assert!(matches!(next(&mut lines, &ours, Duration::from_secs(10)), Some(Message::Failed(_))));
+        drop((ready, theirs));
+        assert!(matches!(lines.next(&ours, Instant::now() + Duration::from_secs(10)), Err(NoLine::End)));
+    }
+
+    #[test]
+    fn nobody_at_the_other_end_is_noticed() {
+        let (ours, mut theirs) = pipe();
+        drop(ours);
+        assert!(!send(&mut theirs, &Message::Ready(String::new())));
+    }
+}

@@ -16,11 +16,14 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::app::Failure;
 use crate::error::Kind;
 
+/// One line for each paragraph: clap wraps them.
 const AFTER_HELP: &str = "\
-A bucket that has the name of a command is mounted as s3://NAME, or by `s3mount mount NAME MOUNTPOINT`.
+Every option --some-name can also stand in the environment as S3MOUNT_SOME_NAME and in the file of --config as \
+some-name = \"…\". The command line comes first, then the environment, then the file.
+
 Credentials come from where the AWS tools find them: environment, ~/.aws, SSO, container or instance.
-Every option --some-name can also stand in the environment as S3MOUNT_SOME_NAME and, as some-name = …,
-in the file given with --config. The command line comes first, then the environment, then the file.";
+
+A bucket that has the name of a command is mounted as s3://NAME, or by `s3mount mount NAME MOUNTPOINT`.";
 
 /// Mount an S3 bucket as a file system; closing a file fires WASM hooks
 #[derive(Debug, Parser)]

@@ -11,6 +11,7 @@ use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Where the bucket is mounted
     mountpoint: PathBuf,
     /// Unmount also while programs still use the mount
     #[arg(short, long)]

@@ -64,7 +64,7 @@ pub struct Options {
     /// Where what can be fetched again is kept [default: ~/.cache/s3mount, root: /var/cache/s3mount]
     #[arg(long, value_name = "DIR", env = "S3MOUNT_CACHE_DIR", help_heading = "Local files and memory")]
     pub cache_dir: Option<PathBuf>,
-    /// Most bytes that a mount finds in its cache directory and keeps [default: 1G]
+    /// Most bytes in the cache directory; what is above is deleted at the next mount [default: 1G]
     #[arg(long, value_name = "SIZE", env = "S3MOUNT_CACHE_SIZE", help_heading = "Local files and memory")]
     pub cache_size: Option<Size>,
     /// Where what must survive a crash is kept, and the log [default: ~/.local/state/s3mount, root: /var/lib/s3mount]

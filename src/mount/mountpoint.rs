@@ -14,7 +14,7 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A mounted file system, as /proc/self/mountinfo tells it (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Occupant {
+pub(super) struct Occupant {
     /// `MAJOR:MINOR` of the mount, which also names its `/sys/class/bdi/` entry.
     pub device: String,
     pub mountpoint: PathBuf,
@@ -25,15 +25,13 @@ pub struct Occupant {
 
 impl Occupant {
     /// Whether it is one of our mounts.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
+    fn is_ours(&self) -> bool {
         self.fs_type == session::FS_TYPE
     }
 }
 
 /// All mounts of this process's namespace, in the order in which they were made.
-#[must_use]
-pub fn mounts() -> Vec<Occupant> {
+pub(super) fn mounts() -> Vec<Occupant> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }

@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags};
 use tokio::sync::watch;
 
 use super::fusermount::{mount_by_helper, unmount_by_helper};
-use super::mountpoint::occupant;
+use super::mountpoint::{Occupant, mounts, occupant};
 use super::{Error, Result};
 
 /// The subtype in /proc/mounts.
@@ -140,16 +140,23 @@ impl Mounted {
     }
 
     /// Unmounts. `lazy` takes the mountpoint away at once and lets programs finish with what they
-    /// have open. Nothing happens if ours is no longer the mount there.
+    /// have open. Nothing happens if ours is no longer mounted there.
     ///
     /// # Errors
-    /// [`Error::Busy`] (never when `lazy`) or the system's own.
+    /// [`Error::Busy`] (never when `lazy`), [`Error::Occupied`] when another mount lies on ours, or
+    /// the system's own.
     pub fn unmount(&self, lazy: bool) -> Result<()> {
-        let there = occupant(&self.mountpoint).map(|mount| mount.device);
-        if there.is_none() || there != self.device {
-            return Ok(());
+        let is_ours = |mount: &Occupant| Some(&mount.device) == self.device.as_ref();
+        let here: Vec<Occupant> = mounts().into_iter().filter(|mount| mount.mountpoint == self.mountpoint).collect();
+        match here.last() {
+            Some(top) if is_ours(top) => unmount(&self.mountpoint, lazy),
+            Some(top) if here.iter().any(is_ours) => Err(Error::Occupied {
+                mountpoint: self.mountpoint.clone(),
+                source_name: top.source.clone(),
+                fs_type: top.fs_type.clone(),
+            }),
+            _ => Ok(()),
         }
-        unmount(&self.mountpoint, lazy)
     }
 
     /// Returns when the kernel has ended the session: unmounted, and the last open file closed.
@@ -297,6 +304,7 @@ mod tests {
         let settings = place.settings();
         let below = mount(Empty, &settings).unwrap();
         let above = mount(Empty, &settings).unwrap();
+        assert!(matches!(below.unmount(true), Err(Error::Occupied { .. })), "the other mount is not taken for ours");
         nix::mount::umount(&settings.mountpoint).unwrap();
         assert!(above.wait(Duration::from_secs(10)).await);
         above.unmount(true).unwrap();
