@@ -38,16 +38,16 @@ fn s3mount() -> Command {
 
 /// Runs to the end, which must come in time.
 fn run(command: &mut Command) -> Output {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start s3mount");
     let until = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() {
+    while child.try_wait().expect("look at a child").is_none() {
         if Instant::now() > until {
             let _ = child.kill();
             panic!("{command:?} does not end");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    child.wait_with_output().unwrap()
+    child.wait_with_output().expect("output of a child")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -75,7 +75,7 @@ fn assert_quiet(output: &Output) {
 }
 
 fn is_mounted(path: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
 }
 
@@ -87,11 +87,16 @@ struct Server {
 
 impl Server {
     fn start(data: &Path) -> Self {
-        let mut child =
-            s3mount().args(["demo", "--server-only", "--data"]).arg(data).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = s3mount()
+            .args(["demo", "--server-only", "--data"])
+            .arg(data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start the server");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().rsplit(' ').next().unwrap().to_owned();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the first line of the server");
+        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
         assert!(url.starts_with("http://127.0.0.1:"), "{line}");
         Self { child, url }
     }
@@ -113,9 +118,9 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mountpoint = dir.path().canonicalize().unwrap().join("mnt");
-        fs::create_dir(&mountpoint).unwrap();
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mountpoint = dir.path().canonicalize().expect("its real path").join("mnt");
+        fs::create_dir(&mountpoint).expect("mountpoint");
         Self { server: Server::start(&dir.path().join("data")), mountpoint, dir }
     }
 
@@ -147,15 +152,16 @@ impl Stage {
     fn status(&self) -> serde_json::Value {
         let output = run(s3mount().args(["status", "--json"]).arg(&self.mountpoint));
         assert!(output.status.success(), "{output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        serde_json::from_slice(&output.stdout).expect("status prints JSON")
     }
 
     /// The process behind the mount.
     fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.status()["pid"].as_u64().unwrap()).unwrap())
+        let pid = self.status()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        Pid::from_raw(pid.expect("a process id"))
     }
 
-    fn await_end_of(&self, pid: Pid) {
+    fn await_end_of(pid: Pid) {
         let until = Instant::now() + PATIENCE;
         // A zombie of ours it is not: its parent is long gone.
         while kill(pid, None).is_ok() {
@@ -337,7 +343,7 @@ fn a_mount_is_usable_when_the_command_returns_and_gone_after_umount() {
     let pid = stage.pid();
     assert_quiet(&stage.umount());
     assert!(!is_mounted(&stage.mountpoint));
-    stage.await_end_of(pid);
+    Stage::await_end_of(pid);
     stage.mount(&["s3://demo/"]);
     assert_eq!(fs::read(stage.mountpoint.join("file")).unwrap(), b"bytes");
     assert_refused(&mut stage.mount_command(&["s3://demo"]), 64, &["already mounted", "s3mount umount"]);
@@ -414,13 +420,13 @@ fn signals_and_umount8_end_the_process_too() {
         stage.mount(&["s3://demo"]);
         let pid = stage.pid();
         kill(pid, signal).unwrap();
-        stage.await_end_of(pid);
+        Stage::await_end_of(pid);
         assert!(!is_mounted(&stage.mountpoint), "{signal}");
     }
     stage.mount(&["s3://demo"]);
     let pid = stage.pid();
     nix::mount::umount(&stage.mountpoint).unwrap();
-    stage.await_end_of(pid);
+    Stage::await_end_of(pid);
 }
 
 #[test]
@@ -432,7 +438,7 @@ fn a_killed_mount_is_cleaned_up_by_the_next_or_by_umount() {
     let kill_it = || {
         let pid = stage.pid();
         kill(pid, Signal::SIGKILL).unwrap();
-        stage.await_end_of(pid);
+        Stage::await_end_of(pid);
         assert!(is_mounted(&stage.mountpoint));
         assert_refused(s3mount().arg("status").arg(&stage.mountpoint), 74, &["is gone", "s3mount umount"]);
     };
@@ -485,9 +491,9 @@ fn state_and_log_are_private_and_hold_no_secret() {
     assert_quiet(&run(&mut command));
     fs::write(stage.mountpoint.join("new\nline"), "x").unwrap();
     assert_quiet(&stage.umount());
-    let state = fs::read_dir(stage.dir.path().join("state")).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
-    let log = state.join("s3mount.log");
+    let of_mount = fs::read_dir(stage.dir.path().join("state")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::metadata(&of_mount).unwrap().permissions().mode() & 0o777, 0o700);
+    let log = of_mount.join("s3mount.log");
     assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
     let log = fs::read_to_string(&log).unwrap();
     assert!(log.contains("mounted"), "{log}");

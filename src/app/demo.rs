@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,9 +99,7 @@ fn sign_as_demo() {
 }
 
 async fn serve_and_mount(settings: &DemoSettings, place: Place, log: Log, ready: Ready) -> Result<(), Failure> {
-    fs::create_dir_all(&place.mountpoint).map_err(|cause| {
-        Failure::new(Kind::Usage, format!("cannot make the mountpoint {}: {cause}", place.mountpoint.display()))
-    })?;
+    make_mountpoint(&place.mountpoint)?;
     let server = Server::start(server_settings(settings, &place)).await?;
     let hooks = settings.hooks.clone().or_else(example_hooks);
     let options = Options {
@@ -127,6 +125,16 @@ async fn serve_and_mount(settings: &DemoSettings, place: Place, log: Log, ready:
     server.stop().await;
     drop(place);
     outcome?.conclude().await
+}
+
+/// A directory that exists is looked at later: it may be a dead mount.
+fn make_mountpoint(path: &Path) -> Result<(), Failure> {
+    match fs::symlink_metadata(path) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => fs::create_dir_all(path).map_err(|cause| {
+            Failure::new(Kind::Usage, format!("cannot make the mountpoint {}: {cause}", path.display()))
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The directories that the example hooks look at, so that one can copy into them at once.
@@ -221,12 +229,16 @@ fn clients(endpoint: &str) -> String {
 fn greeting(settings: &DemoSettings, config: &Config, has_hooks: bool) -> String {
     let mountpoint = config.mountpoint.display();
     let endpoint = config.endpoint_url.as_deref().unwrap_or_default();
-    let hooks = if has_hooks {
+    // As the user called it: it need not be installed.
+    let program = std::env::args().next().unwrap_or_else(|| "s3mount".to_owned());
+    let hooks = if has_hooks && settings.hooks.is_none() {
         format!(
             "  cp some.jpg {mountpoint}/photos/      and a hook makes  {mountpoint}/thumbs/some.jpg\n\
              \x20 cp notes.txt.gz {mountpoint}/         and a hook makes  {mountpoint}/notes.txt\n\
              \x20 cp report.pdf {mountpoint}/uploads/   and a hook makes  {mountpoint}/uploads/report.pdf.sha256\n"
         )
+    } else if has_hooks {
+        String::new()
     } else {
         "  The example hooks are not built: run scripts/build-hooks, then the demo again.\n".to_owned()
     };
@@ -236,7 +248,7 @@ fn greeting(settings: &DemoSettings, config: &Config, has_hooks: bool) -> String
     );
     format!(
         "The bucket \"{BUCKET}\" of an S3 server in this program is mounted on {mountpoint}\n\nTry:\n{hooks}\
-         \x20 s3mount status {mountpoint}\n\n{}\nStop it:  s3mount umount {mountpoint}   ({data})\n",
+         \x20 {program} status {mountpoint}\n\n{}\nStop it:  {program} umount {mountpoint}   ({data})\n",
         clients(endpoint)
     )
 }

@@ -112,6 +112,7 @@ impl Rooms {
     pub(super) async fn close(&self) {
         if let Some(hooks) = &self.hooks {
             hooks.stop(HOOK_GRACE).await;
+            tracing::debug!("hooks stopped");
         }
         if let Err(error) = self.journal.close().await {
             tracing::error!("{error}");

@@ -64,6 +64,7 @@ impl Running {
             Cause::Interrupted | Cause::Unmounted => (None, Vec::new()),
         };
         let left = self.last_drain(asked_by.as_ref(), &before).await;
+        tracing::debug!(left = left.len(), "drained");
         if !self.mounted.wait(END_DEADLINE).await {
             tracing::warn!("programs still have files open: they get ENOTCONN from now on");
         }

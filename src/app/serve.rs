@@ -100,7 +100,9 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     tracing::info!(source = %config.source, mountpoint = %mountpoint.display(), "mounted");
     let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts };
     let ended = running.until_end(ready.tell(greeting)).await;
+    tracing::debug!("the kernel's session is over");
     rooms.close().await;
+    tracing::debug!("rooms closed");
     // The next mount of the same place may take over now, and only then the command is told.
     drop((rooms, control, places));
     Ok(ended)

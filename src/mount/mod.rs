@@ -29,6 +29,8 @@ pub enum Error {
     NotMounted(PathBuf),
     #[error("the process of the mount on {} is gone", .0.display())]
     Dead(PathBuf),
+    #[error("nobody answers for the mount on {}: it belongs to another user, or its control socket is gone", .0.display())]
+    Unheard(PathBuf),
     #[error("{} is busy: a program has a file open there, or works in it", .0.display())]
     Busy(PathBuf),
     #[error("/dev/fuse cannot be opened: {0}")]
@@ -56,7 +58,7 @@ impl Error {
             | Self::Foreign { .. }
             | Self::NotMounted(_) => Kind::Usage,
             Self::Busy(_) => Kind::Busy,
-            Self::NotPermitted { .. } => Kind::AccessDenied,
+            Self::Unheard(_) | Self::NotPermitted { .. } => Kind::AccessDenied,
             Self::Dead(_) | Self::NoFuse(_) | Self::NoHelper | Self::System { .. } => Kind::Local,
         }
     }
@@ -74,6 +76,9 @@ impl Error {
             Self::NotMounted(_) => "`s3mount status` lists your mounts".into(),
             Self::Dead(path) => {
                 format!("`s3mount umount {}` cleans up; mounting there again does so too", path.display())
+            }
+            Self::Unheard(path) => {
+                format!("ask as that user; as root, `umount {}` lets it store what is dirty, too", path.display())
             }
             Self::Busy(path) => {
                 format!("`fuser -vm {0}` names it; `s3mount umount --lazy {0}` does not wait for it", path.display())

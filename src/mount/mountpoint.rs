@@ -4,8 +4,13 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::{Error, Result, session};
+
+/// How long a mount may take to tell that it is there.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A mounted file system, as /proc/self/mountinfo tells it (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,12 +151,24 @@ pub fn named(mountpoint: &Path) -> Result<PathBuf> {
 #[must_use]
 pub fn silence(mountpoint: &Path) -> Error {
     match occupant(mountpoint) {
-        Some(mount) if mount.is_ours() => Error::Dead(mountpoint.to_owned()),
+        Some(mount) if mount.is_ours() && answers_as_dead(mountpoint) => Error::Dead(mountpoint.to_owned()),
+        Some(mount) if mount.is_ours() => Error::Unheard(mountpoint.to_owned()),
         Some(mount) => {
             Error::Foreign { mountpoint: mountpoint.to_owned(), source_name: mount.source, fs_type: mount.fs_type }
         }
         None => Error::NotMounted(mountpoint.to_owned()),
     }
+}
+
+/// Asks the kernel on a thread of its own: a mount that hangs must not take the command with it.
+fn answers_as_dead(mountpoint: &Path) -> bool {
+    let (answer, answers) = mpsc::channel();
+    let path = mountpoint.to_owned();
+    std::thread::spawn(move || {
+        // Too late, and nobody listens any more.
+        let _ = answer.send(std::fs::metadata(path));
+    });
+    matches!(answers.recv_timeout(LOOK_DEADLINE), Ok(Err(cause)) if is_dead(&cause))
 }
 
 /// Whether a path, which need not exist yet, would lie on the mount.

@@ -72,12 +72,13 @@ pub fn log_to_file(settings: Settings) -> Log {
 
 /// Our own events from `level` on. The SDK's only from warnings on, unless asked for by
 /// `S3MOUNT_LOG_LEVEL=trace`: at debug they are hundreds of lines a request, and print headers.
+/// `s3s` (the demo's server) calls every 404 an error.
 fn filter(level: Level) -> EnvFilter {
     EnvFilter::new(match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "warn,s3mount=info",
-        Level::Debug => "warn,s3mount=debug",
+        Level::Error => "error,s3s=off",
+        Level::Warn => "warn,s3s=off",
+        Level::Info => "warn,s3s=off,s3mount=info",
+        Level::Debug => "warn,s3s=off,s3mount=debug",
         Level::Trace => "info,s3mount=trace",
     })
 }
