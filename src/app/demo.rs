@@ -45,7 +45,9 @@ pub struct DemoSettings {
 /// Why the server could not start.
 pub fn serve_only(settings: &DemoSettings) -> Result<(), Failure> {
     telemetry::log_to_stderr(settings.log);
-    let place = Place::make(settings)?;
+    // Nothing is mounted: no place is needed for it.
+    let mountpoint = settings.mountpoint.clone().or_else(|| settings.data_dir.clone());
+    let place = Place::make(&DemoSettings { mountpoint, ..settings.clone() })?;
     serve::on_runtime(async {
         let mut interrupts = Interrupts::new()?;
         let server = Server::start(server_settings(settings, &place)).await?;
@@ -70,7 +72,7 @@ pub fn run(settings: DemoSettings, stay: Stay) -> Result<String, Failure> {
         };
         let place = Place::make(&settings)?;
         sign_as_demo();
-        serve::on_runtime(serve_and_mount(&settings, &place, log, ready))
+        serve::on_runtime(serve_and_mount(&settings, place, log, ready))
     };
     match stay {
         Stay::Foreground => work(Ready::foreground()).map(|()| String::new()),
@@ -96,11 +98,11 @@ fn sign_as_demo() {
     }
 }
 
-async fn serve_and_mount(settings: &DemoSettings, place: &Place, log: Log, ready: Ready) -> Result<(), Failure> {
+async fn serve_and_mount(settings: &DemoSettings, place: Place, log: Log, ready: Ready) -> Result<(), Failure> {
     fs::create_dir_all(&place.mountpoint).map_err(|cause| {
         Failure::new(Kind::Usage, format!("cannot make the mountpoint {}: {cause}", place.mountpoint.display()))
     })?;
-    let server = Server::start(server_settings(settings, place)).await?;
+    let server = Server::start(server_settings(settings, &place)).await?;
     let hooks = settings.hooks.clone().or_else(example_hooks);
     let options = Options {
         endpoint_url: Some(server.endpoint_url()),
@@ -123,7 +125,8 @@ async fn serve_and_mount(settings: &DemoSettings, place: &Place, log: Log, ready
     };
     let outcome = serve::serve(job).await;
     server.stop().await;
-    outcome
+    drop(place);
+    outcome?.conclude().await
 }
 
 /// The directories that the example hooks look at, so that one can copy into them at once.

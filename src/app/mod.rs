@@ -36,15 +36,18 @@ pub enum Stay {
 /// # Errors
 /// Why there is no mount, or what was left when it ended.
 pub fn mount(config: Config, stay: Stay) -> Result<(), Failure> {
-    let job = |config: Config, log, ready| Job { config, log, ready, greeting: String::new(), state_key: None };
+    let serve = |config: Config, log, ready| {
+        let job = Job { config, log, ready, greeting: String::new(), state_key: None };
+        serve::on_runtime(async { serve::serve(job).await?.conclude().await })
+    };
     match stay {
         Stay::Foreground => {
             let log = telemetry::log_to_stderr(config.log);
-            serve::on_runtime(serve::serve(job(config, log, Ready::foreground())))
+            serve(config, log, Ready::foreground())
         }
         Stay::Background => daemon::in_background(move |ready| {
             let log = telemetry::log_to_file(config.log);
-            serve::on_runtime(serve::serve(job(config, log, ready)))
+            serve(config, log, ready)
         })
         .map(drop),
     }

@@ -37,14 +37,13 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
         read_only: config.read_only,
         ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
     };
-    match tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(_) => {
-            let place = config.endpoint_url.as_deref().unwrap_or("S3");
-            Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {} s", CONNECT_DEADLINE.as_secs()))
-                .hint("is the endpoint right, is the network up?"))
-        }
-    }
+    let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await else {
+        let place = config.endpoint_url.as_deref().unwrap_or("S3");
+        let seconds = CONNECT_DEADLINE.as_secs();
+        return Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {seconds} s"))
+            .hint("is the endpoint right, is the network up?"));
+    };
+    Ok(outcome?)
 }
 
 /// What serves a mounted bucket.

@@ -15,7 +15,7 @@ use crate::mount::{self, Mounted};
 use crate::telemetry::printable;
 
 /// How long dirty files are stored at the end; systemd kills 90 s after SIGTERM.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
 /// How long an unmount is tried again when something holds the mount: indexers let go soon.
 const BUSY_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to end the session after the mount is gone.

@@ -13,7 +13,7 @@ use super::control;
 use super::interrupts::Interrupts;
 use super::places::{self, Places};
 use super::rooms::{self, Rooms};
-use super::running::Running;
+use super::running::{Ended, Running};
 use super::status::Facts;
 use super::{Failure, Ready};
 use crate::config::Config;
@@ -25,7 +25,7 @@ use crate::telemetry::Log;
 /// Requests wait in the kernel's queue, not for our threads: these only take and hand over.
 const FUSE_THREADS: usize = 4;
 /// A start that has to store what the last mount left, or to compile hooks, takes longer.
-const WORK_DEADLINE: Duration = Duration::from_secs(300);
+const WORK_DEADLINE: Duration = Duration::from_mins(5);
 /// In the state directory of the mount.
 pub(super) const LOG_NAME: &str = "s3mount.log";
 
@@ -64,8 +64,9 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Mounts, says so, serves until the mount ends, and leaves everything in order.
-pub(super) async fn serve(job: Job) -> Result<(), Failure> {
+/// Mounts, says so, serves until the mount ends, and leaves everything in order. Who asked for the
+/// end is told by [`Ended::conclude`].
+pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let Job { config, log, mut ready, greeting, state_key } = job;
     // Before anything that an interrupt could leave half done.
     let mut interrupts = Interrupts::new()?;
@@ -100,9 +101,9 @@ pub(super) async fn serve(job: Job) -> Result<(), Failure> {
     let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts };
     let ended = running.until_end(ready.tell(greeting)).await;
     rooms.close().await;
-    // The next mount of the same place may take over, and only then the command is told.
+    // The next mount of the same place may take over now, and only then the command is told.
     drop((rooms, control, places));
-    ended.conclude().await
+    Ok(ended)
 }
 
 fn mount_settings(config: &Config, mountpoint: PathBuf) -> MountSettings {

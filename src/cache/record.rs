@@ -19,6 +19,8 @@ pub struct Remembered {
     /// `Last-Modified` as the bucket told it.
     pub modified: Option<SystemTime>,
     pub attributes: Attributes,
+    /// The object's `Content-Type`; carried along when the object is written again.
+    pub content_type: Option<String>,
 }
 
 /// Seconds since the epoch, rounded down, and nanoseconds.
@@ -54,6 +56,8 @@ struct Record {
     op_id: Option<String>,
     #[serde(skip_serializing_if = "Metadata::is_empty", default)]
     other: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    content_type: Option<String>,
 }
 
 impl Remembered {
@@ -92,6 +96,7 @@ impl Remembered {
             xattrs: xattrs.collect(),
             op_id: attributes.op_id.clone(),
             other: attributes.other.clone(),
+            content_type: self.content_type.clone(),
         }
     }
 
@@ -114,7 +119,8 @@ impl Remembered {
             other: record.other,
         };
         let etag = record.etag.as_deref().map(ETag::new);
-        Some(Self { etag, size: record.size, modified: record.modified.and_then(time), attributes })
+        let (modified, content_type) = (record.modified.and_then(time), record.content_type);
+        Some(Self { etag, size: record.size, modified, attributes, content_type })
     }
 }
 
@@ -176,7 +182,7 @@ mod tests {
             modified in any_time(),
             attributes in any_attributes(),
         ) -> Remembered {
-            Remembered { etag: etag.as_deref().map(ETag::new), size, modified, attributes }
+            Remembered { etag: etag.as_deref().map(ETag::new), size, modified, attributes, content_type: Some("text/plain".into()) }
         }
     }
 

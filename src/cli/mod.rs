@@ -4,6 +4,7 @@ mod demo;
 mod mount;
 mod mount_options;
 mod status;
+mod status_text;
 mod umount;
 
 use std::ffi::OsString;
@@ -43,7 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Mount a bucket; the same as without `mount`
-    Mount(mount::Arguments),
+    Mount(Box<mount::Arguments>),
     /// Store what is not yet stored, then unmount
     Umount(umount::Arguments),
     /// Tell how mounts are doing

@@ -102,11 +102,11 @@ fn split_commas(list: &[u8]) -> Vec<Vec<u8>> {
     let mut parts = vec![Vec::new()];
     let mut bytes = list.iter();
     while let Some(byte) = bytes.next() {
-        let last = parts.last_mut().expect("begins with one part");
+        let current = parts.last_mut().expect("begins with one part");
         match byte {
             b',' => parts.push(Vec::new()),
-            b'\\' => last.extend(bytes.next()),
-            _ => last.push(*byte),
+            b'\\' => current.extend(bytes.next()),
+            _ => current.push(*byte),
         }
     }
     parts.retain(|part| !part.is_empty());

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::status_text;
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Status};
+use crate::error::Kind;
 use crate::mount;
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +26,7 @@ impl Arguments {
         let mountpoint = mount::named(&mountpoint)?;
         let status = status_at(&app::socket_path(&run_dir, &mountpoint))?
             .ok_or_else(|| Failure::from(mount::silence(&mountpoint)))?;
-        super::say(&if self.json { json(&status) } else { text(&status) });
+        super::say(&if self.json { json(&status) } else { status_text::text(&status) });
         Ok(())
     }
 }
@@ -39,25 +41,25 @@ fn all(run_dir: &Path, as_json: bool) -> Result<(), Failure> {
     } else if found.is_empty() {
         super::say("nothing is mounted\n");
     } else {
-        super::say(&found.iter().map(text).collect::<Vec<_>>().join("\n"));
+        super::say(&found.iter().map(status_text::text).collect::<Vec<_>>().join("\n"));
     }
     Ok(())
 }
 
 fn status_at(socket: &Path) -> Result<Option<Status>, Failure> {
     let mut status = None;
-    control::ask(socket, &Request::Status, |reply| {
+    let listening = control::ask(socket, &Request::Status, |reply| {
         if let Reply::Status(told) = reply {
             status = Some(*told);
         }
     })?;
+    if listening.is_some() && status.is_none() {
+        return Err(Failure::new(Kind::Deadline, format!("the mount behind {} gives no status", socket.display()))
+            .hint("its log tells more; `s3mount umount --lazy MOUNTPOINT` unmounts in any case"));
+    }
     Ok(status)
 }
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("a status is JSON") + "\n"
-}
-
-fn text(status: &Status) -> String {
-    format!("{} on {}\n", status.bucket, status.mountpoint.display())
 }

@@ -40,6 +40,7 @@ impl Error {
 
 /// Everything a mount needs to know; checked, with defaults filled in.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the user's")]
 pub struct Config {
     pub source: Source,
     /// Absolute; not yet looked at.

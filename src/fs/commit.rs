@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
 use super::draft::Content;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created, lost_is_stale};
 use super::{Fs, Result};
-use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
+use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES, OnBegin, UploadSettings};
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
 use crate::journal::{EventName, Intent, IntentId};
@@ -113,7 +114,7 @@ impl Fs {
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {
             metadata: stat.to_attributes(op_id).to_metadata()?,
-            content_type: None,
+            content_type: stat.content_type.clone(),
             condition: before.condition(),
         };
         if multipart {
@@ -121,9 +122,7 @@ impl Fs {
                 let draft = content.draft.lock();
                 (Arc::new(FileParts::from(draft.reader()?)), content.generation(), draft.size())
             };
-            let etag = upload::upload(&self.bucket, &before.key, source, size, &options, &self.settings.upload)
-                .await
-                .map_err(lost_is_stale)?;
+            let etag = self.upload_parts(&before.key, source, size, &options).await?;
             return Ok((generation, etag, size, None));
         }
         let (bytes, generation) = {
@@ -132,6 +131,28 @@ impl Fs {
         };
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
         Ok((generation, etag, bytes.len() as u64, Some(bytes)))
+    }
+
+    /// Sends a large draft in parts. The journal knows the upload, so that the next start aborts it
+    /// if a crash leaves it: parts are billed.
+    async fn upload_parts(&self, key: &str, source: Arc<FileParts>, size: u64, options: &PutOptions) -> Result<ETag> {
+        let begun = Arc::new(Mutex::new(None));
+        let (journal, noted, of_key) = (self.journal.clone(), begun.clone(), key.to_owned());
+        let on_begin: OnBegin = Arc::new(move |upload_id| {
+            let (journal, noted, key) = (journal.clone(), noted.clone(), of_key.clone());
+            Box::pin(async move {
+                match journal.intend(Intent::Upload { key, upload_id }).await {
+                    Ok(id) => *noted.lock() = Some(id),
+                    // The upload can do without; only its remains would be found by nobody.
+                    Err(error) => tracing::warn!(cause = %error, "an upload is not in the journal"),
+                }
+            })
+        });
+        let settings = UploadSettings { on_begin: Some(on_begin), ..self.settings.upload.clone() };
+        let sent = upload::upload(&self.bucket, key, source, size, options, &settings).await;
+        let intent: Option<IntentId> = begun.lock().take();
+        self.settle(intent.as_slice(), Vec::new()).await?;
+        sent.map_err(lost_is_stale)
     }
 
     /// Brings in what only the old version has.

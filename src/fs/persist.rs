@@ -76,12 +76,12 @@ impl Fs {
     pub(super) async fn store_attributes_stable(&self, ino: Ino) -> Result<()> {
         let snapshot = self.snapshot(ino)?;
         if ino == ROOT_INO && snapshot.key.is_empty() {
-            self.remember(ino, &snapshot.key, None);
+            self.remember_root(&snapshot.stat);
             return Ok(());
         }
         let options = PutOptions {
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,
-            content_type: None,
+            content_type: snapshot.stat.content_type.clone(),
             condition: snapshot.condition(),
         };
         let empty = snapshot.stat.size == 0 || snapshot.stat.kind == FileKind::Directory;
@@ -158,8 +158,28 @@ impl Fs {
         let Some(node) = tree.get(ino) else { return };
         let mut attributes = node.stat.to_attributes(None);
         attributes.ino = (ino != key::inode_number(key)).then_some(ino);
+        if node.is_directory() && etag.is_none() {
+            // Without a marker these are nobody's words but the options of this mount.
+            let told = self.index.get(key).map(|remembered| remembered.attributes).unwrap_or_default();
+            (attributes.mode, attributes.uid, attributes.gid) = (told.mode, told.uid, told.gid);
+        }
         let size = if node.is_directory() { 0 } else { node.stat.size };
-        self.index.put(key, Remembered { etag: etag.cloned(), size, modified: None, attributes });
+        let content_type = node.stat.content_type.clone();
+        self.index.put(key, Remembered { etag: etag.cloned(), size, modified: None, attributes, content_type });
+    }
+
+    /// The root of a whole bucket has no key that could carry its attributes: the index keeps them.
+    fn remember_root(&self, stat: &Stat) {
+        let attributes = stat.to_attributes(None);
+        self.index.put("", Remembered { attributes, ..Remembered::default() });
+    }
+
+    /// What an earlier mount remembered of the root.
+    pub(super) fn recall_root(&self) {
+        let key = self.settings.root_prefix.as_str();
+        if let Some(remembered) = self.index.get(key) {
+            self.adopt_attributes(ROOT_INO, true, &remembered, Instant::now());
+        }
     }
 
     /// A name came or went in a directory (`mtime` and `ctime` of the directory, POSIX).

@@ -39,6 +39,7 @@ impl Fs {
     /// # Errors
     /// Only when the journal itself cannot be read or written. What S3 cannot answer now is left.
     pub async fn recover(&self) -> Result<RecoveryReport> {
+        self.recall_root();
         let mut report = RecoveryReport::default();
         let mut drafts_in_use = HashSet::new();
         for (id, intent) in self.journal.open_intents()? {

@@ -16,8 +16,9 @@ use super::inodes::{Ino, Node};
 use super::names::{Child, Listing, Seen};
 use super::stat::Stat;
 use super::{Error, Fs, Result};
+use crate::bucket;
 use crate::bucket::attributes::Attributes;
-use crate::bucket::{ListPage, ListRequest};
+use crate::bucket::{ListPage, ListRequest, ObjectInfo};
 use crate::cache::Remembered;
 use crate::error::Kind;
 use crate::key::{self, Oddity, ROOT_INO};
@@ -33,20 +34,37 @@ enum Known {
     Unsure,
 }
 
-/// Listings under way: whoever wants the same one waits for it instead of asking again.
+/// Listings under way: whoever wants the same one waits for it instead of asking again, and takes
+/// its failure too. Else those who wait would fail one after the other, each after a deadline of
+/// its own.
 #[derive(Debug, Default)]
-pub struct Flights(Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>);
+pub struct Flights(Mutex<HashMap<Ino, Arc<Flight>>>);
+
+#[derive(Debug, Default)]
+struct Flight {
+    gate: tokio::sync::Mutex<()>,
+    failed: Mutex<Option<(Instant, bucket::Error)>>,
+}
 
 impl Flights {
-    fn gate(&self, ino: Ino) -> Arc<tokio::sync::Mutex<()>> {
+    fn join(&self, ino: Ino) -> Arc<Flight> {
         self.0.lock().entry(ino).or_default().clone()
     }
 
-    fn done(&self, ino: Ino) {
-        let mut gates = self.0.lock();
-        if gates.get(&ino).is_some_and(|gate| Arc::strong_count(gate) <= 2) {
-            gates.remove(&ino);
+    fn leave(&self, ino: Ino) {
+        let mut flights = self.0.lock();
+        // This one and the caller's: nobody else waits.
+        if flights.get(&ino).is_some_and(|flight| Arc::strong_count(flight) <= 2) {
+            flights.remove(&ino);
         }
+    }
+}
+
+impl Flight {
+    /// How the flight failed that was under way at `since`, if it did.
+    fn failure_since(&self, since: Instant) -> Option<Error> {
+        let failed = self.failed.lock();
+        failed.as_ref().filter(|(at, _)| *at >= since).map(|(_, error)| error.clone().into())
     }
 }
 
@@ -61,12 +79,32 @@ impl Fs {
         if self.is_listed(ino, ttl) {
             return Ok(());
         }
-        let gate = self.listings.gate(ino);
-        let outcome = {
-            let _flight = gate.lock().await;
-            if self.is_listed(ino, ttl) { Ok(()) } else { self.fetch_listing(ino, max_pages).await }
-        };
-        self.listings.done(ino);
+        let wanted = Instant::now();
+        let flight = self.listings.join(ino);
+        let outcome = self.list_once(ino, ttl, max_pages, &flight, wanted).await;
+        self.listings.leave(ino);
+        outcome
+    }
+
+    async fn list_once(
+        &self,
+        ino: Ino,
+        ttl: Duration,
+        max_pages: usize,
+        flight: &Flight,
+        wanted: Instant,
+    ) -> Result<()> {
+        let _turn = flight.gate.lock().await;
+        if self.is_listed(ino, ttl) {
+            return Ok(());
+        }
+        if let Some(failure) = flight.failure_since(wanted) {
+            return Err(failure);
+        }
+        let outcome = self.fetch_listing(ino, max_pages).await;
+        if let Err(Error::Bucket(error)) = &outcome {
+            *flight.failed.lock() = Some((Instant::now(), error.clone()));
+        }
         outcome
     }
 
@@ -196,13 +234,7 @@ impl Fs {
         }
         match self.bucket.head(key).await {
             Ok(info) => {
-                let attributes = Attributes::from_metadata(&info.metadata);
-                let remembered = Remembered {
-                    etag: Some(info.etag),
-                    size: info.size,
-                    modified: Some(info.modified),
-                    attributes: self.keep_ino(key, attributes),
-                };
+                let remembered = self.remembered(key, info);
                 self.index.put(key, remembered.clone());
                 Ok(remembered)
             }
@@ -220,6 +252,17 @@ impl Fs {
         remembered
     }
 
+    /// What a HEAD told, in the form of the index.
+    fn remembered(&self, key: &str, info: ObjectInfo) -> Remembered {
+        Remembered {
+            etag: Some(info.etag),
+            size: info.size,
+            modified: Some(info.modified),
+            attributes: self.keep_ino(key, Attributes::from_metadata(&info.metadata)),
+            content_type: info.content_type,
+        }
+    }
+
     /// A new version of a key keeps the inode number that the key had here.
     fn keep_ino(&self, key: &str, mut attributes: Attributes) -> Attributes {
         attributes.ino = attributes.ino.or_else(|| self.index.get(key)?.attributes.ino);
@@ -231,15 +274,14 @@ impl Fs {
     fn implicit_directory(&self, key: &str) -> Remembered {
         let now = SystemTime::now();
         let attributes = Attributes { mtime: Some(now), ctime: Some(now), ..Attributes::default() };
-        let remembered = Remembered { etag: None, size: 0, modified: None, attributes };
+        let remembered = Remembered { attributes, ..Remembered::default() };
         self.index.put(key, remembered.clone());
         remembered
     }
 
     /// Puts what S3 says into an existing node. Content that S3 lacks is left alone.
     pub(super) fn adopt_attributes(&self, ino: Ino, directory: bool, remembered: &Remembered, asked: Instant) {
-        let modified = remembered.modified.unwrap_or_else(SystemTime::now);
-        let stat = Stat::of_object(remembered.attributes.clone(), directory, remembered.size, modified, &self.settings);
+        let stat = Stat::of_object(remembered, directory, &self.settings);
         let mut tree = self.tree.lock();
         let Some(node) = tree.get_mut(ino) else { return };
         if node.is_pending() {
@@ -310,10 +352,7 @@ impl Fs {
             match head {
                 Ok(info) => {
                     let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified };
-                    let attributes = self.keep_ino(&file_key, Attributes::from_metadata(&info.metadata));
-                    let modified = Some(info.modified);
-                    let remembered = Remembered { etag: Some(info.etag), size: info.size, modified, attributes };
-                    self.index.put(&file_key, remembered);
+                    self.index.put(&file_key, self.remembered(&file_key, info));
                     Child { ino: None, is_directory: false, seen: Some(seen) }
                 }
                 Err(error) if error.kind == Kind::NotFound => {
@@ -399,8 +438,7 @@ impl Fs {
             self.adopt_attributes(ino, directory, remembered, asked);
             return ino;
         }
-        let modified = remembered.modified.unwrap_or_else(SystemTime::now);
-        let stat = Stat::of_object(remembered.attributes.clone(), directory, remembered.size, modified, &self.settings);
+        let stat = Stat::of_object(remembered, directory, &self.settings);
         let mut tree = self.tree.lock();
         // Somebody may have been faster while the lock was free.
         if let Some(node) = tree.child(parent, name) {

@@ -8,6 +8,7 @@ use nix::libc;
 use super::Settings;
 use crate::bucket::Metadata;
 use crate::bucket::attributes::Attributes;
+use crate::cache::Remembered;
 
 /// The kinds of file of `inode(7)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Stat {
     pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Metadata of other programs; travels with the object untouched.
     pub other: Metadata,
+    /// So does this.
+    pub content_type: Option<String>,
 }
 
 impl Stat {
@@ -89,20 +92,17 @@ impl Stat {
             rdev: 0,
             xattrs: BTreeMap::new(),
             other: Metadata::new(),
+            content_type: None,
         }
     }
 
-    /// From what the object says; `modified` stands in for the times that it does not tell.
+    /// From what the object says; `Last-Modified` stands in for the times that it does not tell.
     ///
     /// `directory` is decided by the key, not by the metadata: a mode that contradicts it keeps
     /// its permission bits only.
-    pub fn of_object(
-        attributes: Attributes,
-        directory: bool,
-        size: u64,
-        modified: SystemTime,
-        settings: &Settings,
-    ) -> Self {
+    pub fn of_object(remembered: &Remembered, directory: bool, settings: &Settings) -> Self {
+        let attributes = remembered.attributes.clone();
+        let modified = remembered.modified.unwrap_or_else(SystemTime::now);
         let told = attributes.mode.map(FileKind::from_mode).filter(|kind| (*kind == FileKind::Directory) == directory);
         let kind = told.unwrap_or(if directory { FileKind::Directory } else { FileKind::File });
         let default_perm = if directory { 0o777 } else { 0o666 } & !u32::from(settings.umask);
@@ -112,13 +112,14 @@ impl Stat {
             perm: (attributes.mode.unwrap_or(default_perm) & 0o7777) as u16,
             uid: attributes.uid.unwrap_or(settings.uid),
             gid: attributes.gid.unwrap_or(settings.gid),
-            size: if directory { 0 } else { size },
+            size: if directory { 0 } else { remembered.size },
             mtime,
             atime: attributes.atime.unwrap_or(mtime),
             ctime: attributes.ctime.unwrap_or(modified),
             rdev: attributes.rdev.unwrap_or(0),
             xattrs: attributes.xattrs,
             other: attributes.other,
+            content_type: remembered.content_type.clone(),
         }
     }
 

@@ -127,6 +127,7 @@ pub fn start(
         surroundings: Surroundings {
             sandbox,
             bucket,
+            journal: Arc::clone(&journal),
             source: Source { bucket: settings.bucket_name, region: settings.region },
             prefix: settings.prefix,
             work,
@@ -153,6 +154,7 @@ impl Hooks {
             let counts = journal.counts(&hook.spec.name).unwrap_or_default();
             HookStatus {
                 name: hook.spec.name.clone(),
+                log: hook.log.clone(),
                 queued: counts.open.saturating_sub(counts.leased),
                 running: counts.leased,
                 dead: counts.dead,

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::store::Change;
-use super::{DeadTask, Event, Journal, NewEvent, Result, Task};
+use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Task};
 
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
@@ -129,6 +129,19 @@ impl Journal {
     /// [`super::Error`] when the file can't be read.
     pub fn events_waiting(&self) -> Result<u64> {
         self.store()?.events_waiting()
+    }
+
+    /// Whether its hook will see a newer version of the same key after this task. Looks at the next
+    /// thousand tasks of the hook.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn is_overtaken(&self, task: &Task) -> Result<bool> {
+        let newer = self.store()?.tasks_after(&task.hook, task.number, LOOK_AHEAD)?;
+        Ok(newer
+            .iter()
+            .map(|other| &other.event.fact)
+            .any(|fact| fact.key == task.event.fact.key && fact.name != EventName::RemovedDelete))
     }
 
     /// Whether a hook has a task that is not done.

@@ -118,8 +118,15 @@ impl Store {
 
     /// The oldest tasks of a hook.
     pub(super) fn tasks(&self, hook: &str, limit: usize) -> Result<Vec<Task>> {
+        // Numbers begin at the clock, never at 0.
+        self.tasks_after(hook, 0, limit)
+    }
+
+    /// The oldest tasks of a hook with a larger number than this.
+    pub(super) fn tasks_after(&self, hook: &str, number: u64, limit: usize) -> Result<Vec<Task>> {
         let table = self.read(TASKS)?;
-        let range = table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?;
+        let from = Bound::Excluded((hook, number));
+        let range = table.range::<(&str, u64)>((from, Bound::Included((hook, u64::MAX)))).map_err(storage)?;
         let decoded =
             range.take(limit).map(|row| row.map_err(storage).and_then(|(_, value)| decode("task", value.value())));
         decoded.collect()

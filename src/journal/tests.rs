@@ -100,6 +100,8 @@ async fn one_key_is_delivered_in_order_and_others_beside_it() {
     assert!(journal.take("h", 10, now).unwrap().tasks.is_empty(), "leased, and the second a behind the first");
     assert_eq!(journal.counts("h").unwrap(), Counts { open: 3, leased: 2, dead: 0 });
 
+    let overtaken: Vec<_> = taken.tasks.iter().map(|task| journal.is_overtaken(task).unwrap()).collect();
+    assert_eq!(overtaken, [true, false]);
     journal.finish(&taken.tasks[0], vec![created("out")]).await.unwrap();
     assert_eq!(journal.events(10).unwrap()[0].fact.key, "out");
     let next = journal.take("h", 10, now).unwrap();

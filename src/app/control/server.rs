@@ -17,6 +17,8 @@ use crate::app::Status;
 
 /// A request is a short line that a command writes at once.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// Less than the command waits.
+const STATUS_DEADLINE: Duration = Duration::from_secs(4);
 const REQUEST_BYTES: u64 = 4096;
 /// More than anybody needs; each costs a descriptor.
 const CONNECTIONS: usize = 16;
@@ -106,7 +108,7 @@ where
         };
         let (status, orders) = (Arc::clone(&status), orders.clone());
         tokio::spawn(async move {
-            if let Err(cause) = answer(stream, &*status, orders).await {
+            if let Err(cause) = answer(stream, status, orders).await {
                 tracing::debug!(%cause, "control connection");
             }
             drop(place);
@@ -114,12 +116,20 @@ where
     }
 }
 
-async fn answer<S: Fn() -> Status>(stream: UnixStream, status: &S, orders: mpsc::Sender<Order>) -> io::Result<()> {
+async fn answer<S>(stream: UnixStream, status: Arc<S>, orders: mpsc::Sender<Order>) -> io::Result<()>
+where
+    S: Fn() -> Status + Send + Sync + 'static,
+{
     let (input, mut output) = stream.into_split();
     let mut line = String::new();
     tokio::time::timeout(REQUEST_DEADLINE, BufReader::new(input.take(REQUEST_BYTES)).read_line(&mut line)).await??;
     match serde_json::from_str(&line)? {
-        Request::Status => send(&mut output, &Reply::Status(Box::new(status()))).await,
+        Request::Status => {
+            // It takes locks and reads the journal.
+            let told = tokio::task::spawn_blocking(move || status());
+            let told = tokio::time::timeout(STATUS_DEADLINE, told).await??;
+            send(&mut output, &Reply::Status(Box::new(told))).await
+        }
         Request::Unmount { lazy } => {
             let (lines, mut answers) = mpsc::channel(8);
             let (_until_return, written) = oneshot::channel();

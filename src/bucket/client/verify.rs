@@ -8,8 +8,8 @@ use crate::bucket::s3::S3Bucket;
 use crate::bucket::{Bucket, Error, ListRequest, Result};
 use crate::error::Kind;
 
-/// Silence after which the LIST is given up.
-const STALL: Duration = Duration::from_secs(6);
+/// A quarter of it in silence, and the LIST is given up.
+const DEADLINE: Duration = Duration::from_secs(24);
 /// Tries, for a server that just starts or one lost connection.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Lists one key below the prefix. Returns the region in which to try again, if S3 names another.
 pub(super) async fn bucket(settings: &ConnectSettings, sdk: &Sdk) -> Result<Option<String>> {
-    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).with_stall(STALL);
+    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(DEADLINE);
     match list_one(&bucket, &settings.prefix).await {
         Ok(()) => Ok(None),
         Err(error) => match other_region(&bucket, &error).await {

@@ -54,10 +54,10 @@ impl S3Bucket {
         Self { client, name: name.to_owned(), stall: STALL, slow_stall: SLOW_STALL }
     }
 
-    /// Gives requests up after this much silence; copies and completions too.
+    /// Leaves time for other tries within this deadline.
     #[must_use]
-    pub fn with_stall(self, stall: Duration) -> Self {
-        Self { stall, slow_stall: stall, ..self }
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { stall: STALL.min(deadline / 4), slow_stall: SLOW_STALL.min(deadline), ..self }
     }
 
     /// Region that S3 names for this bucket, also where the caller has no access to it.

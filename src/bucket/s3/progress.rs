@@ -21,12 +21,24 @@ const CHUNK_BYTES: usize = 256 << 10;
 const SEND_BUFFER_BYTES: u64 = 4 << 20;
 const SLOWEST_BYTES_PER_SECOND: u64 = 128 << 10;
 
+/// Fewer bytes than this within the stall time are no progress: a server that sends a byte now and
+/// then would hold a reader for hours.
+const LEAST_BYTES: u64 = 32 << 10;
+
 /// When a request last moved.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     begun: Instant,
-    moved_ms: Arc<AtomicU64>,
+    state: Arc<Moved>,
     stall: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Moved {
+    /// Since the begin of the request.
+    last_ms: AtomicU64,
+    /// Bytes since then.
+    bytes: AtomicU64,
 }
 
 /// Nothing moved for this long.
@@ -35,7 +47,7 @@ pub(super) struct Stalled(pub Duration);
 
 impl Progress {
     pub(super) fn new(stall: Duration) -> Self {
-        Self { begun: Instant::now(), moved_ms: Arc::default(), stall }
+        Self { begun: Instant::now(), state: Arc::default(), stall }
     }
 
     /// For a request with a body of this size: what sits in the send buffer may take its time.
@@ -45,12 +57,21 @@ impl Progress {
     }
 
     /// Notes that bytes went through.
-    pub(super) fn moved(&self) {
-        self.moved_ms.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+    pub(super) fn moved(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        if self.state.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= LEAST_BYTES {
+            self.advanced();
+        }
+    }
+
+    /// Notes that the request came to its next stage.
+    pub(super) fn advanced(&self) {
+        self.state.bytes.store(0, Ordering::Relaxed);
+        self.state.last_ms.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     fn stalls_at(&self) -> Instant {
-        self.begun + Duration::from_millis(self.moved_ms.load(Ordering::Relaxed)) + self.stall
+        self.begun + Duration::from_millis(self.state.last_ms.load(Ordering::Relaxed)) + self.stall
     }
 
     /// Waits for `request` as long as it moves.
@@ -90,8 +111,11 @@ impl Body for WatchedBody {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        self.progress.moved();
         let length = self.rest.len().min(CHUNK_BYTES);
+        self.progress.moved(length);
+        if length == self.rest.len() {
+            self.progress.advanced();
+        }
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
@@ -114,10 +138,23 @@ mod tests {
         let moving = async {
             for _ in 0..10 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                progress.moved();
+                progress.moved(LEAST_BYTES as usize);
             }
         };
         assert!(progress.watch(moving).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_only_drips_is_given_up() {
+        let progress = Progress::new(Duration::from_millis(100));
+        let dripping = async {
+            for _ in 0..10_000 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                progress.moved(1);
+            }
+        };
+        let watched = tokio::time::timeout(Duration::from_secs(30), progress.watch(dripping)).await;
+        assert!(watched.expect("it drips on").is_err());
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ impl S3Bucket {
             Err(error) if error.http_status == Some(416) => return self.get_nothing(key, if_match).await,
             answer => answer?,
         };
-        progress.moved();
+        progress.advanced();
         let length = u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default();
         let body = std::mem::take(&mut output.body);
         let bytes = read_body(key, body, length, &progress).await?;
@@ -92,7 +92,9 @@ async fn read_body(key: &str, mut body: ByteStream, length: u64, progress: &Prog
     let mut whole = BytesMut::new();
     loop {
         let frame = progress.watch(body.next()).await.map_err(|error| stalled(GET, key, error))?;
-        progress.moved();
+        if let Some(Ok(frame)) = &frame {
+            progress.moved(frame.len());
+        }
         match frame {
             None => break,
             Some(Ok(frame)) if whole.is_empty() && frame.len() as u64 == length => return Ok(frame),

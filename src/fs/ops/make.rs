@@ -15,6 +15,7 @@ use crate::error::Kind;
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::stat::{FileKind, Stat};
 use crate::fs::{Caller, Fs, Result};
+use crate::key::MAX_KEY_BYTES;
 
 impl Fs {
     /// `mkdir(2)`: a zero-byte object `name/` that carries the directory's attributes.
@@ -59,6 +60,9 @@ impl Fs {
         let directory = stat.kind == FileKind::Directory;
         let above = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
         let key = format!("{above}{name}{}", if directory { "/" } else { "" });
+        if key.len() > MAX_KEY_BYTES {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
         let metadata = stat.to_attributes(None).to_metadata()?;
         let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
         let etag = match self.bucket.put(&key, body, &options).await {

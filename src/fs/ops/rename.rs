@@ -116,7 +116,8 @@ impl Fs {
         let new_etag = if before.stat.size == 0 {
             // One request either way, and no server gets the copy of an empty object wrong.
             let metadata = before.stat.to_attributes(None).to_metadata()?;
-            let options = PutOptions { metadata, content_type: None, condition: Condition::None };
+            let options =
+                PutOptions { metadata, content_type: before.stat.content_type.clone(), condition: Condition::None };
             self.bucket.put(key, Bytes::new(), &options).await?
         } else {
             let (from, to) = (before.key.clone(), key.to_owned());

@@ -1,0 +1,140 @@
+"""Runs one step in a process of its own and takes its measures."""
+
+import json
+import os
+import select
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+
+import steps
+
+# A tool is done when no request was seen for this long after what it may wait itself.
+QUIET_S = 0.3
+SETTLE_DEADLINE_S = 60
+# How long a step that ran out of time gets to die once its mount is gone.
+DEATH_S = 10
+
+
+@dataclass
+class Result:
+    """The measures of a step. `failure` tells why there are none, or that they are worth nothing."""
+
+    failure: str | None = None
+    timed_out: bool = False
+    wall_s: float | None = None
+    # Until the last answer of the server, where that came later than the end of the step.
+    durable_s: float | None = None
+    cpu_s: float | None = None
+    peak_mb: float | None = None
+    requests: dict = field(default_factory=dict)
+
+    def as_dict(self):
+        return asdict(self)
+
+
+def measure(step, work, mount, wire, deadline_s):
+    """Runs a step on a mount that is at rest. A mount whose step ran out of time is gone afterwards."""
+    settle(wire, 0, time.monotonic() + SETTLE_DEADLINE_S)
+    mount.forget_peak()
+    cpu_before = mount.cpu_s()
+    wire.reset()
+    result, ended = in_child(lambda: step.run(work), wire, mount, deadline_s)
+    if result.timed_out:
+        wire.read()
+        result.requests = dict(wire.requests)
+        return result
+    if step.check:
+        settle(wire, mount.tool.write_back_s, time.monotonic() + SETTLE_DEADLINE_S)
+        if wire.last_seen and wire.last_seen > ended:
+            result.durable_s = result.wall_s + wire.last_seen - ended
+    wire.read()
+    result.requests = dict(wire.requests)
+    cpu_after = mount.cpu_s()
+    if cpu_after is None or mount.process.poll() is not None:
+        result.failure = "the daemon died"
+        return result
+    result.cpu_s = cpu_after - cpu_before
+    result.peak_mb = mount.peak_mb()
+    return result
+
+
+def settle(wire, write_back_s, deadline):
+    """Waits until the tool has nothing under way."""
+    wire.read()
+    quiet_since = time.monotonic()
+    seen = sum(wire.requests.values())
+    while time.monotonic() < deadline:
+        if time.monotonic() - quiet_since > write_back_s + QUIET_S and wire.unanswered <= 0:
+            return
+        select.select([wire], [], [], QUIET_S / 2)
+        wire.read()
+        if sum(wire.requests.values()) != seen:
+            seen, quiet_since = sum(wire.requests.values()), time.monotonic()
+
+
+def in_child(function, wire, mount, deadline_s):
+    """Runs a function in a child process that can be given up on: a system call on a broken mount
+    may never return. Returns the result and when it ended."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.write(writer, json.dumps(timed(function)).encode())
+        os._exit(0)
+    os.close(writer)
+    try:
+        told = wait_for(reader, wire, deadline_s)
+    finally:
+        os.close(reader)
+        bury(child, mount)
+    if told is None:
+        return Result(failure=f"> {deadline_s:g} s", timed_out=True), time.time()
+    failure, wall_s, ended = json.loads(told)
+    return Result(failure=failure, wall_s=wall_s), ended
+
+
+def timed(function):
+    start = time.perf_counter()
+    failure = None
+    try:
+        function()
+    except steps.Refused as refused:
+        failure = str(refused)
+    except OSError as error:
+        failure = error.strerror
+    except Exception as error:  # the parent waits for an answer, whatever it is
+        failure = f"{type(error).__name__}: {error}"
+    return failure, time.perf_counter() - start, time.time()
+
+
+def wait_for(reader, wire, deadline_s):
+    """What the child says at its end; None when it does not say anything in time. The requests are
+    taken in meanwhile, so that the kernel need not keep them."""
+    deadline = time.monotonic() + deadline_s
+    while (left := deadline - time.monotonic()) > 0:
+        ready, _, _ = select.select([reader, wire], [], [], left)
+        if reader in ready:
+            return os.read(reader, 1 << 16) or None
+        wire.read()
+    return None
+
+
+def bury(child, mount):
+    """Ends the child with all that it started; if it hangs in the mount, the mount goes first."""
+    for attempt in ("kindly", "with its mount"):
+        if attempt == "with its mount":
+            mount.kill()
+        deadline = time.monotonic() + DEATH_S
+        while time.monotonic() < deadline:
+            if os.waitpid(child, os.WNOHANG)[0] == child:
+                return
+            try:
+                os.killpg(child, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            time.sleep(0.01)
+    raise RuntimeError(f"process {child} hangs in a mount that is gone")

@@ -1,0 +1,227 @@
+"""The S3 server and the mounts of the tools: started, watched, and ended by their process ids."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ACCESS_KEY, SECRET_KEY, BUCKET = "s3mount", "s3mount-demo", "demo"
+START_DEADLINE_S = 30
+STOP_DEADLINE_S = 30
+POLL_S = 0.02
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def until(condition, deadline_s, what, process):
+    """Waits for a condition, as long as the process lives."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if process.poll() is not None:
+            raise RuntimeError(f"{what}: ended with code {process.returncode}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what}: not after {deadline_s} s")
+        time.sleep(POLL_S)
+
+
+def stop(process, deadline_s=STOP_DEADLINE_S):
+    """Ends one process that was started here."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def spawn(command, log, env=None):
+    """Starts a daemon in the foreground, out of reach of the terminal's Ctrl-C: it is ended in order."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_", "S3MOUNT_"))}
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            env={**clean, **(env or {})}, start_new_session=True,
+        )  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of network."""
+
+    name: str
+    title: str
+    options: tuple
+
+
+PROFILES = [
+    Profile("0ms", "No latency (loopback)", ()),
+    Profile(
+        "s3", "S3-like: 20 ms to the first byte, 90 MB/s per connection",
+        ("--latency-ms", "20", "--mbps-per-connection", "90"),
+    ),
+]  # fmt: skip
+
+
+class Server:
+    """`s3mount demo --server-only` over a data directory."""
+
+    def __init__(self, binary, data, profile, log):
+        self.port = free_port()
+        listen = f"127.0.0.1:{self.port}"
+        command = [binary, "demo", "--server-only", "--listen", listen, "--data", data, *profile.options]
+        self.process = spawn(command, log)
+        try:
+            until(self._answers, START_DEADLINE_S, "the S3 server", self.process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _answers(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self):
+        stop(self.process)
+
+
+class Tool:
+    """A program that mounts a bucket."""
+
+    # How long after a close it may still wait before it begins to store.
+    write_back_s = 0.0
+
+    def command(self, port, mountpoint, kept):
+        """The command line that mounts in the foreground, and its environment. `kept` is the
+        directory for all that the tool keeps on disk."""
+        raise NotImplementedError
+
+    def unmount(self, mountpoint):
+        return ["fusermount3", "-u", mountpoint]
+
+
+class S3mount(Tool):
+    name = "s3mount"
+
+    def __init__(self, binary):
+        self.binary = binary
+
+    def version(self):
+        return output(self.binary, "--version").split()[1]
+
+    def command(self, port, mountpoint, kept):
+        command = [self.binary, "mount", BUCKET, mountpoint, "--foreground", "--endpoint-url", f"http://127.0.0.1:{port}"]
+        command += ["--cache-dir", kept / "cache", "--state-dir", kept / "state"]
+        keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        return command, {**keys, "AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "us-east-1"}
+
+    def unmount(self, mountpoint):
+        return [self.binary, "umount", mountpoint]
+
+
+class S3fs(Tool):
+    name = "s3fs"
+
+    def version(self):
+        return output("s3fs", "--version").split(" V")[1].split()[0]
+
+    def command(self, port, mountpoint, kept):
+        password = kept / "password"
+        password.write_text(f"{ACCESS_KEY}:{SECRET_KEY}\n")
+        password.chmod(0o600)
+        options = [f"url=http://127.0.0.1:{port}", "use_path_request_style", f"passwd_file={password}"]
+        return ["s3fs", BUCKET, mountpoint, "-f", "-o", ",".join(options)], {}
+
+
+class Rclone(Tool):
+    name = "rclone"
+    write_back_s = 5.0
+
+    def version(self):
+        return output("rclone", "version").split()[1].lstrip("v")
+
+    def command(self, port, mountpoint, kept):
+        command = ["rclone", "mount", f"bench:{BUCKET}", mountpoint, "--vfs-cache-mode", "full"]
+        command += ["--cache-dir", kept / "cache"]
+        remote = {
+            "TYPE": "s3", "PROVIDER": "Other", "ENDPOINT": f"http://127.0.0.1:{port}", "REGION": "us-east-1",
+            "ACCESS_KEY_ID": ACCESS_KEY, "SECRET_ACCESS_KEY": SECRET_KEY, "FORCE_PATH_STYLE": "true",
+        }  # fmt: skip
+        return command, {"RCLONE_CONFIG": "/dev/null"} | {f"RCLONE_CONFIG_BENCH_{k}": v for k, v in remote.items()}
+
+
+def output(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def is_mounted(mountpoint):
+    """Without a stat(2), which a broken mount answers late or never."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == str(mountpoint) for line in mounts)
+
+
+class Mount:
+    """A mount of one tool. What the tool keeps on disk stays until `forget`."""
+
+    def __init__(self, tool, port, place, log):
+        self.tool, self.port, self.log = tool, port, log
+        self.path, self.kept = place / "mnt", place / "kept"
+        self.process = None
+
+    def start(self):
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.kept.mkdir(exist_ok=True)
+        command, env = self.tool.command(self.port, self.path, self.kept)
+        self.process = spawn(command, self.log, env)
+        until(lambda: is_mounted(self.path), START_DEADLINE_S, f"the mount of {self.tool.name}", self.process)
+
+    def stop(self, deadline_s=STOP_DEADLINE_S):
+        """Unmounts in order; what does not go is killed and taken away."""
+        if self.process is None:
+            return
+        try:
+            subprocess.run(self.tool.unmount(self.path), capture_output=True, timeout=deadline_s)
+            self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+
+    def kill(self):
+        """Ends the daemon at once, so that whoever waits for it gets an error."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+        if is_mounted(self.path):
+            subprocess.run(["umount", "-l", self.path], capture_output=True)
+
+    def forget(self):
+        """Empties what the tool keeps on disk: the next start is cold."""
+        shutil.rmtree(self.kept, ignore_errors=True)
+
+    def cpu_s(self):
+        """User and system time of the daemon so far; None if it is dead."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def forget_peak(self):
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def peak_mb(self):
+        """Most resident memory of the daemon since `forget_peak`."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        peak = next((line for line in lines if line.startswith("VmHWM:")), None)
+        return None if peak is None else int(peak.split()[1]) * 1024 / 1e6

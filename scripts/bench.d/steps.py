@@ -1,0 +1,306 @@
+"""The workloads, the objects they find, and how each result is checked in the bucket."""
+
+import io
+import os
+import random
+import subprocess
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+KIB, MIB = 1 << 10, 1 << 20
+SMALL_BYTES = 4 * KIB
+PARALLEL_READERS = 4
+RANDOM_READS = 200
+FILES_PER_DIRECTORY = 10
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything there is."""
+
+    large_mib: int = 256
+    parallel_mib: int = 64
+    rewritten_mib: int = 128
+    small: int = 200
+    listed: int = 2000
+    found: int = 2000
+    tree: int = 400
+    moved: int = 100
+    cloned: int = 300
+
+
+QUICK = Sizes(16, 4, 16, 20, 200, 200, 40, 10, 30)
+
+
+class Refused(Exception):
+    """A command did not do it; the text is what it said."""
+
+
+def run(*command):
+    """Runs a program; returns what it printed."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        raise Refused(said[0] if said else f"{command[0]} ended with {done.returncode}")
+    return done.stdout
+
+
+def expect(count, wanted, what):
+    if count != wanted:
+        raise Refused(f"{count} {what} instead of {wanted}")
+
+
+# --- what is there before ---------------------------------------------------------------------
+
+def noise(name, length):
+    """The same incompressible bytes in each run."""
+    return random.Random(name).randbytes(length)
+
+
+def tree(name, count):
+    """A source tree: small files, ten to a directory."""
+    sizes = random.Random(name)
+    for number in range(count):
+        path = f"part{number // FILES_PER_DIRECTORY:03}/file{number:04}.txt"
+        yield path, noise(f"{name}{number}", sizes.randint(512, 8 * KIB))
+
+
+def objects(sizes):
+    """All (key, body) pairs that are in the bucket before a tool sees it."""
+    yield "large", noise("large", sizes.large_mib * MIB)
+    for number in range(PARALLEL_READERS):
+        yield f"parallel/{number}", noise(f"parallel{number}", sizes.parallel_mib * MIB)
+    yield "rewritten", noise("rewritten", sizes.rewritten_mib * MIB)
+    yield "appended", noise("appended", sizes.rewritten_mib * MIB)
+    for number in range(sizes.small):
+        yield f"small/{number:04}", noise(number, SMALL_BYTES)
+    for number in range(sizes.listed):
+        yield f"listed/{number:05}", b"x"
+    for number in range(sizes.found):
+        yield f"found/{number // FILES_PER_DIRECTORY:04}/{number:05}", b"x"
+    for path, body in tree("tree", sizes.tree):
+        yield f"tree/{path}", body
+        yield f"removed/{path}", body
+    for number in range(sizes.moved):
+        yield f"moved/{number:04}", noise(number, SMALL_BYTES)
+
+
+def make_sources(place, sizes):
+    """What lies outside of the mounts: an archive to extract, a repository to clone."""
+    with tarfile.open(place / "tree.tar", "w") as archive:
+        for path, body in tree("untarred", sizes.tree):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.mtime = len(body), 0o644, 1_700_000_000
+            archive.addfile(entry, io.BytesIO(body))
+    repository = place / "repository"
+    for path, body in tree("cloned", sizes.cloned):
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_bytes(body)
+    run("git", "init", "-q", repository)
+    run("git", "-C", repository, "add", ".")
+    author = ["-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false"]
+    run("git", "-C", repository, *author, "commit", "-q", "-m", "Add the files")
+    run("git", "-C", repository, "gc", "-q")
+
+
+# --- what is done -----------------------------------------------------------------------------
+
+def read_all(path, wanted):
+    count = 0
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(MIB):
+            count += len(piece)
+    expect(count, wanted, "bytes")
+
+
+def first_bytes(work):
+    with open(work.mnt / "large", "rb", buffering=0) as file:
+        expect(len(file.read(64 * KIB)), 64 * KIB, "bytes")
+
+
+def read_large(work):
+    read_all(work.mnt / "large", work.sizes.large_mib * MIB)
+
+
+def read_parallel(work):
+    with ThreadPoolExecutor(PARALLEL_READERS) as pool:
+        paths = [work.mnt / "parallel" / str(number) for number in range(PARALLEL_READERS)]
+        for _ in pool.map(lambda path: read_all(path, work.sizes.parallel_mib * MIB), paths):
+            pass
+
+
+def read_random(work):
+    places = random.Random("places")
+    file = os.open(work.mnt / "large", os.O_RDONLY)
+    for _ in range(RANDOM_READS):
+        page = places.randrange(work.sizes.large_mib * MIB // SMALL_BYTES)
+        expect(len(os.pread(file, SMALL_BYTES, page * SMALL_BYTES)), SMALL_BYTES, "bytes")
+    os.close(file)
+
+
+def write_large(work):
+    piece = noise("written", MIB)
+    with open(work.mnt / "written", "wb", buffering=0) as file:
+        for _ in range(work.sizes.large_mib):
+            file.write(piece)
+
+
+def create_small(work):
+    (work.mnt / "created").mkdir()
+    for number in range(work.sizes.small):
+        with open(work.mnt / "created" / f"{number:04}", "wb", buffering=0) as file:
+            file.write(noise(number, SMALL_BYTES))
+
+
+def read_small(work):
+    for number in range(work.sizes.small):
+        read_all(work.mnt / "small" / f"{number:04}", SMALL_BYTES)
+
+
+def list_long(work):
+    lines = run("ls", "-l", work.mnt / "listed").splitlines()
+    expect(len(lines) - 1, work.sizes.listed, "names")  # the first line is the total
+
+
+def find(work):
+    lines = run("find", work.mnt / "found").splitlines()
+    directories = -(-work.sizes.found // FILES_PER_DIRECTORY)
+    expect(len(lines), work.sizes.found + directories + 1, "names")
+
+
+def tar_extract(work):
+    (work.mnt / "untarred").mkdir()
+    run("tar", "-x", "-f", work.sources / "tree.tar", "-C", work.mnt / "untarred")
+
+
+def tar_create(work):
+    # Through a pipe: tar does not read the files if the archive is /dev/null.
+    archive = run("tar", "-c", "-C", work.mnt, "tree")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as reader:
+        expect(sum(entry.isfile() for entry in reader), work.sizes.tree, "files")
+
+
+def remove_tree(work):
+    run("rm", "-rf", work.mnt / "removed")
+
+
+def move_directory(work):
+    run("mv", work.mnt / "moved", work.mnt / "moved-away")
+
+
+REWRITTEN_BYTES = noise("overwrite", SMALL_BYTES)
+
+
+def overwrite(work):
+    with open(work.mnt / "rewritten", "r+b", buffering=0) as file:
+        file.seek(work.sizes.rewritten_mib * MIB // 2)
+        file.write(REWRITTEN_BYTES)
+
+
+def append(work):
+    with open(work.mnt / "appended", "ab", buffering=0) as file:
+        file.write(REWRITTEN_BYTES)
+
+
+def clone(work):
+    run("git", "clone", "-q", f"file://{work.sources / 'repository'}", work.mnt / "clone")
+
+
+def status(work):
+    changed = run("git", "-C", work.mnt / "clone", "status", "--porcelain").splitlines()
+    expect(len(changed), 0, "changes")
+
+
+# --- what is in the bucket after it -----------------------------------------------------------
+
+def check_written(s3, sizes):
+    expect(s3.size("written"), sizes.large_mib * MIB, "bytes in the bucket")
+
+
+def check_created(s3, sizes):
+    expect(s3.count("created/"), sizes.small, "objects in the bucket")
+
+
+def check_extracted(s3, sizes):
+    expect(s3.count("untarred/"), sizes.tree, "objects in the bucket")
+
+
+def check_removed(s3, sizes):
+    expect(s3.count("removed/"), 0, "objects in the bucket")
+
+
+def check_moved(s3, sizes):
+    expect(s3.count("moved/"), 0, "objects left at the old place")
+    expect(s3.count("moved-away/"), sizes.moved, "objects at the new place")
+
+
+def check_overwritten(s3, sizes):
+    middle = sizes.rewritten_mib * MIB // 2
+    before, after = noise("rewritten", sizes.rewritten_mib * MIB)[middle - 1 : middle], REWRITTEN_BYTES
+    if s3.read("rewritten", middle - 1, 1 + SMALL_BYTES) != before + after:
+        raise Refused("other bytes in the bucket than were written")
+
+
+def check_appended(s3, sizes):
+    end = sizes.rewritten_mib * MIB
+    expect(s3.size("appended"), end + SMALL_BYTES, "bytes in the bucket")
+    if s3.read("appended", end, SMALL_BYTES) != REWRITTEN_BYTES:
+        raise Refused("other bytes in the bucket than were written")
+
+
+def check_cloned(s3, sizes):
+    expect(s3.count("clone/part"), sizes.cloned, "objects in the bucket")
+
+
+# --- all of it --------------------------------------------------------------------------------
+
+COLD = "cold"  # a new mount; what the tool kept on disk is gone
+AGAIN = "again"  # the mount of the step before
+REMOUNTED = "remounted"  # a new mount; what the tool kept on disk is there
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a step works."""
+
+    mnt: Path
+    sources: Path
+    sizes: Sizes
+
+
+@dataclass(frozen=True)
+class Step:
+    """A workload. `title` is formatted with the sizes."""
+
+    name: str
+    title: str
+    run: Callable
+    start: str = COLD
+    check: Callable | None = None
+    needs: str | None = None
+
+
+STEPS = [
+    Step("first", "first 64 KiB of a {large_mib} MiB object, cold", first_bytes),
+    Step("read", "read {large_mib} MiB, cold", read_large),
+    Step("reread", "read {large_mib} MiB again", read_large, AGAIN, needs="read"),
+    Step("parallel", "read 4 × {parallel_mib} MiB in parallel, cold", read_parallel),
+    Step("random", "200 random 4 KiB reads in {large_mib} MiB, cold", read_random),
+    Step("write", "write {large_mib} MiB, with close", write_large, check=check_written),
+    Step("create", "create {small} files of 4 KiB", create_small, check=check_created),
+    Step("small", "read {small} files of 4 KiB, cold", read_small),
+    Step("small-again", "read {small} files of 4 KiB again", read_small, AGAIN, needs="small"),
+    Step("ls", "`ls -l` of {listed} objects, cold", list_long),
+    Step("find", "`find` over {found} objects, 10 to a directory, cold", find),
+    Step("tar-x", "`tar x` of {tree} files", tar_extract, check=check_extracted),
+    Step("tar-c", "`tar c` of {tree} files, cold", tar_create),
+    Step("rm", "`rm -rf` of {tree} files", remove_tree, check=check_removed),
+    Step("mv", "`mv` of a directory of {moved} files", move_directory, check=check_moved),
+    Step("overwrite", "overwrite 4 KiB inside {rewritten_mib} MiB", overwrite, check=check_overwritten),
+    Step("append", "append 4 KiB to {rewritten_mib} MiB", append, check=check_appended),
+    Step("clone", "`git clone` of {cloned} files", clone, check=check_cloned),
+    Step("status", "`git status` after a remount", status, REMOUNTED, needs="clone"),
+]

@@ -1,0 +1,197 @@
+//! A status for people: one aligned line for each thing, and only what there is.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::app::Status;
+use crate::telemetry::printable;
+
+/// Names shown of a long list.
+const SHOWN: usize = 5;
+
+/// The status of one mount, several lines.
+pub(super) fn text(status: &Status) -> String {
+    let source = format!("s3://{}/{}", status.bucket, status.prefix);
+    let mut lines = vec![format!(
+        "{} on {}{}",
+        printable(source.trim_end_matches('/')),
+        printable(&status.mountpoint.to_string_lossy()),
+        if status.ending { " (unmounted, storing what is left)" } else { "" }
+    )];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+    line("server", format!("{} ({})", status.endpoint, status.region));
+    let access = if status.read_only { ", read-only" } else { "" };
+    line("process", format!("{}, s3mount {}, up {}{access}", status.pid, status.version, span(status.uptime_s)));
+    line("requests", requests(status));
+    line("bytes", format!("{} received, {} sent", bytes(status.bytes_received), bytes(status.bytes_sent)));
+    line("cache", cache(&status.cache));
+    line("files", files(&status.files));
+    if let Some(odd) = odd_keys(&status.files) {
+        line("odd keys", odd);
+    }
+    for hook in status.hooks["hooks"].as_array().into_iter().flatten() {
+        line("hook", one_hook(hook));
+    }
+    for problem in &status.last_errors {
+        line(&problem.level.to_lowercase(), format!("{} {}", clock(problem.time_s), printable(&problem.text)));
+    }
+    line("log", printable(&status.log.to_string_lossy()));
+    lines.join("\n") + "\n"
+}
+
+fn requests(status: &Status) -> String {
+    let counts: Vec<_> = status.requests.iter().map(|(operation, count)| format!("{operation} {count}")).collect();
+    if counts.is_empty() { "none yet".to_owned() } else { counts.join(", ") }
+}
+
+fn cache(cache: &Value) -> String {
+    let number = |name: &str| cache[name].as_u64().unwrap_or(0);
+    let reads = number("hits") + number("misses");
+    let held = format!("{} of {}", bytes(number("memory_bytes")), bytes(number("limit_bytes")));
+    match (number("hits") * 100).checked_div(reads) {
+        Some(percent) => format!("{held}, {percent} % of {reads} reads were in it"),
+        None => held,
+    }
+}
+
+fn files(files: &Value) -> String {
+    let dirty: Vec<String> = names(&files["dirty_files"]);
+    let open = files["open_files"].as_u64().unwrap_or(0);
+    if dirty.is_empty() {
+        return format!("{open} open, all stored");
+    }
+    format!("{open} open, {} not stored yet: {}", dirty.len(), some_of(&dirty))
+}
+
+fn odd_keys(files: &Value) -> Option<String> {
+    let odd: Vec<String> = files["odd_keys"]
+        .as_object()?
+        .iter()
+        .map(|(key, why)| format!("{} ({})", printable(key), why.as_str().unwrap_or("odd")))
+        .collect();
+    let count = odd.len() as u64 + files["odd_keys_unlisted"].as_u64().unwrap_or(0);
+    (count > 0).then(|| format!("{count} without a path of their own, untouched: {}", some_of(&odd)))
+}
+
+fn one_hook(hook: &Value) -> String {
+    let number = |name: &str| hook[name].as_u64().unwrap_or(0);
+    let name = hook["name"].as_str().unwrap_or("?");
+    let mut parts = vec![format!("{} runs", number("invocations")), format!("{} failed", number("errors"))];
+    for (count, what) in [(number("running"), "running"), (number("queued"), "waiting"), (number("dead"), "given up")] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    if let Some(error) = hook["last_error"]["message"].as_str() {
+        parts.push(format!("last: {}", printable(error)));
+    }
+    format!("{}: {}", printable(name), parts.join(", "))
+}
+
+fn names(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(printable).collect()
+}
+
+fn some_of(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown}, …") } else { shown }
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "for people, one digit after the point")]
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+fn span(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, _) => format!("{m} min"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
+fn clock(time_s: u64) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
+    let time = i64::try_from(time_s).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&format).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Problem;
+    use serde_json::json;
+
+    fn status() -> Status {
+        Status {
+            version: "1.2.3".into(),
+            pid: 42,
+            bucket: "photos".into(),
+            prefix: "2024/".into(),
+            endpoint: "http://h".into(),
+            region: "r".into(),
+            mountpoint: "/mnt/x".into(),
+            read_only: false,
+            ending: false,
+            uptime_s: 3700,
+            requests: [("GetObject".to_owned(), 12), ("PutObject".to_owned(), 3)].into(),
+            bytes_received: 1536,
+            bytes_sent: 0,
+            capabilities: json!({}),
+            cache: json!({"hits": 9, "misses": 1, "memory_bytes": 1 << 20, "limit_bytes": 256 << 20}),
+            files: json!({"dirty_files": [], "open_files": 2, "odd_keys": {}, "odd_keys_unlisted": 0}),
+            hooks: Value::Null,
+            last_errors: Vec::new(),
+            log: "/s/s3mount.log".into(),
+            state_dir: "/s".into(),
+        }
+    }
+
+    #[test]
+    fn a_quiet_mount_in_a_few_lines() {
+        assert_eq!(
+            text(&status()),
+            "s3://photos/2024 on /mnt/x\n\
+             \x20 server     http://h (r)\n\
+             \x20 process    42, s3mount 1.2.3, up 1 h 1 min\n\
+             \x20 requests   GetObject 12, PutObject 3\n\
+             \x20 bytes      1.5 KiB received, 0 B sent\n\
+             \x20 cache      1.0 MiB of 256.0 MiB, 90 % of 10 reads were in it\n\
+             \x20 files      2 open, all stored\n\
+             \x20 log        /s/s3mount.log\n"
+        );
+    }
+
+    #[test]
+    fn what_needs_attention_is_there_and_cannot_talk_to_the_terminal() {
+        let mut status = status();
+        status.files = json!({
+            "dirty_files": ["a", "b\u{1b}[31m", "c", "d", "e", "f"], "open_files": 6,
+            "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7,
+        });
+        status.hooks = json!({"hooks": [{"name": "thumbnail", "invocations": 3, "errors": 1, "dead": 1,
+            "last_error": {"message": "exit code 1"}}]});
+        status.last_errors = vec![Problem { time_s: 0, level: "WARN".into(), text: "upload failed".into() }];
+        let text = text(&status);
+        for part in [
+            "6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
+            "8 without a path of their own, untouched: a//b (EmptyComponent)",
+            "thumbnail: 3 runs, 1 failed, 1 given up, last: exit code 1",
+            "warn       1970-01-01 00:00:00Z upload failed",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}
