@@ -29,8 +29,9 @@ def first_cell(result):
     """Wall time and requests."""
     if result is None:
         return "–"
-    short = wall(result).replace("|", "\\|")
-    return f"{short} / {requests(result)}"
+    if result["failure"]:
+        return result["failure"].replace("|", "\\|")
+    return f"{wall(result)} / {requests(result)}"
 
 
 def second_cell(result):

@@ -40,11 +40,13 @@ impl Digests {
         Self { md5: Md5::new(), sums }
     }
 
+    /// Takes the next bytes in.
     pub fn update(&mut self, bytes: &[u8]) {
         self.md5.update(bytes);
         self.sums.iter_mut().for_each(|(_, sum)| sum.update(bytes));
     }
 
+    /// What all the bytes digest to.
     pub fn finish(self) -> Digested {
         let sums = self.sums.into_iter().map(|(algorithm, sum)| (algorithm, sum.finish())).collect();
         Digested { md5: self.md5.finalize(), sums }
@@ -60,6 +62,7 @@ impl Digested {
 }
 
 impl Sum {
+    /// A checksum of no bytes yet.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Crc32 => Self::Crc32(Crc32::new()),
@@ -70,6 +73,7 @@ impl Sum {
         }
     }
 
+    /// Takes the next bytes in.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Crc32(sum) => sum.update(bytes),

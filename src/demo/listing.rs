@@ -32,10 +32,12 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// As the request wants names encoded (`encoding-type`).
     pub fn new(encoding: Option<&EncodingType>) -> Self {
         Self { is_url: encoding.is_some_and(|encoding| encoding.as_str() == EncodingType::URL) }
     }
 
+    /// The name as the answer gives it.
     pub fn tell(self, name: &str) -> String {
         if self.is_url { utf8_percent_encode(name, PLAIN).to_string() } else { name.to_owned() }
     }

@@ -204,6 +204,7 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The object that was found.
     pub fn object(&self) -> &Object {
         self.version.object.as_ref().expect("a found version is no delete marker")
     }

@@ -31,6 +31,7 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
+    /// Streams an extent of a body.
     pub fn new(body: Arc<Body>, extent: Extent) -> Self {
         Self { body, extent }
     }

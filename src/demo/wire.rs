@@ -44,6 +44,7 @@ struct Upload {
 }
 
 impl UploadBody {
+    /// Watches a request body on its way in.
     pub fn new(body: Incoming, exchange: Arc<Exchange>) -> Self {
         let size = body.size_hint().exact().unwrap_or(0);
         let upload = Upload { body, size, received: 0, pause: None, was_cut: false };

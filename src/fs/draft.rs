@@ -68,6 +68,7 @@ impl Content {
         }
     }
 
+    /// Counts changes: two equal numbers mean equal bytes.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -82,10 +83,12 @@ impl Content {
         self.stored.store(generation, Ordering::Release);
     }
 
+    /// S3 lacks bytes or the size.
     pub fn bytes_dirty(&self) -> bool {
         self.generation() != self.stored.load(Ordering::Acquire)
     }
 
+    /// S3 lacks something: bytes, size or attributes.
     pub fn is_dirty(&self) -> bool {
         self.bytes_dirty() || self.attributes_dirty.load(Ordering::Acquire)
     }
@@ -116,6 +119,7 @@ impl Draft {
         Ok(Self { file, path, size, base, written: RangeSet::new(), kept: false })
     }
 
+    /// Size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -125,6 +129,7 @@ impl Draft {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// The version that shows through where nothing was written.
     pub fn base(&self) -> Option<&Pinned> {
         self.base.as_ref().map(|(pinned, _)| pinned)
     }
@@ -136,6 +141,7 @@ impl Draft {
         }
     }
 
+    /// `pwrite(2)`; writing beyond the end leaves a hole of zeros.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write_all_at(data, offset)?;
         let end = offset + data.len() as u64;

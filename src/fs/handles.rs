@@ -24,10 +24,12 @@ pub struct FileHandle {
 }
 
 impl FileHandle {
+    /// A file opened with `flags` of `open(2)`.
     pub fn new(ino: Ino, flags: i32, opener_tgid: u32, pinned: Option<Pinned>) -> Self {
         Self { ino, flags, opener_tgid, pinned: Mutex::new(pinned), ahead: ReadAhead::new() }
     }
 
+    /// Opened for writing.
     pub fn can_write(&self) -> bool {
         writes(self.flags)
     }
@@ -63,30 +65,36 @@ pub struct Handles {
 }
 
 impl Handles {
+    /// Gives an open file its number.
     pub fn add_file(&self, handle: FileHandle) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         self.files.lock().insert(number, Arc::new(handle));
         number
     }
 
+    /// The open file of a number.
     pub fn file(&self, number: u64) -> Option<Arc<FileHandle>> {
         self.files.lock().get(&number).cloned()
     }
 
+    /// Closes a number for good.
     pub fn remove_file(&self, number: u64) -> Option<Arc<FileHandle>> {
         self.files.lock().remove(&number)
     }
 
+    /// Gives an open directory its number.
     pub fn add_directory(&self, ino: Ino) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         self.directories.lock().insert(number, Arc::new(DirHandle { ino, snapshot: Mutex::new(None) }));
         number
     }
 
+    /// The open directory of a number.
     pub fn directory(&self, number: u64) -> Option<Arc<DirHandle>> {
         self.directories.lock().get(&number).cloned()
     }
 
+    /// Closes a number for good.
     pub fn remove_directory(&self, number: u64) {
         self.directories.lock().remove(&number);
     }

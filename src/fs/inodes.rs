@@ -64,6 +64,7 @@ impl Node {
         }
     }
 
+    /// Whether names can be in it.
     pub fn is_directory(&self) -> bool {
         self.directory.is_some()
     }
@@ -99,10 +100,12 @@ impl Tree {
         Self { nodes: HashMap::from([(ROOT_INO, node)]), root_prefix }
     }
 
+    /// The node of a number, if it is in use.
     pub fn get(&self, ino: Ino) -> Option<&Node> {
         self.nodes.get(&ino)
     }
 
+    /// The same, to change it.
     pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
         self.nodes.get_mut(&ino)
     }

@@ -48,6 +48,7 @@ pub struct Listing {
 }
 
 impl Directory {
+    /// What is known of a name.
     pub fn child(&self, name: &str) -> Option<&Child> {
         self.children.get(name)
     }
@@ -66,6 +67,7 @@ impl Directory {
         self.children.values().filter(|child| child.is_directory).count() as u32
     }
 
+    /// Some name has a node in memory, whose parent this must stay.
     pub fn has_nodes(&self) -> bool {
         self.children.values().any(|child| child.ino.is_some())
     }

@@ -21,6 +21,7 @@ pub struct OddKeys {
 }
 
 impl OddKeys {
+    /// A listing showed this key.
     pub fn note(&mut self, key: &str, oddity: Oddity) {
         if self.known.len() < MAX_ODD_KEYS {
             if self.known.insert(key.to_owned(), oddity).is_none() {

@@ -83,19 +83,11 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf> {
     for _ in 0..8 {
         let looked = std::fs::metadata(&path);
         let Some(occupant) = occupant(&path) else { return checked(path, looked) };
-        match looked {
-            Err(cause) if is_dead(&cause) => {
-                tracing::warn!(mountpoint = %path.display(), "cleaning up a mount whose process is gone");
-                session::unmount(&path, true)?;
-            }
-            _ => {
-                return Err(Error::Occupied {
-                    mountpoint: path,
-                    source_name: occupant.source,
-                    fs_type: occupant.fs_type,
-                });
-            }
+        if !is_corpse(&path) {
+            return Err(Error::Occupied { mountpoint: path, source_name: occupant.source, fs_type: occupant.fs_type });
         }
+        tracing::warn!(mountpoint = %path.display(), "cleaning up a mount whose process is gone");
+        session::unmount(&path, true)?;
     }
     Err(Error::Busy(path))
 }
@@ -127,6 +119,12 @@ fn resolve(mountpoint: &Path) -> Result<PathBuf> {
         _ if cause.kind() == io::ErrorKind::NotADirectory => Err(Error::NoDirectory(mountpoint.to_owned())),
         _ => Err(Error::system("look at", mountpoint, cause)),
     }
+}
+
+/// Whether the process behind a mount is gone. Asks by statfs, which always goes to that process: a
+/// stat may be answered by what the kernel remembers for a second.
+fn is_corpse(mountpoint: &Path) -> bool {
+    nix::sys::statvfs::statvfs(mountpoint).is_err_and(|errno| is_dead(&errno.into()))
 }
 
 /// ENOTCONN: "Transport endpoint is not connected". ECONNABORTED follows a `fusectl` abort.

@@ -49,7 +49,7 @@ async fn what_the_user_got_wrong_is_said() {
 /// The SDK's defaults hash every payload with SHA-256: 17 times the CPU.
 #[tokio::test]
 async fn payloads_are_not_hashed_for_the_signature_but_carry_a_checksum() {
-    let fake = Fake::start(|_| ("200 OK", "etag: \"e\"\r\n", EMPTY_LISTING)).await;
+    let fake = Fake::start(|_| ("200 OK", b"etag: \"e\"\r\n", EMPTY_LISTING)).await;
     let connection = connect(&fake.settings()).await.unwrap();
     let heads = &fake.heads;
     for size in [3, 1 << 20] {
@@ -80,11 +80,11 @@ async fn nothing_is_written_by_mounting() {
 async fn the_region_that_s3_names_is_followed() {
     let fake = Fake::start(|head| {
         if head.contains("/eu-west-3/s3/aws4_request") {
-            ("200 OK", "", EMPTY_LISTING)
+            ("200 OK", b"", EMPTY_LISTING)
         } else {
             (
                 "301 Moved Permanently",
-                "x-amz-bucket-region: eu-west-3\r\n",
+                b"x-amz-bucket-region: eu-west-3\r\n",
                 "<Error><Code>PermanentRedirect</Code></Error>",
             )
         }
@@ -98,11 +98,11 @@ async fn the_region_that_s3_names_is_followed() {
 async fn the_region_that_other_servers_expect_is_followed() {
     let fake = Fake::start(|head| {
         if head.contains("/garage/s3/aws4_request") {
-            ("200 OK", "", EMPTY_LISTING)
+            ("200 OK", b"", EMPTY_LISTING)
         } else {
             let body = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'us-east-1' is wrong; \
                         expecting 'garage'</Message></Error>";
-            ("400 Bad Request", "", body)
+            ("400 Bad Request", b"", body)
         }
     });
     assert_eq!(connect(&fake.await.settings()).await.unwrap().region, "garage");
@@ -112,22 +112,22 @@ async fn the_region_that_other_servers_expect_is_followed() {
 async fn answers_that_stop_a_mount_are_put_in_the_users_words() {
     let cases: [(fake::Answer, Kind, &str); 5] = [
         (
-            |_| ("403 Forbidden", "", "<Error><Code>RequestTimeTooSkewed</Code><Message>x</Message></Error>"),
+            |_| ("403 Forbidden", b"", "<Error><Code>RequestTimeTooSkewed</Code><Message>x</Message></Error>"),
             Kind::AccessDenied,
             "clock",
         ),
         (
-            |_| ("400 Bad Request", "", "<Error><Code>ExpiredToken</Code><Message>x</Message></Error>"),
+            |_| ("400 Bad Request", b"", "<Error><Code>ExpiredToken</Code><Message>x</Message></Error>"),
             Kind::AccessDenied,
             "expired",
         ),
         (
-            |_| ("403 Forbidden", "", "<Error><Code>AccessDenied</Code><Message>x</Message></Error>"),
+            |_| ("403 Forbidden", b"", "<Error><Code>AccessDenied</Code><Message>x</Message></Error>"),
             Kind::AccessDenied,
             "s3:ListBucket",
         ),
-        (|_| ("200 OK", "", "<!DOCTYPE html><html>hello</html>"), Kind::Corrupt, "like an S3 server"),
-        (|_| ("404 Not Found", "", "nothing here"), Kind::NotFound, "like an S3 server"),
+        (|_| ("200 OK", b"", "<!DOCTYPE html><html>hello</html>"), Kind::Corrupt, "like an S3 server"),
+        (|_| ("404 Not Found", b"", "nothing here"), Kind::NotFound, "like an S3 server"),
     ];
     for (answer, kind, words) in cases {
         let fake = Fake::start(answer).await;
@@ -141,7 +141,7 @@ async fn answers_that_stop_a_mount_are_put_in_the_users_words() {
 async fn an_endpoint_that_says_nothing_is_told_in_time() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let fake = Fake::start(|_| ("200 OK", "", EMPTY_LISTING)).await;
+    let fake = Fake::start(|_| ("200 OK", b"", EMPTY_LISTING)).await;
     let settings = ConnectSettings { endpoint_url: Some(url), ..fake.settings() };
     let error = tokio::time::timeout(CONNECT_DEADLINE, connect(&settings)).await.expect("too late").unwrap_err();
     assert_eq!(error.kind, Kind::Deadline, "{error}");
@@ -149,10 +149,25 @@ async fn an_endpoint_that_says_nothing_is_told_in_time() {
 
 #[tokio::test]
 async fn a_profile_that_does_not_exist_is_named() {
-    let fake = Fake::start(|_| ("200 OK", "", EMPTY_LISTING)).await;
+    let fake = Fake::start(|_| ("200 OK", b"", EMPTY_LISTING)).await;
     let profile = Some("no-such-profile".to_owned());
     let settings = ConnectSettings { credentials: None, profile, ..fake.settings() };
     let error = connect(&settings).await.unwrap_err();
     assert_eq!(error.kind, Kind::NoCredentials, "{error}");
     assert!(error.cause.contains("no-such-profile"), "{error}");
+}
+
+#[tokio::test]
+async fn metadata_that_is_no_utf8_hides_no_object() {
+    let fake = Fake::start(|head| {
+        if head.starts_with("head ") {
+            ("200 OK", b"etag: \"e\"\r\nx-amz-meta-a: b\r\nx-amz-meta-odd: caf\xe9\r\n", "12345")
+        } else {
+            ("200 OK", b"", EMPTY_LISTING)
+        }
+    });
+    let connection = connect(&fake.await.settings()).await.unwrap();
+    let info = connection.bucket.head("k").await.unwrap();
+    assert_eq!((info.size, info.metadata["a"].as_str()), (5, "b"));
+    assert_eq!(info.metadata["odd"], "café");
 }

@@ -10,7 +10,7 @@ use super::*;
 pub const EMPTY_LISTING: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
 
 /// What to answer to the head of a request (lower case): status line, further headers, body.
-pub type Answer = fn(&str) -> (&'static str, &'static str, &'static str);
+pub type Answer = fn(&str) -> (&'static str, &'static [u8], &'static str);
 
 pub struct Fake {
     pub url: String,
@@ -60,8 +60,8 @@ async fn serve(mut stream: TcpStream, answer: Answer, heads: Arc<Mutex<Vec<Strin
         // The answer to HEAD has the length of a body, and none.
         let sent = if head.starts_with("head ") { "" } else { body };
         heads.lock().push(head);
-        let answer = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{sent}", body.len());
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        let (first, last) = (format!("HTTP/1.1 {status}\r\n"), format!("content-length: {}\r\n\r\n{sent}", body.len()));
+        if stream.write_all(&[first.as_bytes(), headers, last.as_bytes()].concat()).await.is_err() {
             return;
         }
     }

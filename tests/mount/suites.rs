@@ -107,5 +107,5 @@ fn fsx_with_holes_and_copies() {
 #[test]
 #[ignore = "takes minutes: scripts/test runs it"]
 fn fsx_with_a_tiny_cache_and_large_files() {
-    fsx("large", &["--memory", "8M"]);
+    fsx("large", &["--memory", "16M"]);
 }

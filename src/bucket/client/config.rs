@@ -20,6 +20,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use hyper::Uri;
 
+use super::headers::ReadableHeaders;
 use super::{ConnectSettings, failure};
 use crate::bucket::{Error, Result};
 use crate::error::Kind;
@@ -88,6 +89,7 @@ impl Sdk {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(aws_sdk_s3::config::ResponseChecksumValidation::WhenRequired)
+            .interceptor(ReadableHeaders)
             .force_path_style(self.path_style);
         if let Some(url) = &self.endpoint_url {
             config = config.endpoint_url(url);

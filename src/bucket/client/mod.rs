@@ -3,6 +3,7 @@
 //! Everything a user gets wrong shows here, within [`CONNECT_DEADLINE`], in words that say what to do.
 
 mod config;
+mod headers;
 mod verify;
 
 use std::fmt;

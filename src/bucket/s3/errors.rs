@@ -22,7 +22,8 @@ where
         SdkError::ServiceError(service) => {
             let metadata = service.err().meta();
             let kind = kind_of(http_status.unwrap_or_default(), metadata.code());
-            (kind, server_words(metadata.code(), metadata.message()))
+            let words = server_words(metadata.code(), metadata.message());
+            (kind, words.unwrap_or_else(|| reason_without_words(http_status, error)))
         }
         // The connection broke while the answer was read: what could not be parsed is a service error.
         SdkError::ResponseError(_) => (Kind::Unreachable, format!("the answer broke off: {}", root_cause(error))),
@@ -96,13 +97,21 @@ fn kind_of_status(status: u16) -> Kind {
 }
 
 /// `SlowDown: Please reduce your request rate.`, bounded and on one line.
-fn server_words(code: Option<&str>, message: Option<&str>) -> String {
+fn server_words(code: Option<&str>, message: Option<&str>) -> Option<String> {
     let words = match (code, message) {
         (Some(code), Some(message)) if code != message => format!("{code}: {message}"),
         (Some(word), _) | (None, Some(word)) => word.to_owned(),
-        (None, None) => "no reason given".to_owned(),
+        (None, None) => return None,
     };
-    one_line(&words)
+    Some(one_line(&words))
+}
+
+/// HEAD is refused without a word; a success without sense says in the SDK's words why.
+fn reason_without_words(status: Option<u16>, error: &dyn StdError) -> String {
+    match status {
+        Some(200..=299) => root_cause(error),
+        _ => "no reason given".to_owned(),
+    }
 }
 
 /// The innermost error says what happened (`Connection refused`), those around it only where.
@@ -174,7 +183,7 @@ mod tests {
 
     #[test]
     fn words_of_a_server_are_one_bounded_line() {
-        let words = server_words(Some("Odd"), Some(&"a\nb\u{1b}[2J".repeat(200)));
+        let words = server_words(Some("Odd"), Some(&"a\nb\u{1b}[2J".repeat(200))).unwrap();
         assert!(words.starts_with("Odd: a b"));
         assert!(words.chars().count() <= MAX_TEXT_CHARS && !words.contains(char::is_control));
     }

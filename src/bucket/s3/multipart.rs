@@ -9,7 +9,7 @@ use super::errors::plain;
 use super::listing::decode;
 use super::progress::Progress;
 use super::read::whole_seconds;
-use super::write::{confirm, copy_source, stream, tag};
+use super::write::{confirm, copy_source, header_values, stream, tag};
 use super::{S3Bucket, condition_headers, send};
 use crate::bucket::{Condition, CopyRequest, ETag, Part, PendingUpload, PutOptions, Result, checksum};
 use crate::error::Kind;
@@ -25,7 +25,7 @@ impl S3Bucket {
     pub(super) async fn create_multipart_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
         let call = self.client.create_multipart_upload().bucket(&self.name).key(key);
         let call = call
-            .set_metadata(Some(options.metadata.clone().into_iter().collect()))
+            .set_metadata(Some(header_values(&options.metadata)))
             .set_content_type(options.content_type.clone())
             .checksum_algorithm(ChecksumAlgorithm::Crc32C);
         let output = self.send(CREATE, key, call.send()).await?;

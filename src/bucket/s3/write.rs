@@ -1,5 +1,7 @@
 //! PUT, COPY and DELETE.
 
+use std::collections::HashMap;
+
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{Delete, MetadataDirective, ObjectIdentifier};
 use base64::Engine as _;
@@ -11,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::errors::{kind_of, plain};
 use super::progress::{Progress, WatchedBody};
 use super::{S3Bucket, condition_headers, send};
-use crate::bucket::{CopyRequest, ETag, Error, PutOptions, Result, checksum};
+use crate::bucket::{CopyRequest, ETag, Error, Metadata, PutOptions, Result, checksum};
 use crate::error::Kind;
 
 const PUT: &str = "PutObject";
@@ -28,7 +30,7 @@ impl S3Bucket {
         let progress = Progress::with_body(self.stall, body.len());
         let call = self.client.put_object().bucket(&self.name).key(key);
         let call = call
-            .set_metadata(Some(options.metadata.clone().into_iter().collect()))
+            .set_metadata(Some(header_values(&options.metadata)))
             .set_content_type(options.content_type.clone())
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
@@ -50,7 +52,7 @@ impl S3Bucket {
             let (if_match, if_none_match) = condition_headers(&options.condition);
             call = call
                 .metadata_directive(MetadataDirective::Replace)
-                .set_metadata(Some(options.metadata.clone().into_iter().collect()))
+                .set_metadata(Some(header_values(&options.metadata)))
                 .set_content_type(options.content_type.clone())
                 .set_if_match(if_match)
                 .set_if_none_match(if_none_match);
@@ -105,6 +107,14 @@ impl S3Bucket {
     }
 }
 
+/// Metadata as headers can carry it: what is not ASCII goes as RFC 2047 words, as S3 gives it back.
+pub(super) fn header_values(metadata: &Metadata) -> HashMap<String, String> {
+    let plain = |value: &str| value.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let word = |value: &str| format!("=?UTF-8?B?{}?=", STANDARD.encode(value));
+    let value = |value: &String| if plain(value) { value.clone() } else { word(value) };
+    metadata.iter().map(|(name, text)| (name.clone(), value(text))).collect()
+}
+
 /// A body whose progress can be seen.
 pub(super) fn stream(body: Bytes, progress: &Progress) -> ByteStream {
     if body.len() <= WATCHED_FROM_BYTES {
@@ -148,6 +158,13 @@ mod tests {
     #[test]
     fn copy_sources_are_encoded_but_for_slashes() {
         assert_eq!(copy_source("b", "a b/ü+%~"), "b/a%20b/%C3%BC%2B%25~");
+    }
+
+    #[test]
+    fn metadata_goes_as_ascii() {
+        let metadata = Metadata::from([("a".to_owned(), "b c".to_owned()), ("b".to_owned(), "café".to_owned())]);
+        let sent = header_values(&metadata);
+        assert_eq!((sent["a"].as_str(), sent["b"].as_str()), ("b c", "=?UTF-8?B?Y2Fmw6k=?="));
     }
 
     #[test]

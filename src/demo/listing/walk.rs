@@ -71,6 +71,7 @@ impl After {
         }
     }
 
+    /// Where the page before this one ended.
     pub fn of_token(token: &str) -> S3Result<Self> {
         let wrong = || s3_error!(InvalidArgument, "The continuation token provided is incorrect");
         let text = BASE64.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(wrong)?;

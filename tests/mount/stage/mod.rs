@@ -268,7 +268,8 @@ impl Mount {
         wait_for("the mount", PATIENCE, || {
             let status = self.daemon.as_mut().expect("just spawned").try_wait().expect("wait for the daemon");
             assert!(status.is_none(), "s3mount ended with {status:?}:\n{}", self.log());
-            (is_mountpoint(&self.mountpoint) && fs::metadata(&self.mountpoint).is_ok()).then_some(())
+            // statfs always goes to the daemon; a stat of a dead mount may be answered from memory.
+            (is_mountpoint(&self.mountpoint) && nix::sys::statvfs::statvfs(&self.mountpoint).is_ok()).then_some(())
         });
     }
 
