@@ -211,7 +211,7 @@ mod tests {
     fn messages_come_one_by_one_however_they_are_cut() {
         let (ours, mut theirs) = pipe();
         let mut ready = Ready(Some(theirs.try_clone().unwrap()));
-        ready.extend(Duration::from_secs(300));
+        ready.extend(Duration::from_mins(5));
         let failed = serde_json::to_vec(&Message::Failed(Failure::new(Kind::Busy, "later"))).unwrap();
         let (begin, end) = failed.split_at(5);
         theirs.write_all(begin).unwrap();
