@@ -327,3 +327,111 @@ async fn a_name_asked_for_again_costs_nothing_while_the_listing_is_fresh() {
     }
     assert_eq!(house.bucket.requests().values().sum::<u64>(), 1);
 }
+
+/// What others do is seen once the attribute TTL is over.
+async fn after_the_ttl() {
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+}
+
+#[tokio::test]
+async fn a_stat_between_open_and_write_does_not_make_us_overwrite_a_newer_version() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.bucket.insert("a", "theirs", Metadata::new());
+    after_the_ttl().await;
+    let _ = house.fs.getattr(ino).await;
+    house.fs.write(opened.handle, 0, b"mine!").await.unwrap();
+    assert_eq!(house.fs.flush(opened.handle, ME).await.unwrap_err().errno(), Errno::ESTALE);
+    assert_eq!(house.bucket.bytes("a").unwrap(), "theirs");
+    house.fs.release(opened.handle).await.unwrap();
+    let kept: Vec<_> = std::fs::read_dir(house.state.path().join("drafts")).unwrap().collect();
+    assert_eq!(kept.len(), 1, "our version is kept");
+    assert_eq!(std::fs::read(kept[0].as_ref().unwrap().path()).unwrap(), b"mine!");
+    assert_eq!(house.read_file(house.lookup(ROOT, "a").await.unwrap().ino).await, "theirs");
+}
+
+#[tokio::test]
+async fn a_file_deleted_by_somebody_while_open_for_writing_is_not_lost_in_silence() {
+    let house = House::new().await;
+    house.bucket.insert("log", "1", Metadata::new());
+    let ino = house.lookup(ROOT, "log").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.bucket.remove("log");
+    after_the_ttl().await;
+    house.names(ROOT).await;
+    house.fs.write(opened.handle, 1, b"2").await.unwrap();
+    assert_eq!(house.fs.fsync(opened.handle).await.unwrap_err().errno(), Errno::ESTALE);
+}
+
+#[tokio::test]
+async fn a_reader_of_an_older_version_is_not_cut_short_by_a_newer_one() {
+    let house = House::new().await;
+    house.bucket.insert("a", vec![1; 3 << 20], Metadata::new());
+    let old = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(old, libc::O_RDONLY, ME).await.unwrap();
+    house.bucket.insert("a", "short", Metadata::new());
+    after_the_ttl().await;
+    let new = house.lookup(ROOT, "a").await.unwrap();
+    assert_eq!(new.stat.size, 5);
+    assert_ne!(new.ino, old);
+    assert_eq!(house.fs.getattr(old).await.unwrap().stat.size, 3 << 20);
+    assert_eq!(house.fs.read(opened.handle, 2 << 20, 10).await.unwrap_err().errno(), Errno::ESTALE);
+    assert_eq!(house.read_file(new.ino).await, "short");
+}
+
+#[tokio::test]
+async fn a_failed_rename_of_an_open_file_leaves_both_as_they_were() {
+    let house = House::new().await;
+    let target = house.write_file(ROOT, "t", b"target").await.ino;
+    let (source, opened) = house.fs.create(ROOT, OsStr::new("s"), 0o644, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"source").await.unwrap();
+    house.bucket.inject(Fault::once("PutObject", Effect::Fail(Kind::Unreachable)));
+    let (from, to) = (OsStr::new("s"), OsStr::new("t"));
+    let refused = house.fs.rename(ROOT, from, ROOT, to, 0).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EHOSTUNREACH);
+    assert_eq!(house.lookup(ROOT, "t").await.unwrap().ino, target);
+    assert_eq!(house.lookup(ROOT, "s").await.unwrap().ino, source.ino);
+    assert_eq!(house.read_file(target).await, "target");
+    house.fs.rename(ROOT, from, ROOT, to, 0).await.unwrap();
+    assert_eq!(house.bucket.bytes("t").unwrap(), "source");
+    assert_eq!(house.bucket.keys(), ["t"]);
+}
+
+#[tokio::test]
+async fn an_empty_file_that_grew_elsewhere_survives_our_rename() {
+    let house = House::new().await;
+    house.bucket.insert("f", "", Metadata::new());
+    house.lookup(ROOT, "f").await.unwrap();
+    house.bucket.insert("f", "a gigabyte", Metadata::new());
+    let refused = house.fs.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("g"), 0).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ESTALE);
+    assert_eq!(house.bucket.bytes("f").unwrap(), "a gigabyte");
+}
+
+#[tokio::test]
+async fn a_deferred_close_follows_its_directory_and_its_mode_through_a_crash() {
+    let house = House::new().await;
+    let directory = house.fs.mkdir(ROOT, OsStr::new("d"), 0o755, ME).await.unwrap().ino;
+    let (entry, opened) = house.fs.create(directory, OsStr::new("f"), 0o644, WRITE, ME).await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    house.fs.setattr(entry.ino, set).await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await.unwrap();
+    let house = house.restart().await;
+    assert_eq!(house.bucket.keys(), ["e/", "e/f"]);
+    assert_eq!(house.bucket.info("e/f").unwrap().metadata["file-permissions"], "0100600");
+}
+
+#[tokio::test]
+async fn noreplace_asks_the_bucket_and_not_the_last_listing() {
+    let house = House::new().await;
+    house.write_file(ROOT, "a", b"ours").await;
+    house.bucket.insert("b", "theirs", Metadata::new());
+    let (a, b) = (OsStr::new("a"), OsStr::new("b"));
+    let refused = house.fs.rename(ROOT, a, ROOT, b, libc::RENAME_NOREPLACE).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EEXIST);
+    assert_eq!(house.bucket.bytes("b").unwrap(), "theirs");
+}

@@ -51,7 +51,7 @@ impl Fs {
         self.tree.lock().get(ino)?.content.clone()
     }
 
-    async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
+    pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
         self.complete(content).await?;
         let size = content.draft.lock().size();
         let multipart = size >= MULTIPART_FROM_BYTES;
@@ -72,7 +72,11 @@ impl Fs {
             Err(error) => {
                 content.attributes_dirty.store(true, Ordering::Release);
                 self.settle(intent.as_slice(), Vec::new()).await?;
-                tracing::warn!(key = %before.key.escape_debug(), cause = %error, "file not stored; its draft is kept");
+                if error.is_conflict() {
+                    self.set_conflict_aside(ino, content, &before.key).await?;
+                } else {
+                    tracing::warn!(key = %before.key.escape_debug(), cause = %error, "not stored; the draft is kept");
+                }
                 return Err(error);
             }
         };
@@ -133,6 +137,29 @@ impl Fs {
         Ok((generation, etag, bytes.len() as u64, Some(bytes)))
     }
 
+    /// Somebody else wrote this key meanwhile: theirs stays in the bucket, ours is kept in the state
+    /// directory under a name that the log tells, and the file shows theirs from the next open on.
+    async fn set_conflict_aside(&self, ino: Ino, content: &Arc<Content>, key: &str) -> Result<()> {
+        let (path, generation) = {
+            let draft = content.draft.lock();
+            (draft.path().to_owned(), content.generation())
+        };
+        let kept = super::recovery::conflict_path(&path);
+        tokio::fs::copy(&path, &kept).await?;
+        content.set_stored(generation);
+        content.attributes_dirty.store(false, Ordering::Release);
+        self.undefer(content).await?;
+        if let Some(node) = self.tree.lock().get_mut(ino) {
+            node.expire();
+        }
+        tracing::error!(
+            key = %key.escape_debug(),
+            kept = %kept.display(),
+            "somebody else wrote this key meanwhile: theirs stays, ours is kept in this file"
+        );
+        Ok(())
+    }
+
     /// Sends a large draft in parts. The journal knows the upload, so that the next start aborts it
     /// if a crash leaves it: parts are billed.
     async fn upload_parts(&self, key: &str, source: Arc<FileParts>, size: u64, options: &PutOptions) -> Result<ETag> {
@@ -187,8 +214,8 @@ impl Fs {
 fn settled_intents(content: &Content, generation: u64, intent: Option<IntentId>) -> Vec<IntentId> {
     let mut intents: Vec<_> = intent.into_iter().collect();
     let mut deferred = content.deferred.lock();
-    if deferred.is_some_and(|(of, _)| of <= generation) {
-        intents.extend(deferred.take().map(|(_, id)| id));
+    if deferred.as_ref().is_some_and(|deferral| deferral.generation <= generation) {
+        intents.extend(deferred.take().map(|deferral| deferral.id));
     }
     intents
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::draft::Content;
+use super::draft::{Content, Deferral};
 use super::handles::FileHandle;
 use super::inodes::Ino;
 use super::{Caller, Fs, Result};
@@ -30,13 +30,23 @@ impl Fs {
 
     /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.
     pub(super) async fn defer(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        let _stable = self.namespace.read().await;
         let _gate = content.gate.lock().await;
+        self.defer_gated(ino, content).await
+    }
+
+    /// As [`Fs::defer`], for callers that hold the namespace and see to the gate.
+    pub(super) async fn defer_gated(&self, ino: Ino, content: &Content) -> Result<()> {
         let generation = content.generation();
-        if content.deferred.lock().is_some_and(|(of, _)| of >= generation) {
-            return Ok(());
-        }
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
+            return Ok(());
+        }
+        let metadata = snapshot.stat.to_attributes(None).to_metadata()?;
+        let answered_for = content.deferred.lock().as_ref().is_some_and(|deferral| {
+            deferral.generation >= generation && deferral.key == snapshot.key && deferral.metadata == metadata
+        });
+        if answered_for {
             return Ok(());
         }
         let (draft, size) = {
@@ -46,16 +56,17 @@ impl Fs {
             (draft.file_name(), draft.size())
         };
         let intent = Intent::Deferred {
-            key: snapshot.key,
+            key: snapshot.key.clone(),
             draft,
             size,
-            metadata: snapshot.stat.to_attributes(None).to_metadata()?,
+            metadata: metadata.clone(),
             base_etag: snapshot.etag.as_ref().map(stored_etag),
         };
         let id = self.journal.intend(intent).await?;
-        let older = content.deferred.lock().replace((generation, id));
-        if let Some((_, older)) = older {
-            self.journal.settle(&[older], Vec::new()).await?;
+        let deferral = Deferral { generation, key: snapshot.key, metadata, id };
+        let older = content.deferred.lock().replace(deferral);
+        if let Some(older) = older {
+            self.journal.settle(&[older.id], Vec::new()).await?;
         }
         Ok(())
     }
@@ -63,8 +74,8 @@ impl Fs {
     /// The file is gone or stored under another name: the journal need not send it any more.
     pub(super) async fn undefer(&self, content: &Content) -> Result<()> {
         let deferred = content.deferred.lock().take();
-        if let Some((_, id)) = deferred {
-            self.journal.settle(&[id], Vec::new()).await?;
+        if let Some(deferral) = deferred {
+            self.journal.settle(&[deferral.id], Vec::new()).await?;
             content.draft.lock().set_kept(false);
         }
         Ok(())

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rangemap::RangeSet;
 
+use crate::bucket::Metadata;
 use crate::cache::Pinned;
+use crate::journal::IntentId;
 
 /// A piece of a range to be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +42,17 @@ pub struct Content {
     pub attributes_dirty: AtomicBool,
     /// Nothing was written since it was created or emptied.
     pub untouched: AtomicBool,
-    /// The journal answers for this generation already: a close was acknowledged from here.
-    pub deferred: Mutex<Option<(u64, crate::journal::IntentId)>>,
+    /// The journal answers for this already: a close was acknowledged from here.
+    pub deferred: Mutex<Option<Deferral>>,
+}
+
+/// What the journal holds of a draft whose close was acknowledged from here.
+#[derive(Clone, Debug)]
+pub struct Deferral {
+    pub generation: u64,
+    pub key: String,
+    pub metadata: Metadata,
+    pub id: IntentId,
 }
 
 impl Content {
@@ -124,6 +135,11 @@ impl Draft {
         self.size
     }
 
+    /// Where the draft lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// File name inside the draft directory.
     pub fn file_name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -143,7 +159,11 @@ impl Draft {
 
     /// `pwrite(2)`; writing beyond the end leaves a hole of zeros.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)?;
+        if let Err(error) = self.file.write_all_at(data, offset) {
+            // Half a write must not come to light when the file grows later.
+            self.file.set_len(self.size)?;
+            return Err(error);
+        }
         let end = offset + data.len() as u64;
         if offset < end {
             self.written.insert(offset..end);

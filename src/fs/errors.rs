@@ -38,6 +38,11 @@ impl Error {
         }
     }
 
+    /// Somebody else's version stands where ours was to go.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Bucket(error) if error.kind == Kind::Changed)
+    }
+
     /// S3 says that the object is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Bucket(error) if error.kind == Kind::NotFound)

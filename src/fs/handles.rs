@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::inodes::Ino;
 use super::stat::Stat;
+use crate::bucket::ETag;
 use crate::cache::{Pinned, ReadAhead};
 
 /// An open file (`open(2)`): what its reads are pinned to.
@@ -99,10 +100,13 @@ impl Handles {
         self.directories.lock().remove(&number);
     }
 
-    /// Our own new version of a file: whoever has it open reads that from now on.
-    pub fn repin(&self, ino: Ino, pinned: &Pinned) {
+    /// Our own new version of a file: whoever read the `previous` one reads that from now on.
+    pub fn repin(&self, ino: Ino, previous: Option<&ETag>, pinned: &Pinned) {
         for handle in self.files.lock().values().filter(|handle| handle.ino == ino) {
-            *handle.pinned.lock() = Some(pinned.clone());
+            let mut current = handle.pinned.lock();
+            if handle.can_write() || current.as_ref().map(|pinned| &pinned.etag) == previous {
+                *current = Some(pinned.clone());
+            }
         }
     }
 

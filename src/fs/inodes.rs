@@ -69,9 +69,15 @@ impl Node {
         self.directory.is_some()
     }
 
-    /// Has something that S3 does not know: never replaced by what a listing says.
+    /// Has something that S3 does not know.
     pub fn is_pending(&self) -> bool {
         self.content.as_ref().is_some_and(|content| content.is_dirty())
+    }
+
+    /// Has a draft, clean or not: what S3 says meanwhile must not touch it. Its next commit names
+    /// the version that it was begun from, and learns then that this is gone.
+    pub fn is_drafted(&self) -> bool {
+        self.content.is_some()
     }
 
     /// Asks S3 again at the next use.
@@ -126,11 +132,11 @@ impl Tree {
         self.nodes.get(&ino)
     }
 
-    /// Children of a directory whose content S3 lacks.
-    pub fn pending_children(&self, ino: Ino) -> Vec<Ino> {
+    /// Children of a directory that have a draft here.
+    pub fn drafted_children(&self, ino: Ino) -> Vec<Ino> {
         let directory = self.nodes.get(&ino).and_then(|node| node.directory.as_ref());
         let children = directory.into_iter().flat_map(Directory::children).filter_map(|(_, child)| child.ino);
-        children.filter(|child| self.nodes.get(child).is_some_and(Node::is_pending)).collect()
+        children.filter(|child| self.nodes.get(child).is_some_and(Node::is_drafted)).collect()
     }
 
     /// The key of a node: a directory's ends in `/`, the root's is the mount's prefix.
@@ -169,6 +175,13 @@ impl Tree {
             ino = ino.wrapping_add(1).max(ROOT_INO + 1);
         }
         ino
+    }
+
+    /// Whether a node's object was written here after `moment`.
+    pub fn changed_since(&self, ino: Ino, moment: Instant) -> bool {
+        let Some(node) = self.nodes.get(&ino) else { return false };
+        let directory = self.nodes.get(&node.parent).and_then(|parent| parent.directory.as_ref());
+        directory.is_some_and(|directory| directory.changed_since(&node.name, moment))
     }
 
     /// Adds a node and its name in the parent directory, which must exist.

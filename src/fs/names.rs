@@ -94,19 +94,30 @@ impl Directory {
 
     /// A name appeared here.
     pub fn attach(&mut self, name: &str, ino: Ino, is_directory: bool) {
-        self.changed.insert(name.to_owned(), Instant::now());
+        self.note_moment(name);
         self.children.insert(name.to_owned(), Child { ino: Some(ino), is_directory, seen: None });
+    }
+
+    /// Remembers that a name changed now; in a directory that is never listed whole, moments older
+    /// than any request are let go of.
+    fn note_moment(&mut self, name: &str) {
+        const MANY: usize = 10_000;
+        const LONGEST_REQUEST: Duration = Duration::from_mins(2);
+        if self.changed.len() >= MANY {
+            self.changed.retain(|_, moment| moment.elapsed() < LONGEST_REQUEST);
+        }
+        self.changed.insert(name.to_owned(), Instant::now());
     }
 
     /// A name was taken away here.
     pub fn detach(&mut self, name: &str) -> Option<Ino> {
-        self.changed.insert(name.to_owned(), Instant::now());
+        self.note_moment(name);
         self.children.remove(name)?.ino
     }
 
     /// A name's object was written here: older listings must not contradict.
     pub fn note_change(&mut self, name: &str) {
-        self.changed.insert(name.to_owned(), Instant::now());
+        self.note_moment(name);
         if let Some(child) = self.children.get_mut(name) {
             child.seen = None;
         }
@@ -144,9 +155,9 @@ impl Directory {
         self.changed.get(name).is_some_and(|changed| *changed >= moment)
     }
 
-    /// Takes over a listing asked for at `asked`. `is_pending` tells which nodes have content that
-    /// S3 lacks; those keep their place. Returns the nodes whose names S3 no longer has.
-    pub fn merge(&mut self, listing: &mut Listing, asked: Instant, is_pending: impl Fn(Ino) -> bool) -> Vec<Ino> {
+    /// Takes over a listing asked for at `asked`. `is_drafted` tells which nodes have a draft here;
+    /// those keep their place. Returns the nodes whose names S3 no longer has.
+    pub fn merge(&mut self, listing: &mut Listing, asked: Instant, is_drafted: impl Fn(Ino) -> bool) -> Vec<Ino> {
         let mut gone = Vec::new();
         if listing.complete {
             let changed = &self.changed;
@@ -154,7 +165,7 @@ impl Directory {
             self.children.retain(|name, child| {
                 let keep = names.contains_key(name)
                     || changed.get(name).is_some_and(|moment| *moment >= asked)
-                    || child.ino.is_some_and(&is_pending);
+                    || child.ino.is_some_and(&is_drafted);
                 if !keep {
                     gone.extend(child.ino);
                 }
@@ -170,7 +181,7 @@ impl Directory {
             match self.children.get_mut(&name) {
                 Some(child) if child.is_directory == found.is_directory => child.seen = found.seen,
                 // A file where a directory was, or the other way round: another inode altogether.
-                Some(child) if !child.ino.is_some_and(&is_pending) => {
+                Some(child) if !child.ino.is_some_and(&is_drafted) => {
                     gone.extend(child.ino);
                     *child = found;
                 }

@@ -98,6 +98,10 @@ impl Fs {
             };
             self.copy(&request, snapshot.stat.size).await.map_err(lost_is_stale)?
         };
+        if let Some(node) = self.tree.lock().get_mut(ino) {
+            // An answer asked for earlier may have come in meanwhile.
+            node.stat = snapshot.stat;
+        }
         self.stored(ino, &snapshot.key, &etag);
         Ok(())
     }
@@ -123,23 +127,23 @@ impl Fs {
 
     /// S3 holds a new version of a node that we wrote ourselves: everybody here moves along.
     pub(super) fn stored(&self, ino: Ino, key: &str, etag: &ETag) {
-        let size = {
+        let (previous, size) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.get_mut(ino) else { return };
-            let was_cached = node.kernel_etag.is_some() && node.kernel_etag == node.etag;
-            node.etag = Some(etag.clone());
+            let was_cached = node.kernel_etag == node.etag;
+            let previous = node.etag.replace(etag.clone());
             node.modified = None;
             node.checked = Instant::now();
-            if was_cached || node.content.is_some() {
+            if was_cached {
                 node.kernel_etag = Some(etag.clone());
             }
             let (parent, name, size) = (node.parent, node.name.clone(), node.stat.size);
             if let Some(directory) = tree.directory_mut(parent) {
                 directory.note_change(&name);
             }
-            size
+            (previous, size)
         };
-        self.handles.repin(ino, &Pinned { key: key.into(), etag: etag.clone(), size });
+        self.handles.repin(ino, previous.as_ref(), &Pinned { key: key.into(), etag: etag.clone(), size });
         self.remember(ino, key, Some(etag));
     }
 
@@ -165,7 +169,8 @@ impl Fs {
         }
         let size = if node.is_directory() { 0 } else { node.stat.size };
         let content_type = node.stat.content_type.clone();
-        self.index.put(key, Remembered { etag: etag.cloned(), size, modified: None, attributes, content_type });
+        let modified = node.modified;
+        self.index.put(key, Remembered { etag: etag.cloned(), size, modified, attributes, content_type });
     }
 
     /// The root of a whole bucket has no key that could carry its attributes: the index keeps them.

@@ -86,11 +86,11 @@ impl Fs {
                 // Never acknowledged, and the object is there: it stays.
                 Ok(_) => Ok(Outcome::Dropped),
             },
-            Intent::Rename { from, to, etag } => self.resolve_rename(from, to, etag).await,
+            Intent::Rename { from, to, etag, to_etag } => self.resolve_rename(from, to, etag, to_etag.as_deref()).await,
             Intent::RenameTree { from, to } => {
-                let moved = self.move_tree(from, to).await?;
+                self.move_tree(from, to).await?;
                 self.index.rename_tree(from, to);
-                Ok(Outcome::Finished(moved))
+                Ok(Outcome::Finished(Vec::new()))
             }
             Intent::Deferred { key, draft, metadata, base_etag, .. } => {
                 self.resolve_deferred(key, draft, metadata, base_etag.as_deref()).await
@@ -117,13 +117,13 @@ impl Fs {
 
     /// A copy that was made is finished by the delete that was to follow; one that was not made is
     /// no rename. The source is deleted only while it is the version that was copied.
-    async fn resolve_rename(&self, from: &str, to: &str, etag: &str) -> Result<Outcome> {
+    async fn resolve_rename(&self, from: &str, to: &str, etag: &str, to_etag: Option<&str>) -> Result<Outcome> {
         let (source, target) = tokio::join!(self.bucket.head(from), self.bucket.head(to));
         let source = optional(source)?;
         let Some(target) = optional(target)? else { return Ok(Outcome::Dropped) };
         let etag = ETag::new(etag);
         match source {
-            Some(source) if source.etag == etag && is_copy(&source, &target) => {
+            Some(source) if source.etag == etag && is_copy(&source, &target, to_etag) => {
                 self.bucket.delete(from).await?;
             }
             Some(_) => return Ok(Outcome::Dropped),
@@ -160,10 +160,24 @@ impl Fs {
         match sent {
             Ok(etag) => Ok(Outcome::Finished(vec![created(name, key, size, &etag)])),
             Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => {
-                Ok(Outcome::Conflict(set_aside(&path)?))
+                self.conflict_or_done(key, &path, metadata, name).await
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The key holds another version than the draft was begun from. It may be the draft itself, if
+    /// a crash came between its upload and the journal: the same bytes and the same attributes.
+    async fn conflict_or_done(&self, key: &str, path: &Path, metadata: &Metadata, name: EventName) -> Result<Outcome> {
+        let Some(info) = optional(self.bucket.head(key).await)? else {
+            return Ok(Outcome::Conflict(set_aside(path)?));
+        };
+        let (there, ours) = (Attributes::from_metadata(&info.metadata), Attributes::from_metadata(metadata));
+        let same_words = Attributes { op_id: None, ..there } == Attributes { op_id: None, ..ours };
+        if !same_words || info.size != std::fs::metadata(path)?.len() {
+            return Ok(Outcome::Conflict(set_aside(path)?));
+        }
+        Ok(Outcome::Finished(vec![created(name, key, info.size, &info.etag)]))
     }
 
     /// What lies in the draft directory and belongs to no open intent was never acknowledged.
@@ -184,11 +198,15 @@ impl Fs {
 const CONFLICT_SUFFIX: &str = ".conflict";
 
 fn set_aside(draft: &Path) -> Result<PathBuf> {
-    let mut name = draft.as_os_str().to_owned();
-    name.push(CONFLICT_SUFFIX);
-    let kept = PathBuf::from(name);
+    let kept = conflict_path(draft);
     std::fs::rename(draft, &kept)?;
     Ok(kept)
+}
+
+/// A name of its own for each conflict: one draft may have several.
+pub fn conflict_path(draft: &Path) -> PathBuf {
+    let name = format!("{}{CONFLICT_SUFFIX}", uuid::Uuid::now_v7().simple());
+    draft.with_file_name(name)
 }
 
 /// A missing object is an answer, not an error.
@@ -202,8 +220,17 @@ fn optional(
     }
 }
 
-/// Whether `target` is what copying `source` makes. A copy of a multipart object has another ETag,
-/// so size and metadata must do there.
-fn is_copy(source: &crate::bucket::ObjectInfo, target: &crate::bucket::ObjectInfo) -> bool {
-    source.size == target.size && (source.etag == target.etag || source.metadata == target.metadata)
+/// Whether `target` is what copying `source` made. A copy of a multipart object has another ETag:
+/// there the target must be another one than before, of the same size and metadata.
+fn is_copy(
+    source: &crate::bucket::ObjectInfo,
+    target: &crate::bucket::ObjectInfo,
+    target_before: Option<&str>,
+) -> bool {
+    if source.size != target.size {
+        return false;
+    }
+    let in_parts = source.etag.as_str().contains('-');
+    let replaced = target_before != Some(target.etag.as_str());
+    source.etag == target.etag || (in_parts && replaced && source.metadata == target.metadata)
 }

@@ -168,9 +168,9 @@ impl Fs {
 
     fn merge(&self, ino: Ino, listing: &mut Listing, asked: Instant) {
         let mut tree = self.tree.lock();
-        let pending = tree.pending_children(ino);
+        let drafted = tree.drafted_children(ino);
         let Some(directory) = tree.directory_mut(ino) else { return };
-        let gone = directory.merge(listing, asked, |child| pending.contains(&child));
+        let gone = directory.merge(listing, asked, |child| drafted.contains(&child));
         let confirmed: Vec<_> = directory
             .children()
             .filter_map(|(name, child)| Some((child.ino?, child.seen.clone(), directory.changed_since(name, asked))))
@@ -205,18 +205,23 @@ impl Fs {
         if ino == ROOT_INO && key.is_empty() {
             return Ok(());
         }
-        let known = self.tree.lock().get(ino).and_then(|node| node.etag.clone());
-        if known == marker.as_ref().map(|seen| seen.etag.clone()) {
-            return Ok(());
-        }
+        let asked = Instant::now();
         let Some(seen) = marker else {
             if let Some(node) = self.tree.lock().get_mut(ino) {
                 node.etag = None;
             }
             return Ok(());
         };
+        if let Some(node) = self.tree.lock().get_mut(ino)
+            && node.etag.as_ref() == Some(&seen.etag)
+            // Every marker is empty and has the same tag: its date tells them apart.
+            && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
+        {
+            node.modified = Some(seen.modified);
+            return Ok(());
+        }
         let remembered = self.attributes(key, true, Some(&seen)).await?;
-        self.adopt_attributes(ino, true, &remembered, Instant::now());
+        self.adopt_attributes(ino, true, &remembered, asked);
         Ok(())
     }
 
@@ -283,8 +288,12 @@ impl Fs {
     pub(super) fn adopt_attributes(&self, ino: Ino, directory: bool, remembered: &Remembered, asked: Instant) {
         let stat = Stat::of_object(remembered, directory, &self.settings);
         let mut tree = self.tree.lock();
+        if tree.changed_since(ino, asked) {
+            // Written here while the answer was on its way: the answer is old.
+            return;
+        }
         let Some(node) = tree.get_mut(ino) else { return };
-        if node.is_pending() {
+        if node.is_drafted() {
             return;
         }
         node.stat = stat;
@@ -379,7 +388,7 @@ impl Fs {
     /// S3 does not have the name (any more).
     fn lose(&self, parent: Ino, name: &str, asked: Instant) {
         let mut tree = self.tree.lock();
-        if tree.child(parent, name).is_some_and(Node::is_pending) {
+        if tree.child(parent, name).is_some_and(Node::is_drafted) {
             return;
         }
         let Some(directory) = tree.directory_mut(parent) else { return };
@@ -396,7 +405,7 @@ impl Fs {
         let asked = Instant::now();
         if let Some(ino) = child.ino {
             let tree = self.tree.lock();
-            if tree.get(ino).is_some_and(|node| node.is_pending() || self.is_current(node, child.seen.as_ref())) {
+            if tree.get(ino).is_some_and(|node| node.is_drafted() || self.is_current(node, child.seen.as_ref())) {
                 return Ok(ino);
             }
         }
@@ -433,6 +442,7 @@ impl Fs {
         remembered: &Remembered,
         asked: Instant,
     ) -> Ino {
+        self.leave_to_readers(parent, name, remembered, asked);
         let known = self.tree.lock().child(parent, name).map(|node| node.ino);
         if let Some(ino) = known {
             self.adopt_attributes(ino, directory, remembered, asked);
@@ -453,6 +463,21 @@ impl Fs {
         }
         tree.insert(node);
         ino
+    }
+
+    /// Somebody reads another version of this file: that inode stays theirs, without a name, and
+    /// the name gets a new one. Else the size of the new version would cut their reads short.
+    fn leave_to_readers(&self, parent: Ino, name: &str, remembered: &Remembered, asked: Instant) {
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.child(parent, name) else { return };
+        let (ino, read_by_others) = (node.ino, node.opens > 0 && !node.is_drafted() && !node.is_directory());
+        if !read_by_others || node.etag == remembered.etag || tree.changed_since(ino, asked) {
+            return;
+        }
+        if let Some(directory) = tree.directory_mut(parent) {
+            directory.remove_absent(name);
+        }
+        tree.orphan(ino);
     }
 
     /// Attributes of all names of a directory, the missing ones fetched in parallel.

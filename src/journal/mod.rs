@@ -43,7 +43,14 @@ pub enum Intent {
     /// An object is about to be deleted.
     Remove { key: String },
     /// `from` is about to be copied to `to`, then deleted.
-    Rename { from: String, to: String, etag: String },
+    Rename {
+        from: String,
+        to: String,
+        etag: String,
+        /// The version that stood at `to` before, if any was known.
+        #[serde(default)]
+        to_etag: Option<String>,
+    },
     /// Every key under `from` is about to be copied to `to`, then deleted (both end in `/`).
     RenameTree { from: String, to: String },
     /// A close was answered before S3 had the bytes (an empty new file, or a descriptor shared with

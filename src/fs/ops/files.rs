@@ -16,15 +16,25 @@ impl Fs {
     /// # Errors
     /// What the local disk says (`ENOSPC`, `EMFILE`, …).
     pub(in crate::fs) fn ensure_content(&self, ino: Ino, emptied: bool) -> Result<Arc<Content>> {
+        loop {
+            if let Some(content) = self.begin_content(ino, emptied)? {
+                return Ok(content);
+            }
+        }
+    }
+
+    /// One try of [`Fs::ensure_content`]; `None` when the version changed meanwhile.
+    fn begin_content(&self, ino: Ino, emptied: bool) -> Result<Option<Arc<Content>>> {
         let pinned = {
             let tree = self.tree.lock();
             let node = tree.get(ino).ok_or(Errno::ESTALE)?;
             if let Some(content) = &node.content {
-                return Ok(content.clone());
+                return Ok(Some(content.clone()));
             }
             let key = tree.key(ino).ok_or(Errno::ESTALE)?;
             pin(&key, node)
         };
+        let etag = pinned.as_ref().map(|pinned| pinned.etag.clone());
         let content = if emptied {
             Content::emptied(Draft::create(&self.settings.draft_dir, None)?)
         } else {
@@ -33,7 +43,10 @@ impl Fs {
         let mut tree = self.tree.lock();
         let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
         if let Some(faster) = &node.content {
-            return Ok(faster.clone());
+            return Ok(Some(faster.clone()));
+        }
+        if node.etag != etag {
+            return Ok(None);
         }
         if emptied {
             node.stat.size = 0;
@@ -41,7 +54,7 @@ impl Fs {
         }
         let content = Arc::new(content);
         node.content = Some(content.clone());
-        Ok(content)
+        Ok(Some(content))
     }
 
     /// Empties an open file (`O_TRUNC`).

@@ -63,9 +63,10 @@ impl Fs {
         let pinned = pin(&key, node);
         let local = node.content.is_some() && node.kernel_etag == node.etag;
         let keep_cache = local || (node.etag.is_some() && node.kernel_etag == node.etag);
-        node.kernel_etag.clone_from(&node.etag);
-        drop(tree);
         let direct_io = pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
+        // With two versions open nobody can say which one a cached page is of.
+        node.kernel_etag = if direct_io { None } else { node.etag.clone() };
+        drop(tree);
         let opener = if writes(flags) { thread_group(caller.pid) } else { 0 };
         let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned));
         Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })

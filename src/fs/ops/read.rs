@@ -1,6 +1,7 @@
 //! read, readlink.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
@@ -24,12 +25,21 @@ impl Fs {
     pub async fn read(&self, number: u64, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
         let range = offset..offset.saturating_add(u64::from(size));
-        if let Some(content) = self.content(handle.ino) {
+        let pinned = handle.pinned.lock().clone();
+        if let Some(content) = self.draft_for(&handle, pinned.as_ref()) {
             return self.read_draft(&handle, &content, range).await;
         }
-        let pinned = handle.pinned.lock().clone();
         let Some(pinned) = pinned else { return Ok(Bytes::new()) };
         self.read_version(&handle, &pinned, range).await
+    }
+
+    /// The draft that this handle is to read: a reader of an older version than the one that the
+    /// draft was begun from goes on with its own.
+    fn draft_for(&self, handle: &FileHandle, pinned: Option<&Pinned>) -> Option<Arc<Content>> {
+        let tree = self.tree.lock();
+        let node = tree.get(handle.ino)?;
+        let same = pinned.is_none_or(|pinned| !node.linked || node.etag.as_ref() == Some(&pinned.etag));
+        node.content.clone().filter(|_| same || handle.can_write())
     }
 
     async fn read_version(&self, handle: &FileHandle, pinned: &Pinned, range: Range<u64>) -> Result<Bytes> {
@@ -53,6 +63,17 @@ impl Fs {
     }
 
     async fn read_draft(&self, handle: &FileHandle, content: &Content, range: Range<u64>) -> Result<Bytes> {
+        let before = content.generation();
+        match self.read_pieces(handle, content, range.clone()).await {
+            // Stored or truncated meanwhile: what was to be read lies elsewhere now.
+            Err(_) if content.generation() != before || content.draft.lock().base().is_none() => {
+                self.read_pieces(handle, content, range).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn read_pieces(&self, handle: &FileHandle, content: &Content, range: Range<u64>) -> Result<Bytes> {
         let (pieces, base) = {
             let draft = content.draft.lock();
             let pieces = draft.pieces(range);

@@ -49,10 +49,11 @@ impl Fs {
     /// it has gone since.
     pub fn enter_listed(&self, listed: &Listed) -> Option<Entry> {
         if listed.name == "." || listed.name == ".." {
-            self.entry(listed.ino).ok()
-        } else {
-            self.enter(listed.ino).ok()
+            return self.entry(listed.ino).ok();
         }
+        // Renamed or removed since the snapshot: its name must not lead to that inode any more.
+        let same = self.tree.lock().get(listed.ino).is_some_and(|node| node.linked && node.name == listed.name);
+        if same { self.enter(listed.ino).ok() } else { None }
     }
 
     async fn read_names(&self, ino: Ino) -> Result<Vec<DirEntry>> {

@@ -89,7 +89,7 @@ impl Fs {
                 return Err(Errno::ENOTDIR.into());
             }
             // What S3 does not have yet is in no listing.
-            if !tree.pending_children(ino).is_empty() {
+            if !tree.drafted_children(ino).is_empty() {
                 return Err(Errno::ENOTEMPTY.into());
             }
             tree.key(ino).ok_or(Errno::ENOENT)?

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
+use crate::error::Kind;
 use crate::fs::draft::Content;
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::persist::{Snapshot, created, removed};
@@ -42,11 +43,21 @@ impl Fs {
         if target == Some(ino) {
             return Ok(());
         }
-        if target.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
+        if flags & libc::RENAME_NOREPLACE != 0 && (target.is_some() || self.exists_now(new_parent, &new_name).await?) {
             return Err(Errno::EEXIST.into());
         }
         let plan = Move { ino, from: (parent, name), to: (new_parent, new_name), target };
         if self.check_kinds(&plan)? { self.rename_directory(&plan).await } else { self.rename_file(&plan).await }
+    }
+
+    /// Whether S3 has an object of that name now, whatever the last listing said.
+    async fn exists_now(&self, parent: Ino, name: &str) -> Result<bool> {
+        let key = self.key_of(&(parent, name.to_owned()))?;
+        match self.bucket.head(&key).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether a directory is moved, and whether it may be.
@@ -96,7 +107,9 @@ impl Fs {
         let key = self.key_of(&plan.to)?;
         let listens = before.stat.kind == FileKind::File;
         let (from, to) = (before.key.clone(), key.clone());
-        let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag) }).await?;
+        let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?.and_then(|target| target.etag);
+        let to_etag = replaced.as_ref().map(stored_etag);
+        let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag), to_etag }).await?;
         let moved = self.copy_and_delete(before, &key, etag).await;
         let events = match &moved {
             Ok(etag) if listens => {
@@ -114,7 +127,12 @@ impl Fs {
 
     async fn copy_and_delete(&self, before: &Snapshot, key: &str, etag: ETag) -> Result<ETag> {
         let new_etag = if before.stat.size == 0 {
-            // One request either way, and no server gets the copy of an empty object wrong.
+            // Written anew, because not every server copies empty objects; so nothing but a look
+            // tells that it is empty still, before it is deleted.
+            let now = self.bucket.head(&before.key).await?;
+            if now.etag != etag || now.size != 0 {
+                return Err(Errno::ESTALE.into());
+            }
             let metadata = before.stat.to_attributes(None).to_metadata()?;
             let options =
                 PutOptions { metadata, content_type: before.stat.content_type.clone(), condition: Condition::None };
@@ -131,22 +149,14 @@ impl Fs {
     /// A draft that S3 does not have: it is stored under its new name right away.
     async fn rename_dirty(&self, plan: &Move, before: &Snapshot, content: &Arc<Content>) -> Result<()> {
         let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?;
+        let key = self.key_of(&plan.to)?;
+        let etag = replaced.and_then(|replaced| replaced.etag);
+        // Stored first: should it fail, both names and what lies behind them are as they were.
+        let there = Snapshot { key: key.clone(), etag, ..before.clone() };
+        self.commit_bytes(plan.ino, content, &there).await?;
         self.relink(plan).await?;
-        if let Some(node) = self.tree.lock().get_mut(plan.ino) {
-            node.etag = replaced.as_ref().and_then(|replaced| replaced.etag.clone());
-        }
-        if let Err(error) = self.commit_gated(plan.ino, content).await {
-            let mut tree = self.tree.lock();
-            tree.relink(plan.ino, plan.from.0, &plan.from.1);
-            if let Some(node) = tree.get_mut(plan.ino) {
-                node.etag.clone_from(&before.etag);
-            }
-            // What was replaced here is still in S3.
-            if let Some(directory) = tree.directory_mut(plan.to.0) {
-                directory.expire();
-            }
-            return Err(error);
-        }
+        let etag = self.snapshot(plan.ino)?.etag;
+        self.remember(plan.ino, &key, etag.as_ref());
         if before.etag.is_some() {
             let key = before.key.clone();
             let intent = self.intend(|| Intent::Remove { key }).await?;

@@ -4,10 +4,12 @@
 //! way takes the copies back. Nobody here sees a half: the namespace is held meanwhile.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
@@ -19,56 +21,120 @@ use crate::key::MAX_KEY_BYTES;
 
 /// Copies under way at once.
 const PARALLEL_COPIES: usize = 32;
+/// How long a directory's rename waits for uploads under way.
+const NAMESPACE_DEADLINE: Duration = Duration::from_mins(1);
+const NAMESPACE_POLL: Duration = Duration::from_millis(10);
 /// Keys in one DeleteObjects request (AWS: at most 1,000).
 const KEYS_PER_DELETE: usize = 1_000;
 
 impl Fs {
     pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
-        let _exclusive = self.namespace.write().await;
-        if let Some(target) = plan.target {
-            self.empty_directory(target).await?;
-        }
-        self.keep_directory(plan.from.0, &plan.from.1).await?;
+        let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
         let to = format!("{}/", self.key_of(&plan.to)?);
+        self.must_be_empty(plan.target, &to).await?;
+        self.keep_directory(plan.from.0, &plan.from.1).await?;
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
         let moved = self.move_tree(&from, &to).await;
-        let events = moved.as_ref().ok().filter(|_| self.settings.events).cloned().unwrap_or_default();
-        self.journal.settle(&[id], events).await?;
-        let events = moved?;
+        self.journal.settle(&[id], Vec::new()).await?;
+        let events = moved.inspect_err(|_| self.expire_around(plan))?;
         self.relink(plan).await?;
         self.index.rename_tree(&from, &to);
         self.follow(plan.ino, &events);
+        self.defer_again(plan.ino).await?;
         self.touch_directory(plan.from.0);
         self.touch_directory(plan.to.0);
         Ok(())
     }
 
-    /// Copies everything under `from` to `to`, then deletes what was copied. Both end in `/`.
+    /// The namespace for ourselves. Not by queueing: who waits in the queue holds up every reader
+    /// behind it, and the one before it may be uploading for minutes.
+    async fn whole_namespace(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>> {
+        let until = tokio::time::Instant::now() + NAMESPACE_DEADLINE;
+        loop {
+            if let Ok(guard) = self.namespace.try_write() {
+                return Ok(guard);
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(Errno::ETIMEDOUT.into());
+            }
+            tokio::time::sleep(NAMESPACE_POLL).await;
+        }
+    }
+
+    /// Nothing may lie where the directory goes, not even what another client put there since the
+    /// last listing.
+    async fn must_be_empty(&self, target: Option<Ino>, to: &str) -> Result<()> {
+        if let Some(target) = target {
+            return self.empty_directory(target).await.map(drop);
+        }
+        let request = ListRequest { prefix: to.to_owned(), max_keys: Some(1), ..ListRequest::default() };
+        let page = self.bucket.list(&request).await?;
+        if page.objects.is_empty() { Ok(()) } else { Err(Errno::ENOTEMPTY.into()) }
+    }
+
+    /// After a failure the bucket alone knows what is where.
+    fn expire_around(&self, plan: &Move) {
+        let mut tree = self.tree.lock();
+        for ino in [plan.from.0, plan.to.0, plan.ino] {
+            if let Some(directory) = tree.directory_mut(ino) {
+                directory.expire();
+            }
+        }
+    }
+
+    /// Drafts that the journal answers for lie under other keys now.
+    async fn defer_again(&self, above: Ino) -> Result<()> {
+        let deferred: Vec<_> = {
+            let tree = self.tree.lock();
+            let below = tree.nodes().filter(|node| tree.is_within(node.ino, above));
+            below.filter_map(|node| Some((node.ino, node.content.clone()?))).collect()
+        };
+        for (ino, content) in deferred {
+            let is_deferred = content.deferred.lock().is_some();
+            if is_deferred {
+                self.defer_gated(ino, &content).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies everything under `from` to `to`, tells the journal, then deletes what was copied. Both
+    /// end in `/`.
     pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str) -> Result<Vec<NewEvent>> {
         let objects = self.keys_below(from).await?;
         let grown = to.len().saturating_sub(from.len());
         if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
             return Err(Errno::ENAMETOOLONG.into());
         }
-        let copies = stream::iter(objects.clone()).map(|object| async move { self.copy_one(&object, from, to).await });
-        let outcome: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
-        let etags = match outcome {
-            Ok(etags) => etags,
-            Err(error) => {
-                self.take_back(&objects, from, to).await;
-                return Err(error);
-            }
-        };
-        let old: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
-        self.delete_all(&old).await?;
+        let etags = self.copy_tree(&objects, from, to).await?;
         let mut events = Vec::new();
         for (object, etag) in objects.iter().zip(&etags).filter(|(object, _)| !object.key.ends_with('/')) {
             let key = format!("{to}{}", &object.key[from.len()..]);
             events.push(created(EventName::CreatedCopy, &key, object.size, etag));
             events.push(removed(&object.key));
         }
+        // Before the deletes: what they take away, no recovery could tell of any more.
+        self.settle(&[], events.clone()).await?;
+        let old: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+        self.delete_all(&old).await?;
         Ok(events)
+    }
+
+    /// All copies, or none.
+    async fn copy_tree(&self, objects: &[Listed], from: &str, to: &str) -> Result<Vec<ETag>> {
+        let made = Mutex::new(Vec::new());
+        let noted = &made;
+        let copies = stream::iter(objects.to_vec()).map(|object| async move {
+            let etag = self.copy_one(&object, from, to).await?;
+            noted.lock().push(format!("{to}{}", &object.key[from.len()..]));
+            Ok(etag)
+        });
+        let copied: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
+        if copied.is_err() {
+            self.take_back(made.into_inner(), to).await;
+        }
+        copied
     }
 
     async fn keys_below(&self, prefix: &str) -> Result<Vec<Listed>> {
@@ -89,6 +155,9 @@ impl Fs {
         if object.size == 0 {
             // Not every server copies `dir/` markers; written anew they cost a HEAD more.
             let info = self.bucket.head(&object.key).await?;
+            if info.size != 0 {
+                return Err(Errno::ESTALE.into());
+            }
             let options =
                 PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None };
             return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
@@ -110,9 +179,10 @@ impl Fs {
         Ok(())
     }
 
-    /// A copy failed: the others go again, so that only the old tree is there.
-    async fn take_back(&self, objects: &[Listed], from: &str, to: &str) {
-        let copies: Vec<String> = objects.iter().map(|object| format!("{to}{}", &object.key[from.len()..])).collect();
+    /// A copy failed: those that were made go again, so that only the old tree is there. The marker
+    /// of an empty directory that stood there before stays.
+    async fn take_back(&self, made: Vec<String>, to: &str) {
+        let copies: Vec<String> = made.into_iter().filter(|key| key != to).collect();
         if let Err(error) = self.delete_all(&copies).await {
             tracing::warn!(prefix = %to.escape_debug(), cause = %error, "copies of a failed rename are left");
         }
