@@ -185,8 +185,7 @@ fn functions(text: &str) -> Vec<(usize, String, usize)> {
     let mut found = Vec::new();
     for (number, line) in lines.iter().enumerate() {
         let code = line.trim_start();
-        let is_function =
-            code.split_once("fn ").is_some_and(|(before, _)| before.split_whitespace().all(is_modifier));
+        let is_function = code.split_once("fn ").is_some_and(|(before, _)| before.split_whitespace().all(is_modifier));
         if !is_function || code.ends_with(';') {
             continue;
         }
