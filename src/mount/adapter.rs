@@ -205,8 +205,8 @@ fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listed: &[Listed], offset: 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Never WRITEBACK_CACHE: the kernel would ignore sizes that change in the bucket.
+        // Nor ATOMIC_O_TRUNC: it empties a program that runs before open(2) answers ETXTBSY.
         let wanted = [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,

@@ -72,7 +72,7 @@ fn lost(mount: &Mount, ledger: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
         let word: String = text.split_inclusive(' ').take(4).collect();
         name.starts_with("again-")
             && !word.is_empty()
-            && text.len() % word.len() == 0
+            && text.len().is_multiple_of(word.len())
             && word.repeat(text.len() / word.len()) == text
     };
     let mut lost = Vec::new();

@@ -55,7 +55,7 @@ fn of_two_exclusive_creators_one_wins() {
 fn the_mode_asked_for_is_cut_by_the_umask_and_kept() {
     let mut place = place();
     process::bash(place.path(), "umask 027; : > a; mkdir d; umask 077; : > b");
-    OpenOptions::new().write(true).create(true).mode(0o400).open(place.at("c")).unwrap();
+    OpenOptions::new().write(true).create_new(true).mode(0o400).open(place.at("c")).unwrap();
     for _ in 0..2 {
         assert_eq!(sys::mode(&place.at("a")), 0o640);
         assert_eq!(sys::mode(&place.at("d")), 0o750);

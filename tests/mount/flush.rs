@@ -45,6 +45,11 @@ fn a_shell_redirection_stores_one_version() {
         (mount.outside().get("f")?.bytes == b"hi\n").then_some(())
     });
     assert_eq!(puts(&mount) - before, 1, "echo hi > f is one PUT");
+    process::bash(mount.path(), "echo again > f");
+    crate::stage::wait_for("the new version", crate::stage::PATIENCE, || {
+        (mount.outside().get("f")?.bytes == b"again\n").then_some(())
+    });
+    assert_eq!(puts(&mount) - before, 2, "echo again > f is one more");
 }
 
 #[test]

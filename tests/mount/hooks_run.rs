@@ -27,8 +27,7 @@ pub fn sha256sum_hooks() -> String {
 
 /// The line that `sha256sum` writes.
 pub fn sha256_line(bytes: &[u8], name: &str) -> String {
-    let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{sum}  {name}\n")
+    format!("{}  {name}\n", hex::encode(Sha256::digest(bytes)))
 }
 
 /// Waits for an object of the bucket.

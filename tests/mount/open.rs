@@ -43,6 +43,31 @@ fn o_trunc_empties_the_file() {
 }
 
 #[test]
+fn a_running_program_is_etxtbsy_and_keeps_its_bytes() {
+    let place = place();
+    let program = std::process::Command::new("sh").args(["-c", "command -v sleep"]).output().unwrap().stdout;
+    let program = fs::canonicalize(String::from_utf8(program).unwrap().trim()).unwrap();
+    for round in 0..10 {
+        let copy = place.at(&format!("sleep{round}"));
+        fs::copy(&program, &copy).unwrap();
+        let mut running = std::process::Command::new(&copy).arg("30").spawn().unwrap();
+        let opened = [
+            OpenOptions::new().write(true).open(&copy),
+            OpenOptions::new().write(true).truncate(true).open(&copy),
+            OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&copy),
+        ];
+        let alive = running.try_wait().unwrap();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        for answer in opened {
+            assert_errno!(answer, ETXTBSY);
+        }
+        assert_eq!(alive, None, "the program died of it");
+        assert!(fs::read(&copy).unwrap() == fs::read(&program).unwrap());
+    }
+}
+
+#[test]
 fn a_reader_and_a_writer_have_one_file() {
     let place = place();
     fs::write(place.at("f"), "old bytes").unwrap();

@@ -79,10 +79,10 @@ fn call_all(mount: &Mount) -> BTreeMap<&'static str, (Duration, io::Result<()>)>
     let begun = Instant::now();
     let mut ended = BTreeMap::new();
     while ended.len() < count {
-        match answers.recv_timeout((LONGEST * 2).saturating_sub(begun.elapsed())) {
-            Ok((name, how)) => ended.insert(name, how),
-            Err(_) => panic!("a call hangs; ended so far: {ended:?}\n{}", mount.log()),
+        let Ok((name, how)) = answers.recv_timeout((LONGEST * 2).saturating_sub(begun.elapsed())) else {
+            panic!("a call hangs; ended so far: {ended:?}\n{}", mount.log())
         };
+        ended.insert(name, how);
     }
     ended
 }

@@ -16,8 +16,8 @@ fn identities(root: &Path) -> BTreeMap<String, [i64; 7]> {
             let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
             let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
             let [mtime, mtime_nsec, ctime, ctime_nsec] = times;
-            let (ino, mode, size) = (meta.ino() as i64, i64::from(meta.mode()), meta.size() as i64);
-            into.insert(name, [ino, mtime, mtime_nsec, ctime, ctime_nsec, mode, size]);
+            let (number, mode, size) = (meta.ino().cast_signed(), i64::from(meta.mode()), meta.size().cast_signed());
+            into.insert(name, [number, mtime, mtime_nsec, ctime, ctime_nsec, mode, size]);
             if meta.is_dir() {
                 walk(&path, root, into);
             }

@@ -90,6 +90,16 @@ impl Fs {
         }
         self.revalidate(ino).await?;
         let closed = self.tree.lock().get(ino).is_some_and(|node| node.content.is_none());
+        if size == 0 && !closed {
+            // What O_TRUNC comes as: the writes that it makes room for are still to come.
+            self.empty(ino).await?;
+            if let Some(node) = self.tree.lock().get_mut(ino)
+                && set.changes_attributes()
+            {
+                set.apply(&mut node.stat);
+            }
+            return Ok(());
+        }
         let content = self.ensure_content(ino, size == 0)?;
         {
             let _gate = content.gate.lock().await;

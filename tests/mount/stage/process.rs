@@ -25,7 +25,7 @@ pub fn spawn(mut command: Command, at_our_end: Signal) -> Child {
             _ => Err(io::Error::last_os_error()),
         });
     }
-    let name = format!("{:?}", command.get_program());
+    let name = command.get_program().display().to_string();
     let keeper = KEEPER.get_or_init(|| {
         let (sender, requests) = channel::<Request>();
         std::thread::spawn(move || {
@@ -62,13 +62,11 @@ pub fn output(command: &mut Command, patience: Duration) -> Output {
     let pid = child.id();
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    match receiver.recv_timeout(patience) {
-        Ok(output) => output.expect("output of a child"),
-        Err(_) => {
-            signal(pid, Signal::SIGKILL);
-            panic!("no end after {patience:?}: {shown}")
-        }
-    }
+    let Ok(output) = receiver.recv_timeout(patience) else {
+        signal(pid, Signal::SIGKILL);
+        panic!("no end after {patience:?}: {shown}")
+    };
+    output.expect("output of a child")
 }
 
 /// Runs a command that has to succeed and answers what it printed.
