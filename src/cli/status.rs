@@ -33,17 +33,22 @@ impl Arguments {
 
 fn all(run_dir: &Path, as_json: bool) -> Result<(), Failure> {
     let mut found = Vec::new();
+    // One that hangs does not hide the others.
+    let mut failed = None;
     for socket in control::all_sockets(run_dir) {
-        found.extend(status_at(&socket)?);
+        match status_at(&socket) {
+            Ok(status) => found.extend(status),
+            Err(failure) => failed = Some(failure),
+        }
     }
     if as_json {
         super::say(&json(&found));
-    } else if found.is_empty() {
+    } else if found.is_empty() && failed.is_none() {
         super::say("nothing is mounted\n");
     } else {
         super::say(&found.iter().map(status_text::text).collect::<Vec<_>>().join("\n"));
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 fn status_at(socket: &Path) -> Result<Option<Status>, Failure> {

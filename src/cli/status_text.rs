@@ -7,8 +7,12 @@ use time::macros::format_description;
 use crate::app::Status;
 use crate::telemetry::printable;
 
-/// Names shown of a long list.
+/// Names shown in a line.
 const SHOWN: usize = 5;
+/// Odd keys shown, one in a line; the JSON has them all.
+const ODD_SHOWN: usize = 20;
+/// Longest name shown, in characters.
+const NAME_CHARS: usize = 120;
 
 /// The status of one mount, several lines.
 pub(super) fn text(status: &Status) -> String {
@@ -27,8 +31,8 @@ pub(super) fn text(status: &Status) -> String {
     line("bytes", format!("{} received, {} sent", bytes(status.bytes_received), bytes(status.bytes_sent)));
     line("cache", cache(&status.cache));
     line("files", files(&status.files));
-    if let Some(odd) = odd_keys(&status.files) {
-        line("odd keys", odd);
+    for odd in odd_keys(&status.files) {
+        line("odd key", odd);
     }
     for hook in status.hooks["hooks"].as_array().into_iter().flatten() {
         line("hook", one_hook(hook));
@@ -64,14 +68,27 @@ fn files(files: &Value) -> String {
     format!("{open} open, {} not stored yet: {}", dirty.len(), some_of(&dirty))
 }
 
-fn odd_keys(files: &Value) -> Option<String> {
-    let odd: Vec<String> = files["odd_keys"]
-        .as_object()?
-        .iter()
-        .map(|(key, why)| format!("{} ({})", printable(key), why.as_str().unwrap_or("odd")))
-        .collect();
-    let count = odd.len() as u64 + files["odd_keys_unlisted"].as_u64().unwrap_or(0);
-    (count > 0).then(|| format!("{count} without a path of their own, untouched: {}", some_of(&odd)))
+/// Keys that fit no path: a line for each, and one for those that are too many.
+fn odd_keys(files: &Value) -> Vec<String> {
+    let listed: Vec<_> = files["odd_keys"].as_object().into_iter().flatten().collect();
+    let shown = |(key, why): &(&String, &Value)| {
+        format!("{} ({}), left untouched", shortened(key), why.as_str().unwrap_or("no path"))
+    };
+    let mut lines: Vec<String> = listed.iter().take(ODD_SHOWN).map(shown).collect();
+    let more = listed.len().saturating_sub(ODD_SHOWN) as u64 + files["odd_keys_unlisted"].as_u64().unwrap_or(0);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+fn shortened(name: &str) -> String {
+    let mut name = printable(name);
+    if let Some((end, _)) = name.char_indices().nth(NAME_CHARS) {
+        name.truncate(end);
+        name.push('…');
+    }
+    name
 }
 
 fn one_hook(hook: &Value) -> String {
@@ -90,7 +107,7 @@ fn one_hook(hook: &Value) -> String {
 }
 
 fn names(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(printable).collect()
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(shortened).collect()
 }
 
 fn some_of(names: &[String]) -> String {
@@ -187,7 +204,7 @@ mod tests {
         let text = text(&status);
         for part in [
             "6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
-            "8 without a path of their own, untouched: a//b (EmptyComponent)",
+            "odd key    a//b (EmptyComponent), left untouched\n  odd key    and 7 more\n",
             "thumbnail: 3 runs, 1 failed, 1 given up, last: exit code 1",
             "warn       1970-01-01 00:00:00Z upload failed",
         ] {

@@ -146,7 +146,11 @@ impl Mounted {
     /// [`Error::Busy`] (never when `lazy`), [`Error::Occupied`] when another mount lies on ours, or
     /// the system's own.
     pub fn unmount(&self, lazy: bool) -> Result<()> {
-        let is_ours = |mount: &Occupant| Some(&mount.device) == self.device.as_ref();
+        let Some(device) = &self.device else {
+            // The table did not show it under this path: then there is nothing to mistake it for.
+            return unmount(&self.mountpoint, lazy);
+        };
+        let is_ours = |mount: &Occupant| mount.device == *device;
         let here: Vec<Occupant> = mounts().into_iter().filter(|mount| mount.mountpoint == self.mountpoint).collect();
         match here.last() {
             Some(top) if is_ours(top) => unmount(&self.mountpoint, lazy),
