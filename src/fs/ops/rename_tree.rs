@@ -130,11 +130,11 @@ impl Fs {
             noted.lock().push(format!("{to}{}", &object.key[from.len()..]));
             Ok(etag)
         });
-        let copied: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
-        if copied.is_err() {
+        let outcome: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
+        if outcome.is_err() {
             self.take_back(made.into_inner(), to).await;
         }
-        copied
+        outcome
     }
 
     async fn keys_below(&self, prefix: &str) -> Result<Vec<Listed>> {
