@@ -26,6 +26,9 @@ use crate::key::{self, Oddity, ROOT_INO};
 /// HEADs under way at once for one listing.
 const PARALLEL_HEADS: usize = 32;
 
+/// How long a listing that had no answer speaks for the next one of that directory.
+const OUTAGE_STANDS: Duration = Duration::from_secs(2);
+
 /// What memory knows of a name.
 enum Known {
     There(Ino),
@@ -36,7 +39,8 @@ enum Known {
 
 /// Listings under way: whoever wants the same one waits for it instead of asking again, and takes
 /// its failure too. Else those who wait would fail one after the other, each after a deadline of
-/// its own.
+/// its own. Some wait in the kernel, which lets one at a time change a directory: for them the
+/// failure of an outage stands for [`OUTAGE_STANDS`].
 #[derive(Debug, Default)]
 pub struct Flights(Mutex<HashMap<Ino, Arc<Flight>>>);
 
@@ -53,18 +57,20 @@ impl Flights {
 
     fn leave(&self, ino: Ino) {
         let mut flights = self.0.lock();
-        // This one and the caller's: nobody else waits.
-        if flights.get(&ino).is_some_and(|flight| Arc::strong_count(flight) <= 2) {
+        // This one and the caller's: nobody else waits. Failures stay for those to come.
+        if flights.get(&ino).is_some_and(|flight| Arc::strong_count(flight) <= 2 && flight.failed.lock().is_none()) {
             flights.remove(&ino);
         }
     }
 }
 
 impl Flight {
-    /// How the flight failed that was under way at `since`, if it did.
+    /// How the flight failed that was under way at `since`, or had no answer just before, if so.
     fn failure_since(&self, since: Instant) -> Option<Error> {
         let failed = self.failed.lock();
-        failed.as_ref().filter(|(at, _)| *at >= since).map(|(_, error)| error.clone().into())
+        let (at, error) = failed.as_ref()?;
+        let silent = matches!(error.kind, Kind::Unreachable | Kind::Deadline);
+        (*at >= since || (silent && since - *at < OUTAGE_STANDS)).then(|| error.clone().into())
     }
 }
 
@@ -102,9 +108,10 @@ impl Fs {
             return Err(failure);
         }
         let outcome = self.fetch_listing(ino, max_pages).await;
-        if let Err(Error::Bucket(error)) = &outcome {
-            *flight.failed.lock() = Some((Instant::now(), error.clone()));
-        }
+        *flight.failed.lock() = match &outcome {
+            Err(Error::Bucket(error)) => Some((Instant::now(), error.clone())),
+            _ => None,
+        };
         outcome
     }
 

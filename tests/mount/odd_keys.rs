@@ -72,7 +72,8 @@ fn status_in_words_counts_them() {
     mount.start();
     walk(&mount);
     let text = process::run(mount.command().arg("status").arg(mount.path()));
-    assert!(text.contains("double//slash"), "{text}");
+    let told = text.lines().filter(|line| line.trim_start().starts_with("odd key")).count();
+    assert!(told == 8 && text.contains("double// ") && text.contains("shadowed "), "{text}");
 }
 
 #[test]
