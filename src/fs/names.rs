@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::inodes::Ino;
 use crate::bucket::ETag;
+use crate::key::Oddity;
 
 /// The version of an object as LIST tells it.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +43,8 @@ pub struct Listing {
     pub names: BTreeMap<String, Child>,
     /// The object `dir/` itself, where it exists.
     pub marker: Option<Seen>,
+    /// Prefixes whose next component cannot be a name.
+    pub odd_prefixes: Vec<(String, Oddity)>,
     /// Every page was read.
     pub complete: bool,
     pub pages: usize,
@@ -207,7 +210,7 @@ mod tests {
 
     fn listing(names: &[&str]) -> Listing {
         let names = names.iter().map(|name| ((*name).to_owned(), found("v1"))).collect();
-        Listing { names, marker: None, complete: true, pages: 1 }
+        Listing { names, complete: true, pages: 1, ..Listing::default() }
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl Fs {
         }
         let marker = listing.marker.take();
         let complete = listing.complete;
+        self.note_odd_prefixes(std::mem::take(&mut listing.odd_prefixes)).await?;
         self.merge(ino, &mut listing, asked);
         if complete {
             self.check_marker(ino, &prefix, marker).await?;
@@ -163,7 +164,7 @@ impl Fs {
         for below in page.prefixes {
             let name = &below[prefix.len()..below.len() - 1];
             if let Some(oddity) = key::oddity(name) {
-                self.odd_keys.lock().note(&below, oddity);
+                listing.odd_prefixes.push((below, oddity));
                 continue;
             }
             let directory = Child { ino: None, is_directory: true, seen: None };
@@ -171,6 +172,20 @@ impl Fs {
                 self.odd_keys.lock().note(below.trim_end_matches('/'), Oddity::Shadowed);
             }
         }
+    }
+
+    /// What lies below a component that has no path is told key by key, the first page of it.
+    async fn note_odd_prefixes(&self, prefixes: Vec<(String, Oddity)>) -> Result<()> {
+        for (prefix, oddity) in prefixes {
+            if !self.odd_keys.lock().is_new_prefix(&prefix) {
+                continue;
+            }
+            let page = self.bucket.list(&ListRequest { prefix, ..ListRequest::default() }).await?;
+            for object in page.objects {
+                self.odd_keys.lock().note(&object.key, oddity);
+            }
+        }
+        Ok(())
     }
 
     fn merge(&self, ino: Ino, listing: &mut Listing, asked: Instant) {

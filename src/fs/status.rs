@@ -1,6 +1,6 @@
 //! What the file system tells about itself, and what is left when it has to go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +17,17 @@ const MAX_ODD_KEYS: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct OddKeys {
     known: BTreeMap<String, Oddity>,
+    /// Prefixes that were looked into.
+    prefixes: BTreeSet<String>,
     unlisted: u64,
 }
 
 impl OddKeys {
+    /// Whether a prefix is seen for the first time.
+    pub fn is_new_prefix(&mut self, prefix: &str) -> bool {
+        self.prefixes.len() < MAX_ODD_KEYS && self.prefixes.insert(prefix.to_owned())
+    }
+
     /// A listing showed this key.
     pub fn note(&mut self, key: &str, oddity: Oddity) {
         if self.known.len() < MAX_ODD_KEYS {
