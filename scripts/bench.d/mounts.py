@@ -145,7 +145,8 @@ class S3fs(Tool):
 
 class Rclone(Tool):
     name = "rclone"
-    write_back_s = 5.0
+    # Five seconds by default; before it sends a large file it reads all of it for the checksum.
+    write_back_s = 8.0
 
     def version(self):
         return output("rclone", "version").split()[1].lstrip("v")

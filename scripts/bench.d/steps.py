@@ -68,13 +68,22 @@ def tree(name, count):
         yield path, noise(f"{name}{number}", sizes.randint(512, 8 * KIB))
 
 
-def objects(sizes):
-    """All (key, body) pairs that are in the bucket before a tool sees it."""
-    yield "large", noise("large", sizes.large_mib * MIB)
+def large_body(mib):
+    """No tool looks for repetitions further apart than this."""
+    return noise("large", MIB) * mib
+
+
+def large_objects(sizes):
+    """The (key, body) pairs that are too large to be in memory all at once."""
+    yield "large", large_body(sizes.large_mib)
     for number in range(PARALLEL_READERS):
-        yield f"parallel/{number}", noise(f"parallel{number}", sizes.parallel_mib * MIB)
-    yield "rewritten", noise("rewritten", sizes.rewritten_mib * MIB)
-    yield "appended", noise("appended", sizes.rewritten_mib * MIB)
+        yield f"parallel/{number}", large_body(sizes.parallel_mib)
+    yield "rewritten", large_body(sizes.rewritten_mib)
+    yield "appended", large_body(sizes.rewritten_mib)
+
+
+def small_objects(sizes):
+    """All other objects that are in the bucket before a tool sees it."""
     for number in range(sizes.small):
         yield f"small/{number:04}", noise(number, SMALL_BYTES)
     for number in range(sizes.listed):
@@ -239,7 +248,7 @@ def check_moved(s3, sizes):
 
 def check_overwritten(s3, sizes):
     middle = sizes.rewritten_mib * MIB // 2
-    before, after = noise("rewritten", sizes.rewritten_mib * MIB)[middle - 1 : middle], REWRITTEN_BYTES
+    before, after = large_body(sizes.rewritten_mib)[middle - 1 : middle], REWRITTEN_BYTES
     if s3.read("rewritten", middle - 1, 1 + SMALL_BYTES) != before + after:
         raise Refused("other bytes in the bucket than were written")
 
