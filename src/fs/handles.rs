@@ -100,6 +100,11 @@ impl Handles {
         self.directories.lock().remove(&number);
     }
 
+    /// Whether somebody has the file open for writing.
+    pub fn is_written(&self, ino: Ino) -> bool {
+        self.files.lock().values().any(|handle| handle.ino == ino && handle.can_write())
+    }
+
     /// Our own new version of a file: whoever read the `previous` one reads that from now on.
     pub fn repin(&self, ino: Ino, previous: Option<&ETag>, pinned: &Pinned) {
         for handle in self.files.lock().values().filter(|handle| handle.ino == ino) {

@@ -98,8 +98,11 @@ impl Fs {
             };
             self.copy(&request, snapshot.stat.size).await.map_err(lost_is_stale)?
         };
-        if let Some(node) = self.tree.lock().get_mut(ino) {
-            // An answer asked for earlier may have come in meanwhile.
+        if let Some(node) = self.tree.lock().get_mut(ino)
+            && !node.is_drafted()
+        {
+            // An answer asked for earlier may have come in meanwhile. With a draft none is let in,
+            // and what differs is a newer change, which rides in the draft's upload.
             node.stat = snapshot.stat;
         }
         self.stored(ino, &snapshot.key, &etag);

@@ -48,5 +48,6 @@ mod odd_keys;
 mod outage;
 mod permissions;
 mod programs;
+mod races;
 mod remount;
 mod suites;

@@ -73,7 +73,7 @@ fn status_in_words_counts_them() {
     walk(&mount);
     let text = process::run(mount.command().arg("status").arg(mount.path()));
     let told = text.lines().filter(|line| line.trim_start().starts_with("odd key")).count();
-    assert!(told == 8 && text.contains("double// ") && text.contains("shadowed "), "{text}");
+    assert!(told == 8 && text.contains("double//slash ") && text.contains("shadowed "), "{text}");
 }
 
 #[test]

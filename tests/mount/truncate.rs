@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::assert_errno;
+use crate::stage::servers::Server;
 use crate::stage::{Maker, Stage, place, sys};
 
 #[test]
@@ -90,6 +91,33 @@ fn truncate_to_the_same_size_keeps_the_bytes() {
     fs::write(place.at("f"), "bytes").unwrap();
     sys::truncate(&place.at("f"), 5).unwrap();
     assert_eq!(fs::read(place.at("f")).unwrap(), b"bytes");
+}
+
+/// A close is answered before the kernel lets the file go: what comes between the two must not be
+/// lost with the draft.
+#[test]
+fn a_truncation_right_after_a_close_is_not_lost() {
+    let server = Server::embedded(&["--latency-ms", "5"]);
+    let mut mount = Stage::at(server.endpoint()).mount();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let mount = &mount;
+            scope.spawn(move || {
+                for round in 0..60 {
+                    let path = mount.at(&format!("f{thread}-{}", round % 10));
+                    fs::write(&path, "0123456789").unwrap();
+                    sys::truncate(&path, 4).unwrap();
+                    assert_eq!(fs::read(&path).unwrap(), b"0123", "round {round}");
+                    sys::truncate(&path, 8).unwrap();
+                    assert_eq!(fs::read(&path).unwrap(), b"0123\0\0\0\0", "round {round}");
+                }
+            });
+        }
+    });
+    mount.stop();
+    for key in mount.outside().keys("") {
+        assert_eq!(mount.outside().bytes(&key), b"0123\0\0\0\0", "{key}");
+    }
 }
 
 #[test]

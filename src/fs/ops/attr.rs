@@ -89,8 +89,15 @@ impl Fs {
             _ => return Err(Errno::EINVAL.into()),
         }
         self.revalidate(ino).await?;
-        let closed = self.tree.lock().get(ino).is_some_and(|node| node.content.is_none());
-        if size == 0 && !closed {
+        // Held like an open file: a release on its way would take the draft from under this.
+        self.hold(ino)?;
+        let outcome = self.truncate_held(ino, size, set).await;
+        self.let_go(ino);
+        outcome
+    }
+
+    async fn truncate_held(&self, ino: Ino, size: u64, set: SetAttr) -> Result<()> {
+        if size == 0 && self.handles.is_written(ino) {
             // What O_TRUNC comes as: the writes that it makes room for are still to come.
             self.empty(ino).await?;
             if let Some(node) = self.tree.lock().get_mut(ino)
@@ -98,7 +105,7 @@ impl Fs {
             {
                 set.apply(&mut node.stat);
             }
-            return Ok(());
+            return self.commit_unless_written(ino).await;
         }
         let content = self.ensure_content(ino, size == 0)?;
         {
@@ -119,12 +126,11 @@ impl Fs {
             }
         }
         content.attributes_dirty.store(true, Ordering::Release);
-        if closed {
-            // truncate(2) on a file that nobody has open: no close will come.
-            let stored = self.commit(ino).await;
-            self.drop_clean_content(ino);
-            return stored;
-        }
-        Ok(())
+        self.commit_unless_written(ino).await
+    }
+
+    /// Where nobody has the file open for writing, no close will come that stores it.
+    async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
+        if self.handles.is_written(ino) { Ok(()) } else { self.commit(ino).await }
     }
 }

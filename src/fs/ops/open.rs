@@ -72,12 +72,12 @@ impl Fs {
         Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })
     }
 
-    fn hold(&self, ino: Ino) -> Result<()> {
+    pub(super) fn hold(&self, ino: Ino) -> Result<()> {
         self.tree.lock().get_mut(ino).ok_or(Errno::ESTALE)?.opens += 1;
         Ok(())
     }
 
-    fn let_go(&self, ino: Ino) {
+    pub(super) fn let_go(&self, ino: Ino) {
         if let Some(node) = self.tree.lock().get_mut(ino) {
             node.opens = node.opens.saturating_sub(1);
         }
