@@ -49,6 +49,21 @@ fn a_chmod_right_after_a_close_is_not_lost() {
 }
 
 #[test]
+fn a_file_opened_right_after_a_close_is_stored_by_its_own_close_only() {
+    let (_server, mount) = slow();
+    race(&mount, 50, |path, round| {
+        fs::write(path, "whole").unwrap();
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"half", 0).unwrap();
+        let key = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(mount.outside().bytes(key), b"whole", "round {round}");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"both ", 0).unwrap();
+        sys::close(file).unwrap();
+        assert_eq!(mount.outside().bytes(key), b"both ", "round {round}");
+    });
+}
+
+#[test]
 fn an_unlink_right_after_a_close_leaves_no_object() {
     let (_server, mut mount) = slow();
     race(&mount, 50, |path, round| {

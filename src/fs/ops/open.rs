@@ -142,7 +142,10 @@ impl Fs {
     /// nobody hears of an error here any more, so it is logged and the draft is kept.
     pub async fn release(&self, number: u64) -> Result<()> {
         let Some(handle) = self.handles.remove_file(number) else { return Ok(()) };
-        let stored = if handle.can_write() { self.commit(handle.ino).await } else { Ok(()) };
+        // The last writer stores what no close has. While another writes, the file is not whole, and
+        // what this one has written was stored by its own close.
+        let last = handle.can_write() && !self.handles.is_written(handle.ino);
+        let stored = if last { self.commit(handle.ino).await } else { Ok(()) };
         self.let_go(handle.ino);
         stored
     }
