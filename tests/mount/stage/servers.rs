@@ -1,10 +1,11 @@
 //! S3 servers on loopback: the embedded one and two foreign ones, each started once per test run.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use super::{Outside, process, wait_for};
 
 /// Who made the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Maker {
     /// Ours: `s3mount demo --server-only`.
     Embedded,
@@ -40,22 +41,32 @@ pub struct Server {
     args: Vec<String>,
 }
 
-/// The server of that maker which all tests share.
+/// The server of that maker which all tests share; ended, with its data, when the tests are over.
 pub fn shared(maker: Maker) -> Endpoint {
-    static EMBEDDED: OnceLock<Server> = OnceLock::new();
-    static MINISTACK: OnceLock<Server> = OnceLock::new();
-    static SEAWEEDFS: OnceLock<Server> = OnceLock::new();
+    static SHARED: Mutex<BTreeMap<Maker, Server>> = Mutex::new(BTreeMap::new());
+    extern "C" fn end_all() {
+        // A panic must not leave a C function; what could not be taken ends with the process.
+        if let Ok(mut servers) = SHARED.lock() {
+            servers.clear();
+        }
+    }
     let instead = std::env::var("S3MOUNT_TEST_SERVER");
     let maker = match (maker, instead.as_deref()) {
         (Maker::Embedded, Ok("ministack")) => Maker::Ministack,
         (Maker::Embedded, Ok("seaweedfs")) => Maker::Seaweedfs,
         _ => maker,
     };
-    let server = match maker {
-        Maker::Embedded => EMBEDDED.get_or_init(|| Server::embedded(&[])),
-        Maker::Ministack => MINISTACK.get_or_init(ministack),
-        Maker::Seaweedfs => SEAWEEDFS.get_or_init(seaweedfs),
-    };
+    let mut servers = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if servers.is_empty() {
+        // libtest ends by exit(3) and drops no statics.
+        // SAFETY: the handler is a function of this program and touches nothing that exit(3) ends.
+        unsafe { libc::atexit(end_all) };
+    }
+    let server = servers.entry(maker).or_insert_with(|| match maker {
+        Maker::Embedded => Server::embedded(&[]),
+        Maker::Ministack => ministack(),
+        Maker::Seaweedfs => seaweedfs(),
+    });
     server.endpoint()
 }
 
