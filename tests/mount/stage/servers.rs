@@ -74,7 +74,7 @@ impl Server {
     /// An embedded server of one's own, to slow down, stop and start again.
     pub fn embedded(args: &[&str]) -> Self {
         let port = free_ports(1);
-        let data = tempfile::Builder::new().prefix("s3mount-server-").tempdir().expect("temporary directory");
+        let data = scratch("s3mount-server-");
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let child = spawn_embedded(port, data.path(), &args);
         let endpoint =
@@ -158,19 +158,27 @@ fn log_file(name: &str) -> std::fs::File {
     file.expect("log of a server")
 }
 
+/// A directory for all that a server writes, its logs and pid files too; gone with the server.
+fn scratch(prefix: &str) -> TempDir {
+    tempfile::Builder::new().prefix(prefix).tempdir().expect("temporary directory")
+}
+
 fn ministack() -> Server {
     let port = free_ports(1);
+    let data = scratch("s3mount-ministack-");
     let mut command = Command::new(venv("ministack"));
     command.env("AUTH", "true").env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
+    command.env("TMPDIR", data.path());
     command.stdout(log_file("ministack")).stderr(log_file("ministack"));
     let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}"), access_key: "test", secret: "test" };
-    Server { endpoint, child: process::spawn(command, Signal::SIGKILL), data: None, port, args: Vec::new() }.ready()
+    Server { endpoint, child: process::spawn(command, Signal::SIGKILL), data: Some(data), port, args: Vec::new() }
+        .ready()
 }
 
 fn seaweedfs() -> Server {
     const IDENTITIES: &str = r#"{"identities":[{"name":"test","credentials":[{"accessKey":"test","secretKey":"test"}],
         "actions":["Admin","Read","Write","List","Tagging"]}]}"#;
-    let data = tempfile::Builder::new().prefix("s3mount-weed-").tempdir().expect("temporary directory");
+    let data = scratch("s3mount-weed-");
     let config = data.path().join("s3.json");
     std::fs::write(&config, IDENTITIES).expect("identities file");
     std::fs::create_dir(data.path().join("data")).expect("data directory");
@@ -187,6 +195,7 @@ fn seaweedfs() -> Server {
     for (number, name) in (port..).zip(names) {
         command.arg(format!("-{name}={number}"));
     }
+    command.env("TMPDIR", data.path());
     command.stdout(log_file("seaweedfs")).stderr(log_file("seaweedfs"));
     let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}"), access_key: "test", secret: "test" };
     let child = process::spawn(command, Signal::SIGKILL);
