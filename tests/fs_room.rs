@@ -435,3 +435,23 @@ async fn noreplace_asks_the_bucket_and_not_the_last_listing() {
     assert_eq!(refused.errno(), Errno::EEXIST);
     assert_eq!(house.bucket.bytes("b").unwrap(), "theirs");
 }
+
+#[tokio::test]
+async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
+    let house = House::new().await;
+    let ino = house.write_file(ROOT, "f", b"x").await.ino;
+    let set = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    house.fs.setattr(ino, set(0o640)).await.unwrap();
+    // What the index had on the disk when the process was killed, and its note of what it had not.
+    let at = |name: &str| house.state.path().join(name);
+    house.fs.drain(Duration::from_secs(5)).await;
+    std::fs::copy(at("index.redb"), at("before")).unwrap();
+    house.fs.setattr(ino, set(0o600)).await.unwrap();
+    assert!(at("index.unwritten").exists(), "the index notes what it has not written");
+    let House { bucket, fs, state } = house;
+    drop(fs);
+    std::fs::rename(state.path().join("before"), state.path().join("index.redb")).unwrap();
+    std::fs::write(state.path().join("index.unwritten"), "").unwrap();
+    let house = House::on(bucket, state).await;
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o600);
+}

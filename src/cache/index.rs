@@ -6,7 +6,7 @@
 mod file;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,6 +35,10 @@ pub struct AttributeIndex {
 #[derive(Debug)]
 struct Shared {
     file: IndexFile,
+    /// Lies beside the file while changes are not in it. If it lies there at the start, a crash came
+    /// in between, and what the file says may be older than what the bucket was told: a chmod
+    /// changes no tag, so nothing else would tell.
+    unwritten: Option<PathBuf>,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     /// Held by whoever writes a transaction; taken before `waiting`.
@@ -58,8 +62,15 @@ impl AttributeIndex {
             std::fs::create_dir_all(directory)
                 .map_err(|source| Error::Directory { path: directory.to_owned(), source })?;
         }
+        let file = IndexFile::open(path);
+        let unwritten = file.unwritten_mark();
+        if unwritten.as_ref().is_some_and(|mark| mark.exists()) {
+            tracing::warn!(path = %path.display(), "the attribute index missed its last changes; it starts empty");
+            file.clear();
+        }
         let shared = Arc::new(Shared {
-            file: IndexFile::open(path),
+            file,
+            unwritten,
             waiting: Mutex::default(),
             changed: Condvar::new(),
             commit: Mutex::new(()),
@@ -91,12 +102,13 @@ impl AttributeIndex {
     }
 
     /// Moves what is remembered of every key that begins with `from` (`"d/"`) to the same key with
-    /// `to` instead. Takes a transaction, without waiting for the disk.
+    /// `to` instead. Takes a transaction on the disk.
     pub fn rename_tree(&self, from: &str, to: &str) {
         let _commit = self.shared.commit.lock();
         let mut waiting = self.shared.waiting.lock();
         let changes = std::mem::take(&mut waiting.pending);
-        self.shared.file.write(&changes, Some((from, to)), Durability::None);
+        self.shared.file.write(&changes, Some((from, to)), Durability::Immediate);
+        self.shared.unmark(&waiting);
     }
 
     /// Returns when all changes so far are on the disk.
@@ -118,6 +130,12 @@ impl Drop for AttributeIndex {
 impl Shared {
     fn change(&self, key: &str, change: Option<Remembered>) {
         let mut waiting = self.waiting.lock();
+        if waiting.pending.is_empty()
+            && let Some(mark) = &self.unwritten
+        {
+            // Without the mark a crash would leave old attributes; with nothing but it, only HEADs.
+            let _ = std::fs::File::create(mark);
+        }
         waiting.pending.insert(key.to_owned(), change);
         if waiting.pending.len() == 1 || waiting.pending.len() == MAX_PENDING {
             self.changed.notify_all();
@@ -148,7 +166,18 @@ impl Shared {
             waiting.committing.clone()
         };
         self.file.write(&changes, None, Durability::Immediate);
-        self.waiting.lock().committing = Arc::default();
+        let mut waiting = self.waiting.lock();
+        waiting.committing = Arc::default();
+        self.unmark(&waiting);
+    }
+
+    /// Everything is in the file.
+    fn unmark(&self, waiting: &Waiting) {
+        if waiting.pending.is_empty()
+            && let Some(mark) = &self.unwritten
+        {
+            let _ = std::fs::remove_file(mark);
+        }
     }
 }
 

@@ -37,6 +37,27 @@ impl IndexFile {
         Self { path: path.to_owned(), store: RwLock::new(open_store(path)) }
     }
 
+    /// Where to note that changes are not in the file; none for an index in memory.
+    pub fn unwritten_mark(&self) -> Option<PathBuf> {
+        let in_memory = self.store.read().in_memory;
+        (!in_memory).then(|| self.path.with_extension("unwritten"))
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        let store = self.store.read();
+        let cleared = guarded(|| {
+            let transaction = store.database().begin_write()?;
+            transaction.delete_table(TABLE)?;
+            transaction.commit()?;
+            Ok(())
+        });
+        drop(store);
+        if let Err(cause) = cleared {
+            let _: Option<Remembered> = self.give_up(&cause);
+        }
+    }
+
     /// What the file has of a key.
     pub fn get(&self, key: &str) -> Option<Remembered> {
         let store = self.store.read();
