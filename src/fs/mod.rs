@@ -3,7 +3,8 @@
 //!
 //! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
 //! open), [`draft`] (the local image of a file being written). Verbs: [`ops`], one file per
-//! system call or family. [`refresh`] learns from S3, [`commit`] tells S3.
+//! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
+//! [`persist`] tell S3.
 //!
 //! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
 //! draft's nor the tree's lock is ever held across an await.
@@ -14,11 +15,13 @@ mod draft;
 mod errors;
 mod handles;
 mod inodes;
+mod listing;
 mod names;
 pub mod ops;
 mod persist;
 mod recovery;
 mod refresh;
+mod resolve;
 mod stat;
 mod status;
 
@@ -82,7 +85,7 @@ pub struct Fs {
     tree: Mutex<inodes::Tree>,
     handles: handles::Handles,
     odd_keys: Mutex<status::OddKeys>,
-    listings: refresh::Flights,
+    listings: listing::Flights,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -107,7 +110,7 @@ impl Fs {
             settings,
             handles: handles::Handles::default(),
             odd_keys: Mutex::default(),
-            listings: refresh::Flights::default(),
+            listings: listing::Flights::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

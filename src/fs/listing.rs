@@ -1,0 +1,230 @@
+//! Learning what a directory holds: one LIST answers for all its names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::inodes::Ino;
+use super::names::{Child, Listing, Seen};
+use super::refresh::same_second;
+use super::{Error, Fs, Result};
+use crate::bucket::{self, ListPage, ListRequest};
+use crate::error::Kind;
+use crate::key::{self, Oddity, ROOT_INO};
+
+/// How long a listing that had no answer speaks for the next one of that directory.
+const OUTAGE_STANDS: Duration = Duration::from_secs(2);
+
+/// Listings under way: whoever wants the same one waits for it instead of asking again, and takes
+/// its failure too. Else those who wait would fail one after the other, each after a deadline of
+/// its own. Some wait in the kernel, which lets one at a time change a directory: for them the
+/// failure of an outage stands for [`OUTAGE_STANDS`].
+#[derive(Debug, Default)]
+pub struct Flights(Mutex<HashMap<Ino, Arc<Flight>>>);
+
+#[derive(Debug, Default)]
+struct Flight {
+    gate: tokio::sync::Mutex<()>,
+    failed: Mutex<Option<(Instant, bucket::Error)>>,
+}
+
+impl Flights {
+    fn join(&self, ino: Ino) -> Arc<Flight> {
+        self.0.lock().entry(ino).or_default().clone()
+    }
+
+    fn leave(&self, ino: Ino) {
+        let mut flights = self.0.lock();
+        // This one and the caller's: nobody else waits. Failures stay for those to come.
+        if flights.get(&ino).is_some_and(|flight| Arc::strong_count(flight) <= 2 && flight.failed.lock().is_none()) {
+            flights.remove(&ino);
+        }
+    }
+}
+
+impl Flight {
+    /// How the flight failed that was under way at `since`, or had no answer just before, if so.
+    fn failure_since(&self, since: Instant) -> Option<Error> {
+        let failed = self.failed.lock();
+        let (at, error) = failed.as_ref()?;
+        let silent = matches!(error.kind, Kind::Unreachable | Kind::Deadline);
+        (*at >= since || (silent && since - *at < OUTAGE_STANDS)).then(|| error.clone().into())
+    }
+}
+
+impl Fs {
+    /// Makes sure that the directory's names are complete and were asked for within `ttl`.
+    pub(super) async fn list(&self, ino: Ino, ttl: Duration) -> Result<()> {
+        self.list_pages(ino, ttl, usize::MAX).await
+    }
+
+    /// As [`Fs::list`], giving up after `max_pages`: the names found so far are merged all the same.
+    pub(super) async fn list_pages(&self, ino: Ino, ttl: Duration, max_pages: usize) -> Result<()> {
+        if self.is_listed(ino, ttl) {
+            return Ok(());
+        }
+        let wanted = Instant::now();
+        let flight = self.listings.join(ino);
+        let outcome = self.list_once(ino, ttl, max_pages, &flight, wanted).await;
+        self.listings.leave(ino);
+        outcome
+    }
+
+    async fn list_once(
+        &self,
+        ino: Ino,
+        ttl: Duration,
+        max_pages: usize,
+        flight: &Flight,
+        wanted: Instant,
+    ) -> Result<()> {
+        let _turn = flight.gate.lock().await;
+        if self.is_listed(ino, ttl) {
+            return Ok(());
+        }
+        if let Some(failure) = flight.failure_since(wanted) {
+            return Err(failure);
+        }
+        let outcome = self.fetch_listing(ino, max_pages).await;
+        *flight.failed.lock() = match &outcome {
+            Err(Error::Bucket(error)) => Some((Instant::now(), error.clone())),
+            _ => None,
+        };
+        outcome
+    }
+
+    fn is_listed(&self, ino: Ino, ttl: Duration) -> bool {
+        self.tree.lock().directory_mut(ino).is_some_and(|directory| directory.is_fresh(ttl))
+    }
+
+    async fn fetch_listing(&self, ino: Ino, max_pages: usize) -> Result<()> {
+        let asked = Instant::now();
+        let prefix = self.tree.lock().key(ino).ok_or(Errno::ENOENT)?;
+        let mut listing = Listing::default();
+        let mut request = ListRequest { prefix: prefix.clone(), delimited: true, ..ListRequest::default() };
+        loop {
+            let page = self.bucket.list(&request).await?;
+            listing.pages += 1;
+            let next = page.next.clone();
+            self.sort_page(&prefix, page, &mut listing);
+            listing.complete = next.is_none();
+            if listing.complete || listing.pages >= max_pages {
+                break;
+            }
+            request.token = next;
+        }
+        let marker = listing.marker.take();
+        let complete = listing.complete;
+        self.note_odd_prefixes(std::mem::take(&mut listing.odd_prefixes)).await?;
+        self.merge(ino, &mut listing, asked);
+        if complete {
+            self.check_marker(ino, &prefix, marker).await?;
+        }
+        Ok(())
+    }
+
+    /// Sorts the keys of a page into names and oddities.
+    fn sort_page(&self, prefix: &str, page: ListPage, listing: &mut Listing) {
+        for object in page.objects {
+            let name = &object.key[prefix.len().min(object.key.len())..];
+            let seen = Seen { etag: object.etag, size: object.size, modified: object.modified };
+            if name.is_empty() && !prefix.is_empty() {
+                if object.size > 0 {
+                    self.odd_keys.lock().note(&object.key, Oddity::MarkerWithBody);
+                }
+                listing.marker = Some(seen);
+            } else if let Some(oddity) = key::oddity(name) {
+                self.odd_keys.lock().note(&object.key, oddity);
+            } else {
+                listing.names.insert(name.to_owned(), Child { ino: None, is_directory: false, seen: Some(seen) });
+            }
+        }
+        for below in page.prefixes {
+            let name = &below[prefix.len()..below.len() - 1];
+            if let Some(oddity) = key::oddity(name) {
+                listing.odd_prefixes.push((below, oddity));
+                continue;
+            }
+            let directory = Child { ino: None, is_directory: true, seen: None };
+            if listing.names.insert(name.to_owned(), directory).is_some() {
+                self.odd_keys.lock().note(below.trim_end_matches('/'), Oddity::Shadowed);
+            }
+        }
+    }
+
+    /// What lies below a component that has no path is told key by key, the first page of it.
+    async fn note_odd_prefixes(&self, prefixes: Vec<(String, Oddity)>) -> Result<()> {
+        for (prefix, oddity) in prefixes {
+            if !self.odd_keys.lock().is_new_prefix(&prefix) {
+                continue;
+            }
+            let page = self.bucket.list(&ListRequest { prefix, ..ListRequest::default() }).await?;
+            for object in page.objects {
+                self.odd_keys.lock().note(&object.key, oddity);
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&self, ino: Ino, listing: &mut Listing, asked: Instant) {
+        let mut tree = self.tree.lock();
+        let drafted = tree.drafted_children(ino);
+        let Some(directory) = tree.directory_mut(ino) else { return };
+        let gone = directory.merge(listing, asked, |child| drafted.contains(&child));
+        let confirmed: Vec<_> = directory
+            .children()
+            .filter_map(|(name, child)| Some((child.ino?, child.seen.clone(), directory.changed_since(name, asked))))
+            .collect();
+        for orphan in gone {
+            tree.orphan(orphan);
+        }
+        for (child, seen, changed_here) in confirmed {
+            let Some(node) = tree.get_mut(child) else { continue };
+            let known = match (&seen, &node.etag) {
+                (Some(seen), Some(etag)) => {
+                    *etag == seen.etag && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
+                }
+                (None, _) => node.is_directory(),
+                (Some(_), None) => false,
+            };
+            if known && !changed_here {
+                node.checked = asked;
+                if let Some(seen) = seen {
+                    node.modified = Some(seen.modified);
+                }
+            }
+        }
+        if let Some(node) = tree.get_mut(ino) {
+            node.checked = node.checked.max(asked);
+        }
+    }
+
+    /// A listing shows the directory's own marker: when it is another version, its attributes are
+    /// read anew.
+    async fn check_marker(&self, ino: Ino, key: &str, marker: Option<Seen>) -> Result<()> {
+        if ino == ROOT_INO && key.is_empty() {
+            return Ok(());
+        }
+        let asked = Instant::now();
+        let Some(seen) = marker else {
+            if let Some(node) = self.tree.lock().get_mut(ino) {
+                node.etag = None;
+            }
+            return Ok(());
+        };
+        if let Some(node) = self.tree.lock().get_mut(ino)
+            && node.etag.as_ref() == Some(&seen.etag)
+            // Every marker is empty and has the same tag: its date tells them apart.
+            && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
+        {
+            node.modified = Some(seen.modified);
+            return Ok(());
+        }
+        let remembered = self.attributes(key, true, Some(&seen)).await?;
+        self.adopt_attributes(ino, true, &remembered, asked);
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! From names to inodes.
+//!
+//! A name is asked for by listing its directory, because a program that asks for one name soon
+//! asks for the next; only in a directory of several pages it is asked for by itself.
+
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+use nix::errno::Errno;
+
+use super::inodes::{Ino, Node};
+use super::names::{Child, Seen};
+use super::refresh::same_second;
+use super::stat::Stat;
+use super::{Error, Fs, Result};
+use crate::bucket::ListRequest;
+use crate::cache::Remembered;
+use crate::error::Kind;
+use crate::key::ROOT_INO;
+
+/// HEADs under way at once for one listing.
+const PARALLEL_HEADS: usize = 32;
+
+/// What memory knows of a name.
+enum Known {
+    There(Ino),
+    Missing,
+    /// S3 has to be asked.
+    Unsure,
+}
+
+impl Fs {
+    /// The node of a name, fetched if need be; `None` where there is no such name.
+    pub(super) async fn resolve(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
+        match self.known(parent, name)? {
+            Known::There(ino) => return Ok(Some(ino)),
+            Known::Missing => return Ok(None),
+            Known::Unsure => {}
+        }
+        let _stable = self.namespace.read().await;
+        let large = self.tree.lock().directory_mut(parent).ok_or(Errno::ENOTDIR)?.is_large;
+        if large {
+            return self.resolve_alone(parent, name).await;
+        }
+        self.list_pages(parent, self.settings.attr_ttl, 1).await?;
+        let (listed, large) = {
+            let mut tree = self.tree.lock();
+            let directory = tree.directory_mut(parent).ok_or(Errno::ENOENT)?;
+            (directory.child(name).cloned(), directory.is_large)
+        };
+        match listed {
+            Some(child) => self.node_of(parent, name, child).await.map(Some),
+            None if large => self.resolve_alone(parent, name).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What memory knows of a name and may still be believed.
+    fn known(&self, parent: Ino, name: &str) -> Result<Known> {
+        let tree = self.tree.lock();
+        let node = tree.get(parent).ok_or(Errno::ENOENT)?;
+        let directory = node.directory.as_ref().ok_or(Errno::ENOTDIR)?;
+        let Some(child) = directory.child(name) else {
+            return Ok(if directory.is_fresh(self.settings.list_ttl) { Known::Missing } else { Known::Unsure });
+        };
+        let found = child.ino.and_then(|ino| tree.get(ino)).filter(|node| self.is_fresh(node));
+        Ok(found.map_or(Known::Unsure, |node| Known::There(node.ino)))
+    }
+
+    /// A node's attributes may be believed. A directory's live as long as a listing: what they
+    /// promise is that it is there, and asking for every level of a path each second is dear.
+    pub(super) fn is_fresh(&self, node: &Node) -> bool {
+        node.is_pending() || node.checked.elapsed() < self.ttl(node.is_directory())
+    }
+
+    /// How long attributes of a directory, or of anything else, are believed.
+    pub(super) fn ttl(&self, directory: bool) -> Duration {
+        if directory { self.settings.list_ttl } else { self.settings.attr_ttl }
+    }
+
+    /// A name in a directory too large to list: HEAD for the file, one key for the directory.
+    async fn resolve_alone(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
+        let asked = Instant::now();
+        let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
+        let (file_key, below) = (format!("{prefix}{name}"), format!("{prefix}{name}/"));
+        let request = ListRequest { prefix: below, max_keys: Some(1), ..ListRequest::default() };
+        let (head, list) = tokio::join!(self.bucket.head(&file_key), self.bucket.list(&request));
+        let child = if list?.objects.is_empty() {
+            match head {
+                Ok(info) => {
+                    let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified };
+                    self.index.put(&file_key, self.remembered(&file_key, info));
+                    Child { ino: None, is_directory: false, seen: Some(seen) }
+                }
+                Err(error) if error.kind == Kind::NotFound => {
+                    self.lose(parent, name, asked);
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            Child { ino: None, is_directory: true, seen: None }
+        };
+        let known = self.tree.lock().child(parent, name).map(|node| (node.ino, node.is_directory()));
+        let child = match known {
+            Some((ino, directory)) if directory == child.is_directory => Child { ino: Some(ino), ..child },
+            Some(_) => {
+                self.lose(parent, name, asked);
+                child
+            }
+            None => child,
+        };
+        self.node_of(parent, name, child).await.map(Some)
+    }
+
+    /// S3 does not have the name (any more).
+    fn lose(&self, parent: Ino, name: &str, asked: Instant) {
+        let mut tree = self.tree.lock();
+        if tree.child(parent, name).is_some_and(Node::is_drafted) {
+            return;
+        }
+        let Some(directory) = tree.directory_mut(parent) else { return };
+        if directory.changed_since(name, asked) {
+            return;
+        }
+        if let Some(ino) = directory.remove_absent(name) {
+            tree.orphan(ino);
+        }
+    }
+
+    /// Turns a listed name into a node with current attributes.
+    async fn node_of(&self, parent: Ino, name: &str, child: Child) -> Result<Ino> {
+        let asked = Instant::now();
+        if let Some(ino) = child.ino {
+            let tree = self.tree.lock();
+            if tree.get(ino).is_some_and(|node| node.is_drafted() || self.is_current(node, child.seen.as_ref())) {
+                return Ok(ino);
+            }
+        }
+        let slash = if child.is_directory { "/" } else { "" };
+        let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
+        let key = format!("{prefix}{name}{slash}");
+        let remembered = match self.attributes(&key, child.is_directory, child.seen.as_ref()).await {
+            Err(error) if error.is_not_found() => {
+                self.lose(parent, name, asked);
+                return Err(Errno::ENOENT.into());
+            }
+            other => other?,
+        };
+        Ok(self.adopt(parent, name, &key, child.is_directory, &remembered, asked))
+    }
+
+    fn is_current(&self, node: &Node, seen: Option<&Seen>) -> bool {
+        match seen {
+            Some(seen) => {
+                node.etag.as_ref() == Some(&seen.etag)
+                    && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
+            }
+            None => node.is_directory() || node.checked.elapsed() < self.settings.attr_ttl,
+        }
+    }
+
+    /// The node of a name that S3 has: the one in memory brought up to date, or a new one.
+    fn adopt(
+        &self,
+        parent: Ino,
+        name: &str,
+        key: &str,
+        directory: bool,
+        remembered: &Remembered,
+        asked: Instant,
+    ) -> Ino {
+        self.leave_to_readers(parent, name, remembered, asked);
+        let known = self.tree.lock().child(parent, name).map(|node| node.ino);
+        if let Some(ino) = known {
+            self.adopt_attributes(ino, directory, remembered, asked);
+            return ino;
+        }
+        let stat = Stat::of_object(remembered, directory, &self.settings);
+        let mut tree = self.tree.lock();
+        // Somebody may have been faster while the lock was free.
+        if let Some(node) = tree.child(parent, name) {
+            return node.ino;
+        }
+        let ino = tree.pick_ino(key, remembered.attributes.ino);
+        let mut node = Node::new(ino, parent, name, stat, asked);
+        node.etag.clone_from(&remembered.etag);
+        node.modified = remembered.modified;
+        if let Some(above) = tree.directory_mut(parent) {
+            above.adopt(name, ino, directory);
+        }
+        tree.insert(node);
+        ino
+    }
+
+    /// Somebody reads another version of this file: that inode stays theirs, without a name, and
+    /// the name gets a new one. Else the size of the new version would cut their reads short.
+    fn leave_to_readers(&self, parent: Ino, name: &str, remembered: &Remembered, asked: Instant) {
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.child(parent, name) else { return };
+        let (ino, read_by_others) = (node.ino, node.opens > 0 && !node.is_drafted() && !node.is_directory());
+        if !read_by_others || node.etag == remembered.etag || tree.changed_since(ino, asked) {
+            return;
+        }
+        if let Some(directory) = tree.directory_mut(parent) {
+            directory.remove_absent(name);
+        }
+        tree.orphan(ino);
+    }
+
+    /// Attributes of all names of a directory, the missing ones fetched in parallel.
+    pub(super) async fn resolve_all(&self, parent: Ino) -> Result<Vec<(String, Ino)>> {
+        let names: Vec<(String, Child)> = {
+            let mut tree = self.tree.lock();
+            let directory = tree.directory_mut(parent).ok_or(Errno::ENOTDIR)?;
+            directory.children().map(|(name, child)| (name.clone(), child.clone())).collect()
+        };
+        let mut found = Vec::with_capacity(names.len());
+        let mut nodes = stream::iter(names)
+            .map(|(name, child)| async move {
+                let node = self.node_of(parent, &name, child).await;
+                (name, node)
+            })
+            .buffered(PARALLEL_HEADS);
+        while let Some((name, node)) = nodes.next().await {
+            match node {
+                Ok(ino) => found.push((name, ino)),
+                // Deleted by somebody between LIST and HEAD.
+                Err(Error::Posix(Errno::ENOENT)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks S3 about a node whose attributes are too old to be believed.
+    pub(super) async fn revalidate(&self, ino: Ino) -> Result<()> {
+        let (parent, name) = {
+            let tree = self.tree.lock();
+            let node = tree.get(ino).ok_or(Errno::ENOENT)?;
+            if !node.linked || ino == ROOT_INO || self.is_fresh(node) {
+                return Ok(());
+            }
+            (node.parent, node.name.clone())
+        };
+        match self.resolve(parent, &name).await? {
+            Some(_) => Ok(()),
+            None => Err(Errno::ESTALE.into()),
+        }
+    }
+}
