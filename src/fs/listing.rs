@@ -45,13 +45,33 @@ impl Flights {
     }
 }
 
+impl Flights {
+    /// S3 did not answer about something in this directory.
+    pub fn note_silence(&self, ino: Ino, error: &Error) {
+        if let Error::Bucket(error) = error
+            && is_silence(error)
+        {
+            *self.join(ino).failed.lock() = Some((Instant::now(), error.clone()));
+        }
+    }
+
+    /// The failure to answer with while an outage stands.
+    pub fn outage(&self, ino: Ino) -> Option<Error> {
+        let flight = self.0.lock().get(&ino)?.clone();
+        flight.failure_since(Instant::now())
+    }
+}
+
+fn is_silence(error: &bucket::Error) -> bool {
+    matches!(error.kind, Kind::Unreachable | Kind::Deadline)
+}
+
 impl Flight {
     /// How the flight failed that was under way at `since`, or had no answer just before, if so.
     fn failure_since(&self, since: Instant) -> Option<Error> {
         let failed = self.failed.lock();
         let (at, error) = failed.as_ref()?;
-        let silent = matches!(error.kind, Kind::Unreachable | Kind::Deadline);
-        (*at >= since || (silent && since - *at < OUTAGE_STANDS)).then(|| error.clone().into())
+        (*at >= since || (is_silence(error) && since - *at < OUTAGE_STANDS)).then(|| error.clone().into())
     }
 }
 

@@ -37,6 +37,16 @@ impl Fs {
             Known::Missing => return Ok(None),
             Known::Unsure => {}
         }
+        // Callers that the kernel let wait for this one's answer come one after the other: in an
+        // outage each would spend the whole deadline anew.
+        if let Some(outage) = self.listings.outage(parent) {
+            return Err(outage);
+        }
+        let found = self.resolve_now(parent, name).await;
+        found.inspect_err(|error| self.listings.note_silence(parent, error))
+    }
+
+    async fn resolve_now(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
         let _stable = self.namespace.read().await;
         let large = self.tree.lock().directory_mut(parent).ok_or(Errno::ENOTDIR)?.is_large;
         if large {
