@@ -23,7 +23,11 @@ const OUTAGE_STANDS: Duration = Duration::from_secs(2);
 /// its own. Some wait in the kernel, which lets one at a time change a directory: for them the
 /// failure of an outage stands for [`OUTAGE_STANDS`].
 #[derive(Debug, Default)]
-pub struct Flights(Mutex<HashMap<Ino, Arc<Flight>>>);
+pub struct Flights {
+    flights: Mutex<HashMap<Ino, Arc<Flight>>>,
+    /// When S3 last left a question without an answer.
+    silence: Mutex<Option<(Instant, bucket::Error)>>,
+}
 
 #[derive(Debug, Default)]
 struct Flight {
@@ -33,11 +37,11 @@ struct Flight {
 
 impl Flights {
     fn join(&self, ino: Ino) -> Arc<Flight> {
-        self.0.lock().entry(ino).or_default().clone()
+        self.flights.lock().entry(ino).or_default().clone()
     }
 
     fn leave(&self, ino: Ino) {
-        let mut flights = self.0.lock();
+        let mut flights = self.flights.lock();
         // This one and the caller's: nobody else waits. Failures stay for those to come.
         if flights.get(&ino).is_some_and(|flight| Arc::strong_count(flight) <= 2 && flight.failed.lock().is_none()) {
             flights.remove(&ino);
@@ -46,19 +50,20 @@ impl Flights {
 }
 
 impl Flights {
-    /// S3 did not answer about something in this directory.
-    pub fn note_silence(&self, ino: Ino, error: &Error) {
-        if let Error::Bucket(error) = error
-            && is_silence(error)
-        {
-            *self.join(ino).failed.lock() = Some((Instant::now(), error.clone()));
-        }
+    /// S3 answered, or did not.
+    pub fn note_outcome<T>(&self, outcome: &Result<T>) {
+        let silence = match outcome {
+            Err(Error::Bucket(error)) if is_silence(error) => Some((Instant::now(), error.clone())),
+            _ => None,
+        };
+        *self.silence.lock() = silence;
     }
 
     /// The failure to answer with while an outage stands.
-    pub fn outage(&self, ino: Ino) -> Option<Error> {
-        let flight = self.0.lock().get(&ino)?.clone();
-        flight.failure_since(Instant::now())
+    pub fn outage(&self) -> Option<Error> {
+        let silence = self.silence.lock();
+        let (_, error) = silence.as_ref().filter(|(at, _)| at.elapsed() < OUTAGE_STANDS)?;
+        Some(error.clone().into())
     }
 }
 

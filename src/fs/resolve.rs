@@ -39,11 +39,12 @@ impl Fs {
         }
         // Callers that the kernel let wait for this one's answer come one after the other: in an
         // outage each would spend the whole deadline anew.
-        if let Some(outage) = self.listings.outage(parent) {
+        if let Some(outage) = self.listings.outage() {
             return Err(outage);
         }
         let found = self.resolve_now(parent, name).await;
-        found.inspect_err(|error| self.listings.note_silence(parent, error))
+        self.listings.note_outcome(&found);
+        found
     }
 
     async fn resolve_now(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
