@@ -28,6 +28,11 @@ impl Fs {
         self.commit_gated(ino, &content).await
     }
 
+    /// Where nobody has the file open for writing, no close will come that stores it.
+    pub(super) async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
+        if self.handles.is_written(ino) { Ok(()) } else { self.commit(ino).await }
+    }
+
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let snapshot = self.snapshot(ino)?;

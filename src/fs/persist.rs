@@ -41,9 +41,9 @@ impl Fs {
 
     /// Changes a node's attributes here and in S3; if S3 refuses, nothing has changed.
     ///
-    /// While a draft is open the change rides in its upload.
+    /// While somebody writes the file, the change rides in its upload.
     pub(super) async fn change_attributes(&self, ino: Ino, change: impl FnOnce(&mut Stat)) -> Result<()> {
-        let before = {
+        let (before, drafted) = {
             let mut tree = self.tree.lock();
             let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
             let before = node.stat.clone();
@@ -53,10 +53,15 @@ impl Fs {
             }
             if let Some(content) = &node.content {
                 content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
-                return Ok(());
             }
-            before
+            (before, node.is_drafted())
         };
+        if drafted {
+            // The last writer may be gone already, its release on the way.
+            let stored = self.commit_unless_written(ino).await;
+            self.drop_clean_content(ino);
+            return stored;
+        }
         let stored = self.store_attributes(ino).await;
         if stored.is_err()
             && let Some(node) = self.tree.lock().get_mut(ino)

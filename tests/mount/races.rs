@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use std::time::Duration;
+
 use crate::stage::servers::Server;
-use crate::stage::{Mount, Stage, sys};
+use crate::stage::{Mount, Stage, sys, wait_for};
 
 /// A mount of a slow server: its answers leave room for the calls that follow.
 fn slow() -> (Server, Mount) {
@@ -46,6 +48,23 @@ fn a_chmod_right_after_a_close_is_not_lost() {
         assert_eq!(sys::mode(&path), 0o604, "{}", path.display());
         assert_eq!(sys::getxattr(&path, "user.round").unwrap(), fs::read(&path).unwrap(), "{}", path.display());
     }
+}
+
+#[test]
+fn attributes_set_right_after_a_close_are_in_the_bucket_soon() {
+    let (_server, mount) = slow();
+    race(&mount, 30, |path, round| {
+        fs::write(path, "x").unwrap();
+        for seconds in 1..=3 {
+            sys::set_times(path, (1, 0), (round as i64 * 10 + seconds, 0)).unwrap();
+        }
+        let key = path.file_name().unwrap().to_str().unwrap();
+        let wanted = format!("{}000000000ns", round * 10 + 3);
+        // Not by a later event, and not by an unmount.
+        wait_for("the last mtime in the bucket", Duration::from_secs(5), || {
+            (mount.outside().object(key).metadata.get("file-mtime")? == &wanted).then_some(())
+        });
+    });
 }
 
 #[test]

@@ -128,9 +128,4 @@ impl Fs {
         content.attributes_dirty.store(true, Ordering::Release);
         self.commit_unless_written(ino).await
     }
-
-    /// Where nobody has the file open for writing, no close will come that stores it.
-    async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
-        if self.handles.is_written(ino) { Ok(()) } else { self.commit(ino).await }
-    }
 }
