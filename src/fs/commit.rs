@@ -95,19 +95,10 @@ impl Fs {
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let settled = settled_intents(content, generation, intent);
-        self.settle_always(&settled, vec![created(name, &before.key, size, &etag)]).await?;
+        self.settle(&settled, vec![created(name, &before.key, size, &etag)]).await?;
         let still_deferred = content.deferred.lock().is_some();
         content.draft.lock().set_kept(still_deferred);
         Ok(())
-    }
-
-    /// Deferrals are in the journal also when no hook listens.
-    async fn settle_always(&self, intents: &[IntentId], events: Vec<crate::journal::NewEvent>) -> Result<()> {
-        let events = if self.settings.events { events } else { Vec::new() };
-        if intents.is_empty() && events.is_empty() {
-            return Ok(());
-        }
-        Ok(self.journal.settle(intents, events).await?)
     }
 
     /// Sends the bytes; returns which generation they are, and the bytes where they are few.

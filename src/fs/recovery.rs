@@ -73,8 +73,7 @@ impl Fs {
                 Vec::new()
             }
         };
-        let events = if self.settings.events { events } else { Vec::new() };
-        Ok(self.journal.settle(&[id], events).await?)
+        self.settle(&[id], events).await
     }
 
     async fn resolve_intent(&self, intent: &Intent) -> Result<Outcome> {
