@@ -10,6 +10,7 @@
 mod ahead;
 mod blocks;
 mod budget;
+pub mod disk;
 mod extents;
 mod flight;
 mod index;
@@ -72,7 +73,7 @@ pub struct CacheStats {
 /// A failure of the attribute index. A damaged or locked file is none: the index then starts empty.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot create the directory of the attribute index {path}: {source}")]
+    #[error("cannot use {path} for the cache: {source}")]
     Directory { path: std::path::PathBuf, source: std::io::Error },
     #[error("cannot start the thread of the attribute index: {0}")]
     Thread(std::io::Error),
