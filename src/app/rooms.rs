@@ -19,6 +19,8 @@ use crate::mount::adapter::Adapter;
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
+/// Between two tries to store what a last close could not.
+const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 /// Enough to fill a fast line at 20 ms to the first byte; each costs a connection.
 const PARALLEL_GETS: usize = 64;
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
@@ -83,6 +85,7 @@ impl Rooms {
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
+        keep_storing(&fs);
         let hooks = match specs {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,
@@ -124,6 +127,18 @@ impl Rooms {
         let hooks = self.hooks.as_ref().map_or(Value::Null, |hooks| value(serde_json::to_value(hooks.status())));
         (cache, files, hooks)
     }
+}
+
+/// What a last close could not store is tried again until it succeeds or the mount ends.
+fn keep_storing(fs: &Arc<Fs>) {
+    let fs = Arc::downgrade(fs);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            let Some(fs) = fs.upgrade() else { return };
+            fs.retry_unstored().await;
+        }
+    });
 }
 
 /// Takes away drafts that nobody answers for, so it must come before anything is served.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::join;
 use uuid::Uuid;
 
-use super::{Bucket, Condition, ETag, PutOptions, Result};
+use super::{Bucket, Condition, ETag, ListRequest, PutOptions, Result};
 use crate::error::Kind;
 
 /// The probe has ended by then; what it did not find out stays unknown.
@@ -21,36 +21,55 @@ pub struct Capabilities {
     pub list_checksums: Option<bool>,
 }
 
-/// Tries conditional writes on an object below `prefix` that is gone afterwards: four small
-/// requests. `None` when the answer is no proof, e.g. because writing is not allowed.
+impl Capabilities {
+    /// What AWS itself does: nothing to try there.
+    pub const AWS: Self = Self { conditional_writes: Some(true), list_checksums: Some(true) };
+}
+
+/// Tries things on an object below `prefix` that is gone afterwards: five small requests. What
+/// gives no proof, e.g. because writing is not allowed, stays unknown.
 ///
-/// Done when a bucket outside AWS is mounted for writing; AWS itself is known, and who mounts
-/// read-only writes nothing, not even this.
-pub async fn conditional_writes(bucket: &dyn Bucket, prefix: &str) -> Option<bool> {
+/// Done when a bucket outside AWS is mounted for writing; who mounts read-only writes nothing, not
+/// even this.
+pub async fn probe(bucket: &dyn Bucket, prefix: &str) -> Capabilities {
     let key = format!("{prefix}.s3mount-probe-{}", Uuid::new_v4().simple());
-    let found = tokio::time::timeout(PROBE_DEADLINE, try_conditions(bucket, &key)).await;
+    let found = tokio::time::timeout(PROBE_DEADLINE, try_all(bucket, &key)).await;
     let removed = tokio::time::timeout(PROBE_DEADLINE, bucket.delete(&key)).await;
     // Where the first PUT was refused there is nothing to remove, and no permission for it either.
     if let (Ok(Some(_)), Ok(Err(error))) = (&found, removed) {
         tracing::warn!(key, %error, "the probe object could not be removed");
     }
-    found.ok().flatten()
+    found.ok().flatten().unwrap_or_default()
 }
 
-async fn try_conditions(bucket: &dyn Bucket, key: &str) -> Option<bool> {
+/// `None` when nothing could be written.
+async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
     let made = put(bucket, key, Condition::IfAbsent).await;
     let tag = match made {
         Ok(tag) => tag,
         // A key that nobody else knows cannot exist already: the condition is misread.
-        Err(error) if error.kind == Kind::Changed => return Some(false),
+        Err(error) if error.kind == Kind::Changed => {
+            return Some(Capabilities { conditional_writes: Some(false), ..Capabilities::default() });
+        }
         Err(error) => {
-            tracing::debug!(%error, "conditional writes could not be probed");
+            tracing::debug!(%error, "the server could not be probed");
             return None;
         }
     };
+    let listing = ListRequest { prefix: key.to_owned(), max_keys: Some(1), ..ListRequest::default() };
     // Right tag: must be taken (old Ceph answers 412). Existing key: must be refused (garage, rclone
     // and JuiceFS take it).
-    let (right_tag, existing) = join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent));
+    let (right_tag, existing, listed) =
+        join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent), bucket.list(&listing));
+    let listed = listed.ok().and_then(|page| page.objects.into_iter().next());
+    Some(Capabilities {
+        conditional_writes: honoured(&right_tag, &existing),
+        list_checksums: listed.map(|object| !object.checksums.is_empty()),
+    })
+}
+
+/// What the two conditional writes prove, if anything.
+fn honoured(right_tag: &Result<ETag>, existing: &Result<ETag>) -> Option<bool> {
     match (right_tag, existing) {
         (Ok(_), Err(error)) if error.kind == Kind::Changed => Some(true),
         (_, Ok(_)) => Some(false),
@@ -75,9 +94,10 @@ mod tests {
             if ignores {
                 bucket.ignore_conditions();
             }
-            assert_eq!(conditional_writes(&bucket, "p/").await, found);
+            let expected = Capabilities { conditional_writes: found, list_checksums: Some(true) };
+            assert_eq!(probe(&bucket, "p/").await, expected);
             assert!(bucket.keys().is_empty(), "the probe is left behind");
-            assert_eq!(bucket.requests().values().sum::<u64>(), 4);
+            assert_eq!(bucket.requests().values().sum::<u64>(), 5);
         }
     }
 
@@ -85,13 +105,13 @@ mod tests {
     async fn a_refused_probe_proves_nothing() {
         let bucket = MemoryBucket::new();
         bucket.inject(Fault::always(Effect::Fail(Kind::AccessDenied)));
-        assert_eq!(conditional_writes(&bucket, "").await, None);
+        assert_eq!(probe(&bucket, "").await, Capabilities::default());
     }
 
     #[tokio::test]
     async fn a_server_that_refuses_the_right_tag_does_not_honour_conditions() {
         let bucket = MemoryBucket::new();
         bucket.inject(Fault::once("PutObject", Effect::Fail(Kind::Changed)).after(1));
-        assert_eq!(conditional_writes(&bucket, "").await, Some(false));
+        assert_eq!(probe(&bucket, "").await.conditional_writes, Some(false));
     }
 }

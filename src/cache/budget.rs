@@ -23,6 +23,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
+    /// Accounts with nothing in them.
     pub fn new(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
@@ -34,18 +35,22 @@ impl Budget {
         }
     }
 
+    /// What held and reserved bytes never exceed together.
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
 
+    /// Charges of what is in memory.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
 
+    /// Charges of what is on its way.
     pub fn reserved_bytes(&self) -> u64 {
         self.reserved_bytes
     }
 
+    /// Whether so many bytes more stay within the limit.
     pub fn fits(&self, bytes: u64) -> bool {
         self.held_bytes + self.reserved_bytes + bytes <= self.limit_bytes
     }
@@ -105,6 +110,7 @@ impl Budget {
         self.read.demote(&place);
     }
 
+    /// Whether read-ahead brought this and nobody read it yet.
     pub fn is_unread(&self, place: Place) -> bool {
         self.unread.contains(&place)
     }

@@ -78,11 +78,13 @@ pub(super) struct Extents {
 }
 
 impl Extents {
+    /// Nothing yet, and room for so many bytes.
     pub fn new(limit_bytes: u64) -> Self {
         let budget = Budget::new(limit_bytes);
         Self { budget, evictions: 0, last_version: 0, names: HashMap::new(), versions: HashMap::new() }
     }
 
+    /// The accounts over all extents.
     pub fn budget(&self) -> &Budget {
         &self.budget
     }

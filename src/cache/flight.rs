@@ -30,6 +30,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// A flight that has not started yet.
     pub fn new(range: Range<u64>, ahead: bool, stream: Weak<Stream>) -> Self {
         Self { range, ahead, stream, outcome: watch::Sender::new(None), task: OnceLock::new() }
     }
@@ -39,14 +40,17 @@ impl Flight {
         Waiting(self.outcome.subscribe())
     }
 
+    /// Whether any reader waits for these bytes.
     pub fn has_waiters(&self) -> bool {
         self.outcome.receiver_count() > 0
     }
 
+    /// Takes the handle of its task, by which it can be aborted.
     pub fn started(&self, task: AbortHandle) {
         let _ = self.task.set(task);
     }
 
+    /// Ends the task; it then strikes the flight off the books by itself.
     pub fn abort(&self) {
         if let Some(task) = self.task.get() {
             task.abort();

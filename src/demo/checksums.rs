@@ -1,4 +1,4 @@
-//! The five checksum algorithms of S3: computing, claiming, combining.
+//! The five checksum algorithms of S3: claimed, told, combined.
 //!
 //! A checksum of a whole object is either over its bytes (*full object*) or, after a multipart
 //! upload, over the checksums of its parts (*composite*, `value-N`).
@@ -6,10 +6,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use crc_fast::{CrcAlgorithm, checksum_combine};
-use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Md5, Sha1, Sha256};
 use s3s::dto;
 use s3s::{S3Result, s3_error};
 use serde::{Deserialize, Serialize};
+
+use super::digests::Sum;
 
 /// How a checksum is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,90 +199,6 @@ pub(super) fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     }
 }
 
-/// MD5 and up to two checksums over the same bytes, in one pass.
-pub(super) struct Digests {
-    md5: Md5,
-    sums: Vec<(Algorithm, Sum)>,
-}
-
-enum Sum {
-    Crc32(Crc32),
-    Crc32c(Crc32c),
-    Crc64Nvme(Crc64Nvme),
-    Sha1(Sha1),
-    Sha256(Sha256),
-}
-
-/// What [`Digests`] came to.
-#[derive(Debug)]
-pub(super) struct Digested {
-    pub md5: [u8; 16],
-    sums: Vec<(Algorithm, String)>,
-}
-
-impl Digests {
-    /// Computes these algorithms (doubles count once).
-    pub fn new(algorithms: &[Algorithm]) -> Self {
-        let mut sums: Vec<(Algorithm, Sum)> = Vec::new();
-        for algorithm in algorithms {
-            if sums.iter().all(|(known, _)| known != algorithm) {
-                sums.push((*algorithm, Sum::new(*algorithm)));
-            }
-        }
-        Self { md5: Md5::new(), sums }
-    }
-
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
-        self.sums.iter_mut().for_each(|(_, sum)| sum.update(bytes));
-    }
-
-    pub fn finish(self) -> Digested {
-        let sums = self.sums.into_iter().map(|(algorithm, sum)| (algorithm, sum.finish())).collect();
-        Digested { md5: self.md5.finalize(), sums }
-    }
-}
-
-impl Digested {
-    /// The value of an algorithm that was asked for.
-    pub fn sum(&self, algorithm: Algorithm) -> &str {
-        let found = self.sums.iter().find(|(known, _)| *known == algorithm);
-        &found.expect("only algorithms that were computed are asked for").1
-    }
-}
-
-impl Sum {
-    fn new(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::Crc32 => Self::Crc32(Crc32::new()),
-            Algorithm::Crc32c => Self::Crc32c(Crc32c::new()),
-            Algorithm::Crc64Nvme => Self::Crc64Nvme(Crc64Nvme::new()),
-            Algorithm::Sha1 => Self::Sha1(Sha1::new()),
-            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Crc32(sum) => sum.update(bytes),
-            Self::Crc32c(sum) => sum.update(bytes),
-            Self::Crc64Nvme(sum) => sum.update(bytes),
-            Self::Sha1(sum) => sum.update(bytes),
-            Self::Sha256(sum) => sum.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Crc32(sum) => BASE64.encode(sum.finalize()),
-            Self::Crc32c(sum) => BASE64.encode(sum.finalize()),
-            Self::Crc64Nvme(sum) => BASE64.encode(sum.finalize()),
-            Self::Sha1(sum) => BASE64.encode(sum.finalize()),
-            Self::Sha256(sum) => BASE64.encode(sum.finalize()),
-        }
-    }
-}
-
 fn combine(crc: CrcAlgorithm, digest_bytes: usize, parts: &[(String, u64)]) -> String {
     let whole = parts.iter().fold(None, |whole: Option<u64>, (value, size)| {
         let part = decode(value).iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
@@ -305,6 +222,7 @@ fn decode(value: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::digests::Digests;
 
     fn sum(algorithm: Algorithm, bytes: &[u8]) -> String {
         let mut digests = Digests::new(&[algorithm]);

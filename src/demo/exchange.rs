@@ -82,8 +82,11 @@ impl Context {
         let request = Request::from_parts(parts, s3s::Body::http_body(upload.clone()));
         let answer = self.service.call(request).await;
         let fault = exchange.fault();
+        if fault == Some(FaultKind::Hang) {
+            self.log.add(record(at, &exchange, upload.received(), None));
+            std::future::pending::<()>().await;
+        }
         let is_lost = match fault {
-            Some(FaultKind::Hang) => std::future::pending().await,
             Some(FaultKind::ResetBefore | FaultKind::AppliedThenLostReply) => true,
             Some(FaultKind::ResetDuring) => upload.was_cut() || answer.as_ref().is_ok_and(is_empty),
             _ => false,

@@ -17,7 +17,8 @@ use s3s::{S3Error, S3ErrorCode, S3Result, StdError, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
 use super::bodies::Body;
-use super::checksums::{self, Algorithm, Checksum, Digested, Digests};
+use super::checksums::{self, Algorithm, Checksum};
+use super::digests::{Digested, Digests};
 use super::outlet::Pinned;
 use super::record::Extent;
 use super::store::Store;
@@ -36,6 +37,8 @@ pub(super) struct Claims {
     pub checksum: Option<(Algorithm, String)>,
     /// Algorithm whose value follows in the trailer, or that the client wants computed.
     pub algorithm: Option<Algorithm>,
+    /// An `x-amz-trailer` header announced the value of `algorithm`.
+    is_announced: bool,
     pub trailers: Option<TrailingHeaders>,
 }
 
@@ -66,7 +69,8 @@ impl Claims {
             checksums::check_form(*algorithm, value)?;
         }
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let algorithm = match (header("x-amz-trailer").and_then(Algorithm::of_header), algorithm) {
+        let announced = header("x-amz-trailer").and_then(Algorithm::of_header);
+        let algorithm = match (announced, algorithm) {
             (Some(announced), _) => Some(announced),
             (None, Some(named)) => Some(Algorithm::parse(named.as_str())?),
             (None, None) => None,
@@ -77,7 +81,7 @@ impl Claims {
                 "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found."
             ));
         }
-        Ok(Self { checksum, algorithm, trailers, ..Self::default() })
+        Ok(Self { checksum, algorithm, is_announced: announced.is_some(), trailers, ..Self::default() })
     }
 
     /// The algorithm that the client chose, in whichever way.
@@ -93,6 +97,9 @@ impl Claims {
             check_md5(claimed, received.md5)?;
         }
         let trailer = self.algorithm.and_then(|algorithm| Some((algorithm, self.trailer(algorithm)?)));
+        if self.is_announced && trailer.is_none() {
+            return Err(s3_error!(InvalidRequest, "The trailer that x-amz-trailer announced did not come."));
+        }
         for (algorithm, value) in self.checksum.iter().chain(trailer.iter()) {
             checksums::check_form(*algorithm, value)?;
             if received.digested.sum(*algorithm) != value {
@@ -142,7 +149,9 @@ pub(super) async fn receive(
     claims: &Claims,
     wanted: Algorithm,
 ) -> S3Result<Received> {
-    let mut spool = Spool::new(store, &[claims.chosen().unwrap_or(wanted), wanted]);
+    let claimed = claims.checksum.iter().map(|(algorithm, _)| *algorithm).chain(claims.algorithm);
+    let algorithms: Vec<_> = claimed.chain([wanted]).collect();
+    let mut spool = Spool::new(store, &algorithms);
     if let Some(mut stream) = stream {
         while let Some(chunk) = stream.next().await {
             spool.push(chunk.map_err(|error| stream_error(&error))?).await?;

@@ -23,6 +23,7 @@ mod catalog;
 mod checksums;
 mod conditions;
 mod copies;
+mod digests;
 mod exchange;
 mod faults;
 mod headers;

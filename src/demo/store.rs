@@ -16,8 +16,10 @@ use super::catalog::Catalog;
 use super::log::Log;
 use super::record::Record;
 
-/// A log with more than this many records beyond those that count is rewritten at start.
-const SLACK_RECORDS: usize = 1_000;
+/// History that a log may hold at a start, in records beyond twice those that count.
+const START_SLACK_RECORDS: usize = 1_000;
+/// The same while the server runs: a rewrite holds up everybody, so it has to be worth it.
+const RUN_SLACK_RECORDS: usize = 200_000;
 
 /// Everything of a data directory.
 #[derive(Debug)]
@@ -32,6 +34,52 @@ pub(super) struct Store {
 struct State {
     catalog: Catalog,
     log: Log,
+    log_path: PathBuf,
+    /// Records that the log holds.
+    records: usize,
+    /// Look at the log's history again when it holds this many.
+    next_look: usize,
+}
+
+impl State {
+    fn open(log_path: PathBuf, bodies: &Bodies) -> io::Result<Self> {
+        let mut catalog = Catalog::default();
+        let mut records = 0;
+        let log = Log::open(&log_path, |record| {
+            records += 1;
+            // What history overwrote was unlinked then; what was not, the sweep finds.
+            catalog.apply(record, bodies).iter().for_each(|body| body.set_kept(true));
+        })?;
+        let mut state = Self { catalog, log, log_path, records, next_look: 0 };
+        state.drop_history(START_SLACK_RECORDS)?;
+        Ok(state)
+    }
+
+    /// Commits records: into the log first, then into the catalog.
+    fn commit(&mut self, records: Vec<Record>, bodies: &Bodies) -> io::Result<Vec<Arc<Body>>> {
+        self.log.append(&records)?;
+        self.records += records.len();
+        let released = records.into_iter().flat_map(|record| self.catalog.apply(record, bodies)).collect();
+        if self.records >= self.next_look
+            && let Err(error) = self.drop_history(RUN_SLACK_RECORDS)
+        {
+            // The old log goes on: it is long, not wrong.
+            tracing::warn!(path = %self.log_path.display(), %error, "demo server: cannot rewrite the log");
+        }
+        Ok(released)
+    }
+
+    /// Rewrites the log when it is mostly history.
+    fn drop_history(&mut self, slack_records: usize) -> io::Result<()> {
+        let live = self.catalog.record_count();
+        self.next_look = self.records.max(live) + RUN_SLACK_RECORDS;
+        if self.records > 2 * live + slack_records {
+            self.log = Log::rewrite(&self.log_path, self.catalog.records())?;
+            self.records = live;
+            self.next_look = live + RUN_SLACK_RECORDS;
+        }
+        Ok(())
+    }
 }
 
 impl Store {
@@ -49,11 +97,11 @@ impl Store {
         let bodies_dir = data_dir.join("bodies");
         let bodies = Bodies::open(bodies_dir.clone()).map_err(at(&bodies_dir))?;
         let log_path = data_dir.join("log");
-        let (catalog, log) = replay(&log_path, &bodies).map_err(at(&log_path))?;
-        let referenced: HashSet<u64> = catalog.referenced_bodies().collect();
+        let state = State::open(log_path.clone(), &bodies).map_err(at(&log_path))?;
+        let referenced: HashSet<u64> = state.catalog.referenced_bodies().collect();
         let swept = bodies.sweep(&referenced).map_err(at(&bodies_dir))?;
-        tracing::debug!(buckets = catalog.buckets.len(), bodies = referenced.len(), swept, "demo server: store open");
-        Ok(Self { state: RwLock::new(State { catalog, log }), bodies, _owner: owner })
+        tracing::debug!(records = state.records, bodies = referenced.len(), swept, "demo server: store open");
+        Ok(Self { state: RwLock::new(state), bodies, _owner: owner })
     }
 
     /// Looks something up. The closure sees one moment of the whole store.
@@ -66,11 +114,7 @@ impl Store {
     pub fn change<R>(&self, decide: impl FnOnce(&Catalog) -> S3Result<(Vec<Record>, R)>) -> S3Result<R> {
         let mut state = self.state.write();
         let (records, result) = decide(&state.catalog)?;
-        state.log.append(&records).map_err(S3Error::internal_error)?;
-        let mut released = Vec::new();
-        for record in records {
-            released.append(&mut state.catalog.apply(record, &self.bodies));
-        }
+        let released = state.commit(records, &self.bodies).map_err(S3Error::internal_error)?;
         drop(state);
         drop(released);
         Ok(result)
@@ -90,19 +134,4 @@ fn own(data_dir: &Path) -> Result<Flock<File>, Error> {
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::InUse { path: data_dir.to_owned() }),
         Err((_, errno)) => Err(Error::Data { path, source: errno.into() }),
     }
-}
-
-fn replay(path: &Path, bodies: &Bodies) -> io::Result<(Catalog, Log)> {
-    let mut catalog = Catalog::default();
-    let mut records = 0;
-    let log = Log::open(path, |record| {
-        records += 1;
-        // What history overwrote was unlinked then; what was not, the sweep finds.
-        catalog.apply(record, bodies).iter().for_each(|body| body.set_kept(true));
-    })?;
-    if records <= 2 * catalog.record_count() + SLACK_RECORDS {
-        return Ok((catalog, log));
-    }
-    let log = Log::rewrite(path, catalog.records())?;
-    Ok((catalog, log))
 }

@@ -71,5 +71,5 @@ pub(super) async fn fetch(bucket: &dyn Bucket, event: &NewEvent, path: &Path, li
 
 fn new_file(path: &Path) -> io::Result<fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)
+    fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)
 }

@@ -16,7 +16,7 @@ use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
-use crate::journal::{EventName, NewEvent, Task};
+use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
 
 /// Exit codes after `sysexits.h`: what a hook says about trying again.
@@ -34,6 +34,7 @@ pub(super) struct Hook {
 pub(super) struct Surroundings {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) bucket: Arc<dyn Bucket>,
+    pub(super) journal: Arc<Journal>,
     pub(super) source: Source,
     /// Key prefix of the mount, empty or ending in `/`.
     pub(super) prefix: String,
@@ -84,31 +85,55 @@ impl Surroundings {
             Err(error) => return Outcome::Delayed(format!("no directory to run in: {error}")),
         };
         let has_input = event.name != EventName::RemovedDelete;
-        if has_input && let Err(outcome) = self.fetch(hook, event, &workspace.input().join(path)).await {
-            return outcome;
-        }
+        let task = match self.fetch(hook, task, &workspace.input().join(path)).await {
+            Ok(task) => task,
+            Err(outcome) => return outcome,
+        };
         let input = has_input.then(|| format!("/in/{path}"));
         let place = Place { path, name: &path[base.len()..], input };
         let began = SystemTime::now();
-        let call = self.call(&hook.spec, task, &place, &workspace);
+        let call = self.call(&hook.spec, &task, &place, &workspace);
         let run = self.sandbox.run(&hook.program, call, cancel).await;
         hook.counters.ran(run.duration, hook.spec.memory_bytes, run.memory_peak_bytes);
         let outcome = match verdict(&hook.spec, &run) {
             Ok(()) => self.publish(hook, event, base, &workspace.output()).await,
             Err(outcome) => outcome,
         };
-        write_report(hook, task, &run, began, &outcome).await;
+        write_report(hook, &task, &run, began, &outcome).await;
         outcome
     }
 
-    async fn fetch(&self, hook: &Hook, event: &NewEvent, path: &Path) -> Result<(), Outcome> {
-        let fetched = input::fetch(self.bucket.as_ref(), event, path, hook.spec.max_input_bytes).await;
-        fetched.map_err(|error| match error {
-            input::Error::Superseded => Outcome::Superseded,
-            input::Error::TooLarge { .. } => Outcome::Fatal(error.to_string()),
-            input::Error::Bucket(error) => by_bucket(&error),
-            input::Error::Local(_) => Outcome::Delayed(error.to_string()),
-        })
+    /// Fetches the object of a task, and returns the task as the hook shall see it.
+    ///
+    /// Where another version is there by now and a newer event of it follows, that one is enough.
+    /// Where none follows, the change was none that hooks are told of: `chmod` and `touch` of a
+    /// large file give it another tag. Then the hook sees what is there.
+    async fn fetch(&self, hook: &Hook, task: &Task, path: &Path) -> Result<Task, Outcome> {
+        let fact = &task.event.fact;
+        if fact.name == EventName::RemovedDelete {
+            return Ok(task.clone());
+        }
+        let (bucket, limit) = (self.bucket.as_ref(), hook.spec.max_input_bytes);
+        match input::fetch(bucket, fact, path, limit).await {
+            Ok(()) => return Ok(task.clone()),
+            Err(input::Error::Superseded) => {}
+            Err(error) => return Err(by_input(&error)),
+        }
+        let overtaken = self.journal.is_overtaken(task).map_err(|error| Outcome::Delayed(error.to_string()))?;
+        let now = match bucket.head(&fact.key).await {
+            Err(error) if error.kind == Kind::NotFound => return Err(Outcome::Superseded),
+            Err(error) => return Err(by_bucket(&error)),
+            Ok(_) if overtaken => return Err(Outcome::Superseded),
+            Ok(now) => now,
+        };
+        let mut task = task.clone();
+        task.event.fact.etag = Some(stored_etag(&now.etag));
+        task.event.fact.size = now.size;
+        match input::fetch(bucket, &task.event.fact, path, limit).await {
+            Ok(()) => Ok(task),
+            Err(input::Error::Superseded) => Err(Outcome::Delayed("the object keeps changing".into())),
+            Err(error) => Err(by_input(&error)),
+        }
     }
 
     fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
@@ -159,6 +184,15 @@ impl Surroundings {
             Err(publish::Error::Bucket(error)) => by_bucket(&error),
             Err(error @ publish::Error::Local(_)) => Outcome::Delayed(error.to_string()),
         }
+    }
+}
+
+fn by_input(error: &input::Error) -> Outcome {
+    match error {
+        input::Error::Superseded => Outcome::Superseded,
+        input::Error::TooLarge { .. } => Outcome::Fatal(error.to_string()),
+        input::Error::Bucket(error) => by_bucket(error),
+        input::Error::Local(_) => Outcome::Delayed(error.to_string()),
     }
 }
 

@@ -115,6 +115,7 @@ pub fn start(
     clear(&work);
     let sandbox =
         Arc::new(Sandbox::new().map_err(|cause| Error::Start { what: "WebAssembly does not run here".into(), cause })?);
+    tell_of_unknown_hooks(&journal, &settings.specs)?;
     let programs = modules::prepare(&sandbox, &directory.join("modules"), &settings.specs)?;
     let hooks = settings.specs.into_iter().zip(programs).map(|(spec, program)| {
         let log = directory.join(format!("{}.log", spec.name));
@@ -126,6 +127,7 @@ pub fn start(
         surroundings: Surroundings {
             sandbox,
             bucket,
+            journal: Arc::clone(&journal),
             source: Source { bucket: settings.bucket_name, region: settings.region },
             prefix: settings.prefix,
             work,
@@ -152,6 +154,7 @@ impl Hooks {
             let counts = journal.counts(&hook.spec.name).unwrap_or_default();
             HookStatus {
                 name: hook.spec.name.clone(),
+                log: hook.log.clone(),
                 queued: counts.open.saturating_sub(counts.leased),
                 running: counts.leased,
                 dead: counts.dead,
@@ -211,6 +214,16 @@ impl Drop for Hooks {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Cancel);
     }
+}
+
+/// Their tasks wait for the day the settings name them again; nothing else tells of them.
+fn tell_of_unknown_hooks(journal: &Journal, specs: &[HookSpec]) -> Result<()> {
+    for name in journal.hooks_with_tasks()? {
+        if !specs.iter().any(|spec| spec.name == name) {
+            tracing::warn!("events wait for the hook \"{name}\", which the settings do not name any more");
+        }
+    }
+    Ok(())
 }
 
 fn make_directory(directory: &Path) -> Result<()> {

@@ -177,7 +177,6 @@ mod tests {
         let cache = dir.path().join("modules");
         for (module, expected) in [
             ("(module (memory (export \"memory\") 1))", "no function _start"),
-            ("(module (func (export \"_start\")))", "exports no memory"),
             ("(module (func (export \"_start\") (param i32)) (memory (export \"memory\") 1))", "no function _start"),
             (
                 "(module (import \"env\" \"steal\" (func)) (memory (export \"memory\") 1) (func (export \"_start\")))",

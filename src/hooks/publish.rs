@@ -182,6 +182,8 @@ fn content_type(key: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -201,7 +203,6 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", out.path().join("link")).unwrap();
         assert!(matches!(collect(out.path(), ""), Err(Error::Output(_))));
 
-        use std::os::unix::ffi::OsStrExt;
         let out = tempfile::tempdir().unwrap();
         fs::write(out.path().join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
         assert!(matches!(collect(out.path(), ""), Err(Error::Output(_))));

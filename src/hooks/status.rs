@@ -20,6 +20,8 @@ pub struct HooksStatus {
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct HookStatus {
     pub name: String,
+    /// Its log file.
+    pub log: std::path::PathBuf,
     /// Runs, retries among them.
     pub invocations: u64,
     /// Runs that failed.

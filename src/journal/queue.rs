@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::store::Change;
-use super::{DeadTask, Event, Journal, NewEvent, Result, Task};
+use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Task};
 
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
@@ -131,6 +131,19 @@ impl Journal {
         self.store()?.events_waiting()
     }
 
+    /// Whether its hook will see a newer version of the same key after this task. Looks at the next
+    /// thousand tasks of the hook.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn is_overtaken(&self, task: &Task) -> Result<bool> {
+        let newer = self.store()?.tasks_after(&task.hook, task.number, LOOK_AHEAD)?;
+        Ok(newer
+            .iter()
+            .map(|other| &other.event.fact)
+            .any(|fact| fact.key == task.event.fact.key && fact.name != EventName::RemovedDelete))
+    }
+
     /// Whether a hook has a task that is not done.
     ///
     /// # Errors
@@ -139,7 +152,15 @@ impl Journal {
         Ok(!self.store()?.tasks(hook, 1)?.is_empty())
     }
 
-    /// Every task that was given up, oldest first.
+    /// Every hook that has a task, in the order of names; also hooks that nobody knows any more.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read.
+    pub fn hooks_with_tasks(&self) -> Result<Vec<String>> {
+        self.store()?.hooks()
+    }
+
+    /// The tasks that were given up, oldest first; of very many only the latest.
     ///
     /// # Errors
     /// [`super::Error`] when the file can't be read or a record can't be decoded.

@@ -1,5 +1,6 @@
 //! Tables and records, and what a change does to them.
 
+use std::ops::Bound;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
@@ -16,6 +17,8 @@ const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 const TASKS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("tasks");
 const DEAD: TableDefinition<u64, &[u8]> = TableDefinition::new("dead");
 
+/// Tasks that were given up and are kept.
+pub(super) const MAX_DEAD: u64 = 10_000;
 /// First byte of every record: JSON as the types of this version write it. A later version that
 /// can't read it as it stands takes another number and converts.
 const RECORD_VERSION: u8 = 1;
@@ -115,8 +118,15 @@ impl Store {
 
     /// The oldest tasks of a hook.
     pub(super) fn tasks(&self, hook: &str, limit: usize) -> Result<Vec<Task>> {
+        // Numbers begin at the clock, never at 0.
+        self.tasks_after(hook, 0, limit)
+    }
+
+    /// The oldest tasks of a hook with a larger number than this.
+    pub(super) fn tasks_after(&self, hook: &str, number: u64, limit: usize) -> Result<Vec<Task>> {
         let table = self.read(TASKS)?;
-        let range = table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?;
+        let from = Bound::Excluded((hook, number));
+        let range = table.range::<(&str, u64)>((from, Bound::Included((hook, u64::MAX)))).map_err(storage)?;
         let decoded =
             range.take(limit).map(|row| row.map_err(storage).and_then(|(_, value)| decode("task", value.value())));
         decoded.collect()
@@ -127,6 +137,24 @@ impl Store {
         let table = self.read(TASKS)?;
         let range = table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?;
         Ok(range.count() as u64)
+    }
+
+    /// Every hook that has a task.
+    pub(super) fn hooks(&self) -> Result<Vec<String>> {
+        let table = self.read(TASKS)?;
+        let mut hooks: Vec<String> = Vec::new();
+        loop {
+            let after = hooks.last().map_or("", String::as_str);
+            let from = if hooks.is_empty() { Bound::Unbounded } else { Bound::Excluded((after, u64::MAX)) };
+            let next = table.range::<(&str, u64)>((from, Bound::Unbounded)).map_err(storage)?.next();
+            match next {
+                None => return Ok(hooks),
+                Some(row) => {
+                    let name = row.map_err(storage)?.0.value().0.to_owned();
+                    hooks.push(name);
+                }
+            }
+        }
     }
 
     pub(super) fn dead(&self) -> Result<Vec<DeadTask>> {
@@ -166,9 +194,7 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
         }
         Change::Bury(dead) => {
             remove_task(transaction, &dead.task.hook, dead.task.number)?;
-            let mut table = transaction.open_table(DEAD).map_err(storage)?;
-            table.insert(dead.task.number, encode(&dead)?.as_slice()).map_err(storage)?;
-            Ok(())
+            bury(transaction, &dead)
         }
     }
 }
@@ -209,6 +235,16 @@ fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -
             let task = Task { hook, number, failures: 0, delays: 0, not_before: None, event: event.clone() };
             tasks.insert((task.hook.as_str(), number), encode(&task)?.as_slice()).map_err(storage)?;
         }
+    }
+    Ok(())
+}
+
+/// Beyond its limit the oldest goes: a hook that fails for everything must not fill the disk.
+fn bury(transaction: &WriteTransaction, dead: &DeadTask) -> Result<()> {
+    let mut table = transaction.open_table(DEAD).map_err(storage)?;
+    table.insert(dead.task.number, encode(dead)?.as_slice()).map_err(storage)?;
+    while table.len().map_err(storage)? > MAX_DEAD {
+        table.pop_first().map_err(storage)?;
     }
     Ok(())
 }

@@ -100,6 +100,8 @@ async fn one_key_is_delivered_in_order_and_others_beside_it() {
     assert!(journal.take("h", 10, now).unwrap().tasks.is_empty(), "leased, and the second a behind the first");
     assert_eq!(journal.counts("h").unwrap(), Counts { open: 3, leased: 2, dead: 0 });
 
+    let overtaken: Vec<_> = taken.tasks.iter().map(|task| journal.is_overtaken(task).unwrap()).collect();
+    assert_eq!(overtaken, [true, false]);
     journal.finish(&taken.tasks[0], vec![created("out")]).await.unwrap();
     assert_eq!(journal.events(10).unwrap()[0].fact.key, "out");
     let next = journal.take("h", 10, now).unwrap();
@@ -137,6 +139,31 @@ async fn a_buried_task_lets_the_next_one_through() {
     journal.bury(&first, "exit 65", now).await.unwrap();
     assert_eq!(journal.dead().unwrap(), vec![DeadTask { task: first, reason: "exit 65".into(), time: now }]);
     assert_eq!(keys(&journal.take("h", 1, now).unwrap()), ["a"]);
+}
+
+#[test]
+fn the_dead_are_not_kept_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::Store::new(redb::Database::create(dir.path().join("j")).unwrap()).unwrap();
+    let event = Event { id: "id".into(), sequence: 1, fact: created("a") };
+    let dead = |number| DeadTask {
+        task: Task { hook: "h".into(), number, failures: 3, delays: 0, not_before: None, event: event.clone() },
+        reason: "exit 1".into(),
+        time: UNIX_EPOCH,
+    };
+    store.apply((0..store::MAX_DEAD + 5).map(|number| Change::Bury(dead(number))).collect()).unwrap();
+    let kept = store.dead().unwrap();
+    assert_eq!((kept.len() as u64, kept[0].task.number), (store::MAX_DEAD, 5));
+}
+
+#[tokio::test]
+async fn hooks_that_have_tasks_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    assert!(journal.hooks_with_tasks().unwrap().is_empty());
+    journal.settle(&[], vec![created("a"), created("b")]).await.unwrap();
+    fan_out(&journal, &["z", "a", "m"]).await;
+    assert_eq!(journal.hooks_with_tasks().unwrap(), ["a", "m", "z"]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
@@ -172,8 +172,17 @@ fn reply_xattr(reply: ReplyXattr, size: u32, outcome: Result<Vec<u8>>) {
 
 fn new_time(time: TimeOrNow) -> NewTime {
     match time {
-        TimeOrNow::SpecificTime(time) => NewTime::At(time),
+        TimeOrNow::SpecificTime(time) => NewTime::At(mend_before_epoch(time)),
         TimeOrNow::Now => NewTime::Now,
+    }
+}
+
+/// Times before 1970 come from the kernel as negative seconds plus nanoseconds; fuser 0.18 takes the
+/// nanoseconds away instead of adding them (`time.rs`, `system_time_from_time`).
+fn mend_before_epoch(time: SystemTime) -> SystemTime {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(_) => time,
+        Err(before) => time + 2 * Duration::from_nanos(before.duration().subsec_nanos().into()),
     }
 }
 

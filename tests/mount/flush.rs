@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
-use crate::stage::{Maker, Stage, process, sys};
+use crate::stage::{Maker, Mount, Stage, process, sys};
 
 #[test]
 fn a_close_that_answers_zero_has_stored_the_bytes() {
@@ -85,28 +85,40 @@ fn a_large_file_is_a_multipart_upload_that_leaves_nothing_behind() {
 
 #[test]
 fn another_clients_version_is_not_overwritten_blindly() {
-    let mount = Stage::on(Maker::Embedded).mount();
+    let mut mount = Stage::on(Maker::Embedded).mount();
     fs::write(mount.at("f"), "first").unwrap();
     let file = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
     file.write_all_at(b"ours!", 0).unwrap();
     mount.outside().put("f", b"theirs");
-    let closed = sys::close(file);
-    assert_eq!(closed.unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    assert_eq!(sys::close(file).unwrap_err().raw_os_error(), Some(libc::ESTALE));
     assert_eq!(mount.outside().bytes("f"), b"theirs");
+    assert_draft_is_told(&mut mount, b"ours!");
 }
 
 #[test]
 fn another_clients_new_object_is_not_overwritten_blindly() {
-    let mount = Stage::on(Maker::Embedded).mount();
+    let mut mount = Stage::on(Maker::Embedded).mount();
     let mut file = File::create(mount.at("f")).unwrap();
-    file.write_all(b"ours").unwrap();
+    file.write_all(b"ours!").unwrap();
     mount.outside().put("f", b"theirs");
     assert_eq!(sys::close(file).unwrap_err().raw_os_error(), Some(libc::ESTALE));
     assert_eq!(mount.outside().bytes("f"), b"theirs");
+    assert_draft_is_told(&mut mount, b"ours!");
+}
+
+/// Both versions are kept: umount ends with an error that names the file, and the state directory
+/// still holds our bytes.
+fn assert_draft_is_told(mount: &mut Mount, bytes: &[u8]) {
+    let (output, status) = mount.umount();
+    assert!(!output.status.success() && !status.success(), "{output:?} {status:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains('f'), "{output:?}");
+    let text = String::from_utf8_lossy(bytes);
+    let found = process::bash(&mount.beside(""), &format!("grep -rlaF -- '{text}' state"));
+    assert!(!found.is_empty());
 }
 
 /// Requests so far that wrote an object.
-fn puts(mount: &crate::stage::Mount) -> u64 {
+fn puts(mount: &Mount) -> u64 {
     let status = mount.status();
     let requests = status["requests"].as_object().expect("requests by operation");
     ["PutObject", "CompleteMultipartUpload", "CopyObject"]

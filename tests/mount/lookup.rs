@@ -55,7 +55,7 @@ fn a_path_whose_key_is_above_1024_bytes_is_enametoolong() {
     // 5 × 200 bytes so far: 24 more fill the key.
     fs::write(dir.join("f".repeat(24)), "x").unwrap();
     assert_errno!(fs::write(dir.join("f".repeat(25)), "x"), ENAMETOOLONG);
-    assert_errno!(fs::create_dir(dir.join("f".repeat(24))), ENAMETOOLONG);
+    assert_errno!(fs::create_dir(dir.join("d".repeat(24))), ENAMETOOLONG);
 }
 
 #[test]

@@ -55,12 +55,18 @@ fn inode_mtime_and_ctime_are_the_same_after_a_remount() {
 }
 
 #[test]
-fn inode_mtime_and_ctime_are_the_same_on_another_machine() {
+fn on_another_machine_files_have_the_same_inode_mtime_and_ctime() {
     let mut place = place();
     furnish(&place);
-    let before = identities(place.path());
+    // Not in the bucket, as each would cost a request of its own: when a directory's entries
+    // changed, and what a file was called when it was made.
+    let of_files = |mut all: BTreeMap<String, [i64; 7]>| {
+        all.retain(|name, [.., mode, _]| (*mode as u32 & libc::S_IFMT) != libc::S_IFDIR && name != "d/after");
+        all
+    };
+    let before = of_files(identities(place.path()));
     place.remount_elsewhere();
-    assert_eq!(identities(place.path()), before);
+    assert_eq!(of_files(identities(place.path())), before);
 }
 
 #[test]
@@ -118,7 +124,7 @@ fn make_finds_nothing_to_do_after_a_remount() {
 fn a_mount_without_state_shows_the_same_tree_as_one_with_it() {
     let mut place = place();
     furnish(&place);
-    let listing = "find . -printf '%P %y %m %U %G %s %T@ %l\\n' | sort";
+    let listing = "find . -type d -printf '%P %y %m %U %G\\n' -o -printf '%P %y %m %U %G %s %T@ %l\\n' | sort";
     let before = process::bash(place.path(), listing);
     place.remount_elsewhere();
     assert_eq!(process::bash(place.path(), listing), before);

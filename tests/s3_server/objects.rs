@@ -4,6 +4,8 @@ use aws_sdk_s3::config::{Config, RequestChecksumCalculation};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, Delete, MetadataDirective, ObjectIdentifier};
 
+use s3mount::demo::{Fault, FaultKind};
+
 use crate::stage::{BUCKET, Stage, answer_to, bytes, client};
 
 #[tokio::test]
@@ -107,6 +109,26 @@ async fn wrong_checksums_are_refused_and_right_ones_told() {
         let list = stage.client.list_objects_v2().bucket(BUCKET).send().await.unwrap();
         assert_eq!(list.contents()[0].checksum_algorithm(), [algorithm]);
     }
+}
+
+#[tokio::test]
+async fn streamed_uploads_are_checked_by_the_trailer_behind_them() {
+    let stage = Stage::new().await;
+    let file = stage.dir.path().join("file");
+    std::fs::write(&file, bytes(300_000)).unwrap();
+    let put = async || {
+        let body = ByteStream::from_path(&file).await.unwrap();
+        let computed = Config::builder().request_checksum_calculation(RequestChecksumCalculation::WhenSupported);
+        let put = stage.client.put_object().bucket(BUCKET).key("k").body(body);
+        put.checksum_algorithm(ChecksumAlgorithm::Crc32C).customize().config_override(computed).send().await
+    };
+    put().await.unwrap();
+    assert_eq!(stage.get("k").await.unwrap(), bytes(300_000));
+    let head = stage.client.head_object().bucket(BUCKET).key("k").send().await.unwrap();
+    assert_eq!(head.content_encoding(), None, "the framing of the transfer is not stored");
+    stage.server.faults().add(Fault::once("PutObject", FaultKind::FlippedBit));
+    // Over plain HTTP the SDK signs each chunk: the signature of the damaged one is found wrong.
+    assert_eq!(answer_to(&put().await.unwrap_err()), (403, "SignatureDoesNotMatch"));
 }
 
 #[tokio::test]

@@ -206,9 +206,16 @@ async fn check_credentials(settings: &ConnectSettings, shared: &SdkConfig) -> Re
     let provider = provider.ok_or_else(|| no_credentials(settings, "no credentials provider"))?;
     match tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(no_credentials(settings, &crate::bucket::s3::root_cause(&error))),
+        Ok(Err(error)) => Err(no_credentials(settings, &what_is_missing(&error))),
         Err(_) => Err(no_credentials(settings, "the credentials provider did not answer")),
     }
+}
+
+/// The whole chain came up empty (its end is the machine's metadata service), or one provider failed.
+fn what_is_missing(error: &dyn std::error::Error) -> String {
+    let cause = crate::bucket::s3::root_cause(error);
+    let empty = ["in chain", "IMDS", "metadata"].iter().any(|word| cause.contains(word));
+    if empty { "none in the environment, the AWS profiles, or from this machine's role".to_owned() } else { cause }
 }
 
 fn no_credentials(settings: &ConnectSettings, why: &str) -> Error {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check_first::CheckFirst;
-use super::probe::{self, Capabilities};
+use super::probe::{Capabilities, probe};
 use super::request_log::{Counted, RequestLog};
 use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
@@ -124,19 +124,19 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
 
 /// What the server does, as far as it must be known before the first write.
 async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: &dyn Bucket) -> Capabilities {
-    let conditional_writes = match (settings.read_only, sdk.is_aws()) {
-        (true, _) => None,
-        (_, true) => Some(true),
-        _ => probe::conditional_writes(wire, &settings.prefix).await,
+    let found = match (sdk.is_aws(), settings.read_only) {
+        (true, _) => Capabilities::AWS,
+        (_, true) => Capabilities::default(),
+        _ => probe(wire, &settings.prefix).await,
     };
-    if conditional_writes == Some(false) {
+    if found.conditional_writes == Some(false) {
         tracing::warn!(
             endpoint = sdk.endpoint(),
             "the server ignores conditional writes: s3mount looks before it writes, \
              but a write of another client at the same moment can be lost"
         );
     }
-    Capabilities { conditional_writes, ..Capabilities::default() }
+    found
 }
 
 /// The decorators: retries around what checks conditions around what counts.

@@ -61,7 +61,7 @@ fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
         Kind::NoSuchBucket => format!("there is no bucket {name:?} at {endpoint}"),
         Kind::NotFound | Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
         Kind::AccessDenied => denied(settings, sdk, error),
-        Kind::Unreachable => format!("cannot reach {endpoint}: {cause}"),
+        Kind::Unreachable => format!("cannot reach {endpoint}: {cause}{}", tls_advice(cause)),
         Kind::Deadline => format!("{endpoint} does not answer: {cause}"),
         Kind::Busy => format!("{endpoint} is not ready: {cause}"),
         _ if matches!(error.http_status, Some(301 | 307)) => {
@@ -71,6 +71,17 @@ fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
     };
     let told = failure(settings, error.kind, words);
     Error { http_status: error.http_status, request_id: error.request_id.clone(), ..told }
+}
+
+/// rustls names the fact, not what to do about it.
+fn tls_advice(cause: &str) -> &'static str {
+    if cause.contains("InvalidContentType") {
+        " (it does not speak TLS: http:// instead of https://?)"
+    } else if cause.contains("certificate") {
+        " (name its authority in SSL_CERT_FILE, or install it in the system)"
+    } else {
+        ""
+    }
 }
 
 fn denied(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> String {

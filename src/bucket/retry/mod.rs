@@ -23,7 +23,7 @@ use super::{
 };
 use crate::error::Kind;
 use backoff::RetryBudget;
-use lost_reply::OpenUploads;
+use lost_reply::Memory;
 
 /// An upload or download may go on beyond the deadline as long as it is at least this fast.
 const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
@@ -80,7 +80,7 @@ pub struct Retrying<B> {
     policy: RetryPolicy,
     log: Arc<RequestLog>,
     budget: RetryBudget,
-    uploads: OpenUploads,
+    memory: Memory,
 }
 
 /// One operation on its way through its tries.
@@ -97,7 +97,7 @@ struct Operation {
 impl<B: Bucket> Retrying<B> {
     /// Tries requests again by `policy`; tells `log` of operations that failed for good.
     pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
-        Self { inner, policy, log, budget: RetryBudget::new(), uploads: OpenUploads::default() }
+        Self { inner, policy, log, budget: RetryBudget::new(), memory: Memory::default() }
     }
 
     /// An operation that moves this many bytes.
@@ -240,12 +240,10 @@ impl<B: Bucket> Bucket for Retrying<B> {
         let mut operation = self.operation(body.len() as u64);
         let send = || self.inner.put(key, body.clone(), options);
         let answer = self.run("PutObject", key, &mut operation, send).await;
-        let answer = match answer {
-            Err(error) if operation.in_doubt && error.kind == Kind::Changed => {
-                self.find_put(key, &body, options, error).await
-            }
-            answer => answer,
-        };
+        let answer = self.settle_put(key, &body, options, &mut operation, answer).await;
+        if answer.is_ok() {
+            self.memory.is_certain(key);
+        }
         self.settle(answer)
     }
 
@@ -253,8 +251,8 @@ impl<B: Bucket> Bucket for Retrying<B> {
         let mut operation = self.slow_operation();
         let answer = self.run("CopyObject", &request.to, &mut operation, || self.inner.copy(request)).await;
         let answer = match answer {
-            Err(error) if operation.in_doubt && matches!(error.kind, Kind::Changed | Kind::NotFound) => {
-                self.find_copy(request, error).await
+            Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => {
+                self.settle_copy(request, operation.in_doubt, error).await
             }
             answer => answer,
         };
@@ -273,7 +271,7 @@ impl<B: Bucket> Bucket for Retrying<B> {
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
         let send = || self.inner.create_upload(key, options);
         let upload_id = self.repeat("CreateMultipartUpload", key, self.operation(0), send).await?;
-        self.uploads.begun(&upload_id, options);
+        self.memory.upload_begun(&upload_id, options);
         Ok(upload_id)
     }
 
@@ -298,20 +296,16 @@ impl<B: Bucket> Bucket for Retrying<B> {
         let mut operation = self.slow_operation();
         let send = || self.inner.complete_upload(key, upload_id, parts, condition);
         let answer = self.run("CompleteMultipartUpload", key, &mut operation, send).await;
-        let answer = match answer {
-            Err(error) if operation.in_doubt && matches!(error.kind, Kind::NoSuchUpload | Kind::Changed) => {
-                self.find_completed(key, upload_id, parts, error).await
-            }
-            answer => answer,
-        };
+        let answer = self.settle_completion(key, upload_id, parts, &mut operation, answer).await;
         if answer.is_ok() {
-            self.uploads.ended(upload_id);
+            self.memory.is_certain(key);
+            self.memory.upload_ended(upload_id);
         }
         self.settle(answer)
     }
 
     async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
-        self.uploads.ended(upload_id);
+        self.memory.upload_ended(upload_id);
         let mut operation = self.operation(0);
         let send = || self.inner.abort_upload(key, upload_id);
         let answer = self.run("AbortMultipartUpload", key, &mut operation, send).await;

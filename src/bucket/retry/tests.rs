@@ -155,3 +155,51 @@ async fn an_abort_whose_reply_was_lost_is_done() {
     bucket.abort_upload("k", &id).await.unwrap();
     assert_eq!(bucket.inner.open_uploads(), 0);
 }
+
+#[tokio::test]
+async fn a_write_that_only_seemed_to_fail_is_not_in_its_own_way() {
+    for op_ids in [[Some("op-5"), Some("op-6")], [None, None]] {
+        let bucket = retrying(MemoryBucket::new());
+        bucket.inner.inject(Fault::once("PutObject", Effect::LoseReply(Kind::Unreachable)));
+        bucket.inner.inject(Fault::always(Effect::Fail(Kind::Unreachable)));
+        let create = options(Condition::IfAbsent, op_ids[0]);
+        assert_eq!(bucket.put("k", "draft".into(), &create).await.unwrap_err().kind, Kind::Unreachable);
+        bucket.inner.heal();
+        let create = options(Condition::IfAbsent, op_ids[1]);
+        let etag = bucket.put("k", "draft, saved again".into(), &create).await.unwrap();
+        assert_eq!(bucket.inner.info("k").unwrap().etag, etag);
+        let create = options(Condition::IfAbsent, Some("op-7"));
+        let error = bucket.put("k", "x".into(), &create).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Changed, "what is certain is no longer ours to overwrite");
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_version_stays_also_after_a_write_in_doubt() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.inject(Fault::always(Effect::Fail(Kind::Unreachable)));
+    let create = options(Condition::IfAbsent, Some("op-8"));
+    assert!(bucket.put("k", "draft".into(), &create).await.is_err());
+    bucket.inner.heal();
+    bucket.inner.insert("k", "theirs", Metadata::new());
+    let error = bucket.put("k", "draft".into(), &create).await.unwrap_err();
+    assert_eq!((error.kind, bucket.inner.bytes("k").unwrap().as_ref()), (Kind::Changed, &b"theirs"[..]));
+}
+
+#[tokio::test]
+async fn a_large_file_sent_again_goes_over_its_own_first_version() {
+    let bucket = retrying(MemoryBucket::new());
+    let send = async |faulty: bool| {
+        let id = bucket.create_upload("k", &options(Condition::None, None)).await.unwrap();
+        let part = bucket.upload_part("k", &id, 1, "part".into()).await.unwrap();
+        if faulty {
+            bucket.inner.inject(Fault::once("CompleteMultipartUpload", Effect::LoseReply(Kind::Unreachable)));
+            bucket.inner.inject(Fault::always(Effect::Fail(Kind::Unreachable)));
+        }
+        bucket.complete_upload("k", &id, &[part], &Condition::IfAbsent).await
+    };
+    assert_eq!(send(true).await.unwrap_err().kind, Kind::Unreachable);
+    bucket.inner.heal();
+    let etag = send(false).await.unwrap();
+    assert_eq!(bucket.inner.info("k").unwrap().etag, etag);
+}

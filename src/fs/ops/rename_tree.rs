@@ -98,8 +98,11 @@ impl Fs {
         Ok(self.copy(&request, object.size).await?)
     }
 
+    /// Deletes keys that are in binary order, the last first: a server with real directories
+    /// (SeaweedFS) keeps one whose marker is deleted before what lies in it.
     async fn delete_all(&self, keys: &[String]) -> Result<()> {
-        for batch in keys.chunks(KEYS_PER_DELETE) {
+        let last_first: Vec<String> = keys.iter().rev().cloned().collect();
+        for batch in last_first.chunks(KEYS_PER_DELETE) {
             if let Some((_, error)) = self.bucket.delete_many(batch).await?.into_iter().next() {
                 return Err(error.into());
             }

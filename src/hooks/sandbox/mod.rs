@@ -116,9 +116,6 @@ impl Sandbox {
             Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
             _ => return Err("is no command: it exports no function _start".into()),
         }
-        if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
-            return Err("is no command: it exports no memory".into());
-        }
         let pre = self.linker.instantiate_pre(&module).map_err(|error| format!("{error:#}"))?;
         Ok(Program { pre })
     }

@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -26,6 +27,9 @@ pub use servers::{Endpoint, Maker};
 /// Longest wait for anything here. Generous: the machine may be busy, and waits end when the
 /// condition holds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest life of one mount: a file system that hangs would hang its test, and the test the run.
+const LONGEST_LIFE: Duration = Duration::from_mins(25);
 
 /// Waits until `condition` answers something; panics with `what` when it does not in time.
 pub fn wait_for<T>(what: &str, patience: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
@@ -54,15 +58,22 @@ pub enum Place {
 
 /// The usual place: a fresh bucket of the embedded server, mounted.
 pub fn place() -> Place {
-    place_on(Maker::Embedded)
+    place_with(&[])
+}
+
+/// The usual place, mounted with further options.
+pub fn place_with(args: &[&str]) -> Place {
+    plain().unwrap_or_else(|| Place::Mounted(Box::new(Stage::on(Maker::Embedded).args(args).mount())))
 }
 
 /// A place on a server of one's choice.
 pub fn place_on(maker: Maker) -> Place {
-    match std::env::var_os("S3MOUNT_TEST_DIR") {
-        Some(dir) => Place::Plain(tempfile::Builder::new().prefix("plain-").tempdir_in(dir).expect("plain directory")),
-        None => Place::Mounted(Box::new(Stage::on(maker).mount())),
-    }
+    plain().unwrap_or_else(|| Place::Mounted(Box::new(Stage::on(maker).mount())))
+}
+
+fn plain() -> Option<Place> {
+    let dir = std::env::var_os("S3MOUNT_TEST_DIR")?;
+    Some(Place::Plain(tempfile::Builder::new().prefix("plain-").tempdir_in(dir).expect("plain directory")))
 }
 
 impl Place {
@@ -170,7 +181,7 @@ impl Stage {
             mountpoint: scratch.path().join("mnt"),
             scratch: Some(scratch),
             daemon: None,
-            starts: 0,
+            watchdog: None,
         }
     }
 }
@@ -185,7 +196,8 @@ pub struct Mount {
     mountpoint: PathBuf,
     scratch: Option<TempDir>,
     daemon: Option<Child>,
-    starts: u32,
+    /// Kills the daemon at the end of its longest life, unless dropped before.
+    watchdog: Option<Sender<()>>,
 }
 
 impl Mount {
@@ -266,8 +278,9 @@ impl Mount {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("log file");
         let mut command = self.command();
         command.args(self.mount_words()).stdout(log.try_clone().expect("log file")).stderr(log);
-        self.daemon = Some(process::spawn(command, Signal::SIGTERM));
-        self.starts += 1;
+        let daemon = process::spawn(command, Signal::SIGTERM);
+        self.watchdog = Some(watch(daemon.id()));
+        self.daemon = Some(daemon);
     }
 
     /// `s3mount umount MOUNTPOINT`; answers what the command said, after the daemon has ended.
@@ -288,6 +301,7 @@ impl Mount {
     /// Waits for the daemon's end and answers its exit status.
     pub fn wait_end(&mut self, patience: Duration) -> ExitStatus {
         let mut child = self.daemon.take().expect("the daemon runs");
+        self.watchdog = None;
         process::wait(&mut child, patience).unwrap_or_else(|| {
             let log = self.log();
             self.daemon = Some(child);
@@ -298,6 +312,7 @@ impl Mount {
     /// `kill -9`; the dead mount stays for the next start to clean.
     pub fn kill(&mut self) {
         let mut child = self.daemon.take().expect("the daemon runs");
+        self.watchdog = None;
         child.kill().expect("kill the daemon");
         child.wait().expect("reap the daemon");
     }
@@ -331,6 +346,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
+        self.watchdog = None;
         let ended = self.daemon.take().map_or(Some(ExitStatus::default()), |mut child| {
             process::signal(child.id(), Signal::SIGTERM);
             process::wait(&mut child, PATIENCE).or_else(|| {
@@ -351,6 +367,21 @@ impl Drop for Mount {
         assert!(ended.is_some_and(|status| status.success()), "SIGTERM did not end it well: {ended:?}\n{log}");
         assert!(!left, "still mounted after the daemon's end\n{log}");
     }
+}
+
+/// Kills a process that outlives [`LONGEST_LIFE`] (`S3MOUNT_TEST_LIFE_S` for other lengths): calls
+/// that hang in its mount then fail, and say so.
+fn watch(pid: u32) -> Sender<()> {
+    let (alive, end) = channel::<()>();
+    let life_s = std::env::var("S3MOUNT_TEST_LIFE_S").ok().and_then(|text| text.parse().ok());
+    let life = life_s.map_or(LONGEST_LIFE, Duration::from_secs);
+    std::thread::spawn(move || {
+        if end.recv_timeout(life) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("killing s3mount {pid}: its test hangs, or takes longer than {life:?}");
+            process::signal(pid, Signal::SIGKILL);
+        }
+    });
+    alive
 }
 
 /// `s3mount` with the environment that reaches an endpoint, and nothing else of this process's AWS
