@@ -1,12 +1,12 @@
 //! The cache room from outside: what a reader gets, and what the bucket is asked for it.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
@@ -26,6 +26,7 @@ fn cache(bucket: Arc<dyn Bucket>, memory_bytes: u64) -> Arc<BlockCache> {
     BlockCache::new(bucket, CacheSettings { memory_bytes, max_parallel_gets: 32 })
 }
 
+/// Bytes without a pattern that a wrong offset could hide in.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = || {
@@ -36,6 +37,9 @@ fn noise(bytes: usize) -> Vec<u8> {
     };
     (0..bytes).map(|_| next()).collect()
 }
+
+/// Noise of a prime length: repeated, it is another at each block.
+static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(1_000_003));
 
 async fn until(condition: impl Fn() -> bool) {
     let wait = async {
@@ -80,7 +84,15 @@ impl Tape {
     }
 
     fn bytes(range: Range<u64>) -> Bytes {
-        range.map(|offset| (offset ^ (offset >> 8) ^ (offset >> 17)) as u8).collect()
+        let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
+        let mut offset = range.start;
+        while offset < range.end {
+            let rest = &NOISE[(offset % NOISE.len() as u64) as usize..];
+            let piece = &rest[..rest.len().min((range.end - offset) as usize)];
+            bytes.extend_from_slice(piece);
+            offset += piece.len() as u64;
+        }
+        bytes.freeze()
     }
 
     fn moved_bytes(&self) -> u64 {
@@ -199,7 +211,7 @@ fn any_case() -> impl Strategy<Value = (u64, Vec<Step>)> {
 /// that is smaller than the object.
 async fn reads_like_the_model(size: u64, steps: Vec<Step>) {
     let bucket = Arc::new(MemoryBucket::new());
-    let model = noise(size as usize);
+    let model = Tape::bytes(0..size).to_vec();
     let etag = bucket.insert("o", model.clone(), Metadata::new());
     let object = Pinned { key: "o".into(), etag, size };
     let cache = cache(bucket, 4 * MIB);
@@ -301,14 +313,14 @@ async fn readers_of_one_block_share_one_get() {
 #[tokio::test]
 async fn a_failed_get_fails_its_readers_and_the_next_read_tries_again() {
     let bucket = Arc::new(MemoryBucket::new());
-    let etag = bucket.insert("o", noise(1000), Metadata::new());
+    let etag = bucket.insert("o", Tape::bytes(0..1000), Metadata::new());
     let object = Pinned { key: "o".into(), etag, size: 1000 };
     bucket.inject(Fault::once("GetObject", Effect::Fail(Kind::Busy)));
     let (cache, ahead) = (cache(bucket.clone(), 64 * MIB), ReadAhead::new());
     let both = tokio::join!(cache.read(&object, 0..10, &ahead), cache.read(&object, 10..20, &ahead));
     assert_eq!((both.0.unwrap_err().kind, both.1.unwrap_err().kind), (Kind::Busy, Kind::Busy));
     assert_eq!(cache.stats().in_flight_bytes, 0);
-    assert_eq!(cache.read(&object, 0..10, &ahead).await.unwrap(), noise(10));
+    assert_eq!(cache.read(&object, 0..10, &ahead).await.unwrap(), Tape::bytes(0..10));
     assert_eq!(bucket.count("GetObject"), 2);
 }
 
@@ -332,7 +344,7 @@ async fn a_reader_that_leaves_does_not_hold_up_the_others() {
 #[tokio::test]
 async fn an_object_that_was_replaced_or_deleted_has_changed() {
     let bucket = Arc::new(MemoryBucket::new());
-    let etag = bucket.insert("o", noise(3 * MIB as usize), Metadata::new());
+    let etag = bucket.insert("o", Tape::bytes(0..3 * MIB), Metadata::new());
     let object = Pinned { key: "o".into(), etag, size: 3 * MIB };
     let (cache, ahead) = (cache(bucket.clone(), 64 * MIB), ReadAhead::new());
     cache.read(&object, 0..10, &ahead).await.unwrap();
@@ -341,7 +353,7 @@ async fn an_object_that_was_replaced_or_deleted_has_changed() {
     bucket.remove("o");
     assert_eq!(cache.read(&object, 2 * MIB..2 * MIB + 10, &ahead).await.unwrap_err().kind, Kind::Changed);
     // What was read of the old version stays readable as such: its bytes are true of that version.
-    assert_eq!(cache.try_read(&object, 0..10).unwrap(), noise(10));
+    assert_eq!(cache.try_read(&object, 0..10).unwrap(), Tape::bytes(0..10));
 }
 
 #[tokio::test]
