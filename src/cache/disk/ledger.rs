@@ -16,14 +16,17 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// Accounts of an empty directory.
     pub fn new() -> Self {
         Self { entries: LruCache::unbounded(), total_bytes: 0 }
     }
 
+    /// What all entries take.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
+    /// How many entries there are.
     pub fn entries(&self) -> usize {
         self.entries.len()
     }
@@ -45,6 +48,7 @@ impl Ledger {
         self.entries.promote(name);
     }
 
+    /// An entry is gone.
     pub fn remove(&mut self, name: &Name) {
         self.total_bytes -= self.entries.pop(name).unwrap_or(0);
     }

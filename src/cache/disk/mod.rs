@@ -37,6 +37,7 @@ use self::directory::Directory;
 use self::entry::{Entry, Found};
 use self::ledger::{Ledger, Name};
 use self::queue::{Job, Queue};
+pub(super) use self::seal::BLOCK_BYTES;
 use self::seal::Identity;
 use super::{Error, Pinned};
 

@@ -5,7 +5,7 @@
 //! never arrived, and its checksum tells.
 
 /// Bytes of a block on disk; also what an isolated read fetches.
-pub(super) const BLOCK_BYTES: u64 = 128 << 10;
+pub(in crate::cache) const BLOCK_BYTES: u64 = 128 << 10;
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: u64 = 64;
 /// Bytes of a seal.
