@@ -269,6 +269,21 @@ fn nobody_else_can_read_it_and_names_are_hashes() {
 }
 
 #[test]
+fn files_under_the_name_of_another_version_are_not_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    let cache = open(directory.path(), 64 * MIB);
+    let other = Pinned { etag: ETag::new("v2"), ..object };
+    let stem = cache.inner.directory.stem(&name(&cache.inner.identity(&other)));
+    std::fs::create_dir_all(stem.parent().unwrap()).unwrap();
+    for extension in ["data", "map"] {
+        std::fs::rename(files(directory.path(), extension).remove(0), stem.with_extension(extension)).unwrap();
+    }
+    assert_eq!(cache.read(&other, &(0..10)), None);
+}
+
+#[test]
 fn a_link_in_place_of_a_file_is_not_followed() {
     let directory = tempfile::tempdir().unwrap();
     let (cache, object) = filled(directory.path());
