@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 use super::ahead::Stream;
+use super::disk::DiskCache;
 use super::extents::{Extents, Piece};
 use super::{BLOCK_BYTES, CacheSettings, CacheStats, Pinned, ReadAhead};
 use crate::bucket::{Bucket, Result};
@@ -32,6 +33,7 @@ const MAX_EXTENT_BYTES: u64 = 8 << 20;
 pub struct BlockCache {
     myself: Weak<Self>,
     bucket: Arc<dyn Bucket>,
+    disk: Option<Arc<DiskCache>>,
     extents: Mutex<Extents>,
     gets: Arc<Semaphore>,
     /// GETs that read-ahead must leave to readers.
@@ -55,10 +57,20 @@ struct Counters {
 impl BlockCache {
     /// An empty cache in front of a bucket.
     pub fn new(bucket: Arc<dyn Bucket>, settings: CacheSettings) -> Arc<Self> {
+        Self::build(bucket, settings, None)
+    }
+
+    /// A cache in memory in front of one on disk, in front of a bucket.
+    pub fn with_disk(bucket: Arc<dyn Bucket>, settings: CacheSettings, disk: Arc<DiskCache>) -> Arc<Self> {
+        Self::build(bucket, settings, Some(disk))
+    }
+
+    fn build(bucket: Arc<dyn Bucket>, settings: CacheSettings, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
         let gets = settings.max_parallel_gets.max(1);
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
             bucket,
+            disk,
             extents: Mutex::new(Extents::new(settings.memory_bytes.max(MIN_MEMORY_BYTES))),
             gets: Arc::new(Semaphore::new(gets)),
             spare_gets: gets / 4,
@@ -129,12 +141,16 @@ impl BlockCache {
     }
 
     /// Holds bytes known to be this version's from `offset` on, without a request. What is beyond
-    /// the object's size or a quarter of the budget is not kept. The buffer should be the bytes'
-    /// own: a small slice of a large one keeps all of it in memory.
+    /// the object's size is not kept, nor what is beyond a quarter of the budget in memory. The
+    /// buffer should be the bytes' own: a small slice of a large one keeps all of it in memory.
     pub fn insert(&self, object: &Pinned, offset: u64, mut bytes: Bytes) {
         let range = cut(offset..offset.saturating_add(bytes.len() as u64), object.size);
+        bytes.truncate((range.end - range.start) as usize);
+        if let Some(disk) = &self.disk {
+            disk.write(object, offset, bytes.clone());
+        }
         let most = self.extents.lock().budget().limit_bytes() / 4;
-        bytes.truncate((range.end - range.start).min(most) as usize);
+        bytes.truncate(most as usize);
         if bytes.len() as u64 <= MAX_EXTENT_BYTES {
             self.extents.lock().insert(object, offset, &bytes);
             return;

@@ -2,6 +2,7 @@
 //!
 //! - [`BlockCache`]: bytes named by (key, `ETag`, offset), in memory, within one budget. Whatever is
 //!   missing comes in ranged GETs pinned to that `ETag`; concurrent readers share them.
+//! - [`DiskCache`]: the same on the local disk, kept across mounts; checksummed, written behind.
 //! - [`ReadAhead`]: one per file handle; sees sequential use and fetches before it is asked.
 //! - [`AttributeIndex`]: attributes by key, kept across mounts: a HEAD is paid once.
 //!
@@ -10,6 +11,7 @@
 mod ahead;
 mod blocks;
 mod budget;
+mod disk;
 mod extents;
 mod flight;
 mod index;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 pub use ahead::ReadAhead;
 pub use blocks::BlockCache;
+pub use disk::{DiskCache, DiskSettings, DiskStats};
 pub use index::AttributeIndex;
 pub use record::Remembered;
 
@@ -72,7 +75,7 @@ pub struct CacheStats {
 /// A failure of the attribute index. A damaged or locked file is none: the index then starts empty.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot create the directory of the attribute index {path}: {source}")]
+    #[error("cannot use {path} for the cache: {source}")]
     Directory { path: std::path::PathBuf, source: std::io::Error },
     #[error("cannot start the thread of the attribute index: {0}")]
     Thread(std::io::Error),

@@ -1,7 +1,8 @@
 //! Sending GETs off, and what becomes of them.
 //!
-//! A GET is a task of its own: it takes a permit, then room in the budget, then the bytes, and ends
-//! in the books however it ends. Read-ahead starts one only when permit and room are free.
+//! A flight is a task of its own: it takes room in the budget, looks on the disk, else takes a permit
+//! and the bytes from the bucket, and ends in the books however it ends. Whoever has a permit has
+//! room already, so nobody waits in a circle. Read-ahead starts one only when both are free.
 
 use std::ops::Range;
 use std::pin::pin;
@@ -100,6 +101,15 @@ impl BlockCache {
         }
     }
 
+    /// The bytes of a range, if the disk has all of them.
+    async fn read_disk(&self, object: &Pinned, range: &Range<u64>) -> Option<Bytes> {
+        let disk = self.disk.clone()?;
+        let (object, range) = (object.clone(), range.clone());
+        let reading = tokio::task::spawn_blocking(move || disk.read(&object, &range));
+        // A reading that panicked is a miss: the panic itself was logged.
+        reading.await.ok().flatten()
+    }
+
     /// The bytes of a range from the bucket, checked to be this version's and complete.
     async fn fetch(&self, object: &Pinned, range: &Range<u64>) -> Result<Bytes> {
         self.counters.gets.fetch_add(1, Ordering::Relaxed);
@@ -136,17 +146,27 @@ struct Landing {
 
 impl Landing {
     async fn fly(mut self, permit: Option<OwnedSemaphorePermit>) {
-        let gets = self.cache.gets.clone();
-        let _permit = match permit {
-            Some(permit) => permit,
-            None => gets.acquire_owned().await.expect("the semaphore is never closed"),
-        };
         if !self.reserved {
             self.cache.wait_for_room(&self.flight).await;
             self.reserved = true;
         }
-        let result = self.cache.fetch(&self.object, &self.flight.range).await;
+        let result = match self.cache.read_disk(&self.object, &self.flight.range).await {
+            Some(bytes) => Ok(bytes),
+            None => self.read_bucket(permit).await,
+        };
         self.land(result);
+    }
+
+    async fn read_bucket(&self, permit: Option<OwnedSemaphorePermit>) -> Result<Bytes> {
+        let _permit = match permit {
+            Some(permit) => permit,
+            None => self.cache.gets.clone().acquire_owned().await.expect("the semaphore is never closed"),
+        };
+        let bytes = self.cache.fetch(&self.object, &self.flight.range).await?;
+        if let Some(disk) = &self.cache.disk {
+            disk.write(&self.object, self.flight.range.start, bytes.clone());
+        }
+        Ok(bytes)
     }
 
     fn land(&mut self, result: Result<Bytes>) {

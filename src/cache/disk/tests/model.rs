@@ -13,7 +13,7 @@ const SIZE: u64 = 3 * MIB + 77;
 #[derive(Clone, Debug)]
 enum Step {
     Read(Range<u64>),
-    /// Another client replaces the object.
+    /// Another client replaces the object; who still reads the old version gets it or is told.
     Replace,
     /// Unmounted and mounted: memory is gone, the disk stays.
     Restart,
@@ -42,6 +42,7 @@ struct Bench {
     directory: tempfile::TempDir,
     bucket: Arc<MemoryBucket>,
     version: u8,
+    content: Vec<u8>,
     object: Pinned,
     disk: Arc<DiskCache>,
     cache: Arc<BlockCache>,
@@ -54,7 +55,8 @@ impl Bench {
         let bucket = Arc::new(MemoryBucket::new());
         let (disk, cache) = Self::mount(&directory, &bucket);
         let object = pinned("o", SIZE);
-        let mut bench = Self { directory, bucket, version: 0, object, disk, cache, ahead: ReadAhead::new() };
+        let (content, ahead) = (Vec::new(), ReadAhead::new());
+        let mut bench = Self { directory, bucket, version: 0, content, object, disk, cache, ahead };
         bench.replace();
         bench
     }
@@ -73,15 +75,11 @@ impl Bench {
         (self.disk, self.cache) = Self::mount(&self.directory, &self.bucket);
     }
 
-    fn content(&self) -> Vec<u8> {
-        let salt = self.version.wrapping_mul(31);
-        bytes(0..SIZE).iter().map(|byte| byte ^ salt).collect()
-    }
-
-    /// The reader holds on to the version it opened, until it has seen the change.
     fn replace(&mut self) {
         self.version += 1;
-        let etag = self.bucket.insert("o", self.content(), Metadata::new());
+        let salt = self.version.wrapping_mul(31);
+        self.content = bytes(0..SIZE).iter().map(|byte| byte ^ salt).collect();
+        let etag = self.bucket.insert("o", self.content.clone(), Metadata::new());
         self.object = Pinned { etag, ..self.object.clone() };
     }
 
@@ -96,11 +94,11 @@ impl Bench {
         match step {
             Step::Read(range) => {
                 let found = self.cache.read(&self.object, range.clone(), &self.ahead).await.unwrap();
-                assert!(found == self.content()[range.start as usize..range.end.min(SIZE) as usize], "{range:?}");
+                assert!(found == self.content[range.start as usize..range.end.min(SIZE) as usize], "{range:?}");
             }
             Step::Replace => {
                 let before = self.object.clone();
-                let content = self.content();
+                let content = self.content.clone();
                 self.replace();
                 let late = self.cache.read(&before, 0..SIZE, &ReadAhead::new()).await;
                 assert!(late.map_or_else(|error| error.kind == Kind::Changed, |found| found == content));
@@ -152,7 +150,7 @@ async fn after_a_restart_a_read_needs_no_get() {
 #[tokio::test]
 async fn what_was_uploaded_needs_no_get_after_a_restart() {
     let mut bench = Bench::new();
-    bench.cache.insert(&bench.object, 0, bench.content().into());
+    bench.cache.insert(&bench.object, 0, bench.content.clone().into());
     bench.restart();
     bench.step(Step::Read(5..SIZE)).await;
     assert_eq!(bench.bucket.count("GetObject"), 0);

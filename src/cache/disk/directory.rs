@@ -1,0 +1,132 @@
+//! The directory of the disk cache: names, scanning, free space.
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::ledger::Name;
+
+/// Subdirectory that holds the files; its name changes with their format.
+const FILES: &str = "blocks-1";
+/// One file without its other half is left this long: another mount may be making it.
+const HALF_AGE: Duration = Duration::from_mins(1);
+/// This part of the file system stays free: one tenth.
+const FREE_PART: u64 = 10;
+
+/// The directory. Nothing in a bucket can lead out of it: every name in it is a hash.
+#[derive(Debug)]
+pub(super) struct Directory {
+    root: PathBuf,
+}
+
+impl Directory {
+    /// Makes the directory, for its owner's eyes only.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when it belongs to somebody else: what they put there would be read as
+    /// the bucket's bytes.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let root = path.join(FILES);
+        make(&root)?;
+        let metadata = std::fs::symlink_metadata(&root)?;
+        if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a directory of yours"));
+        }
+        std::fs::set_permissions(&root, Permissions::from_mode(0o700))?;
+        Ok(Self { root })
+    }
+
+    /// The path of an entry's files, without their extension.
+    pub fn stem(&self, name: &Name) -> PathBuf {
+        let name = hex::encode(name);
+        self.root.join(&name[..2]).join(&name[2..])
+    }
+
+    /// Every entry, oldest first, with the bytes that it takes on the disk.
+    pub fn scan(&self) -> Vec<(Name, u64)> {
+        let mut found = Vec::new();
+        for shelf in list(&self.root) {
+            scan_shelf(&shelf, &mut found);
+        }
+        found.sort_unstable();
+        found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect()
+    }
+
+    /// Removes an entry; the map first, so that no map ever speaks of bytes that are gone.
+    pub fn remove(&self, name: &Name) {
+        remove(&self.stem(name));
+    }
+
+    /// Bytes that may still be written before less than a tenth of the file system is free.
+    pub fn spare_bytes(&self) -> io::Result<u64> {
+        let system = nix::sys::statvfs::statvfs(&self.root)?;
+        let unit = system.fragment_size();
+        Ok((system.blocks_available() * unit).saturating_sub(system.blocks() * unit / FREE_PART))
+    }
+
+    /// Size of the file system in bytes.
+    pub fn file_system_bytes(&self) -> io::Result<u64> {
+        let system = nix::sys::statvfs::statvfs(&self.root)?;
+        Ok(system.blocks() * system.fragment_size())
+    }
+}
+
+/// Makes a directory and those above it, also after somebody removed all of them.
+pub(super) fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn remove(stem: &Path) {
+    for extension in ["map", "data"] {
+        // Gone already, or not ours to remove: either way there is nothing more to do.
+        let _ = std::fs::remove_file(stem.with_extension(extension));
+    }
+}
+
+fn list(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+#[derive(Default)]
+struct Pair {
+    map: Option<Metadata>,
+    data: Option<Metadata>,
+}
+
+fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
+    let mut pairs: HashMap<PathBuf, Pair> = HashMap::new();
+    for path in list(shelf) {
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        let pair = pairs.entry(path.with_extension("")).or_default();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("map") => pair.map = Some(metadata),
+            Some("data") => pair.data = Some(metadata),
+            _ => {}
+        }
+    }
+    for (stem, pair) in pairs {
+        match (name(&stem), pair) {
+            (Some(name), Pair { map: Some(map), data: Some(data) }) => {
+                let used = map.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                found.push((used, name, (map.blocks() + data.blocks()) * 512));
+            }
+            (Some(_), Pair { map: Some(half), .. } | Pair { data: Some(half), .. }) if is_old(&half) => remove(&stem),
+            _ => {}
+        }
+    }
+}
+
+fn is_old(metadata: &Metadata) -> bool {
+    metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HALF_AGE))
+}
+
+/// The name that [`Directory::stem`] made this path from.
+fn name(stem: &Path) -> Option<Name> {
+    let shelf = stem.parent()?.file_name()?.to_str()?;
+    let rest = stem.file_name()?.to_str()?;
+    hex::decode(format!("{shelf}{rest}")).ok()?.try_into().ok()
+}

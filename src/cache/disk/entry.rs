@@ -1,0 +1,189 @@
+//! The two files of one version: its raw bytes at their offsets, and the map beside them.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::seal::{self, ABSENT, BLOCK_BYTES, HEADER_BYTES, Identity, SEAL_BYTES};
+
+/// What reading found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// All bytes, each block checked.
+    All(Bytes),
+    /// Some block is not here.
+    Missing,
+    /// A block did not match its checksum; it is struck off the map.
+    Damaged,
+}
+
+/// An open pair of files.
+#[derive(Debug)]
+pub(super) struct Entry {
+    data: File,
+    map: File,
+    size: u64,
+    /// By block: read back and matched, or written, in this process's lifetime.
+    verified: Mutex<Vec<u64>>,
+}
+
+impl Entry {
+    /// Opens what is there.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is, `InvalidData` when the map is another version's or damaged.
+    pub fn open(stem: &Path, identity: &Identity, size: u64) -> io::Result<Self> {
+        Self::with(stem, identity, size, false)
+    }
+
+    /// Opens what is there or begins it, empty.
+    pub fn create(stem: &Path, identity: &Identity, size: u64) -> io::Result<Self> {
+        Self::with(stem, identity, size, true)
+    }
+
+    fn with(stem: &Path, identity: &Identity, size: u64, create: bool) -> io::Result<Self> {
+        let open = |extension: &str| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(create).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+            options.open(stem.with_extension(extension))
+        };
+        let (map, data) = (open("map")?, open("data")?);
+        let expected = seal::header(identity, size);
+        if create && map.metadata()?.len() < HEADER_BYTES {
+            data.set_len(size)?;
+            map.write_all_at(&expected, 0)?;
+        }
+        let mut header = [0; HEADER_BYTES as usize];
+        let read = map.read_exact_at(&mut header, 0);
+        if read.is_err() || header != expected || data.metadata()?.len() != size {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the map is not this version's"));
+        }
+        Ok(Self { data, map, size, verified: Mutex::default() })
+    }
+
+    /// The bytes of a range, when all of its blocks are here and whole.
+    pub fn read(&self, range: &Range<u64>) -> io::Result<Found> {
+        let blocks = range.start / BLOCK_BYTES..seal::blocks(range.end);
+        let seals = self.seals(&blocks)?;
+        let present = |number: u64| seal::is_seal(number, one(&seals, &blocks, number));
+        if !blocks.clone().all(present) {
+            return Ok(Found::Missing);
+        }
+        let span = self.span(&blocks);
+        let mut bytes = vec![0; (span.end - span.start) as usize];
+        self.data.read_exact_at(&mut bytes, span.start)?;
+        for (number, block) in blocks.clone().zip(bytes.chunks(BLOCK_BYTES as usize)) {
+            if seal::seal(number, block) != *one(&seals, &blocks, number) {
+                self.strike(number)?;
+                return Ok(Found::Damaged);
+            }
+        }
+        self.mark_verified(&blocks);
+        let within = (range.start - span.start) as usize..(range.end - span.start) as usize;
+        Ok(Found::All(Bytes::from(bytes).slice(within)))
+    }
+
+    /// Writes the whole blocks of these bytes that are not here yet; returns how many bytes.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<u64> {
+        let end = offset + bytes.len() as u64;
+        let last = if end >= self.size { seal::blocks(self.size) } else { end / BLOCK_BYTES };
+        let blocks = offset.div_ceil(BLOCK_BYTES)..last;
+        if blocks.is_empty() {
+            return Ok(0);
+        }
+        let known = self.seals(&blocks)?;
+        if blocks.clone().all(|number| seal::is_seal(number, one(&known, &blocks, number))) {
+            return Ok(0);
+        }
+        let span = self.span(&blocks);
+        let whole = &bytes[(span.start - offset) as usize..(span.end - offset) as usize];
+        self.data.write_all_at(whole, span.start)?;
+        let numbered = blocks.clone().zip(whole.chunks(BLOCK_BYTES as usize));
+        let seals: Vec<u8> = numbered.flat_map(|(number, block)| seal::seal(number, block)).collect();
+        self.map.write_all_at(&seals, seal::seal_offset(blocks.start))?;
+        self.mark_verified(&blocks);
+        Ok(whole.len() as u64)
+    }
+
+    /// Reads and checks what was not in this process's lifetime; whether all blocks are here.
+    pub fn verify_whole(&self) -> io::Result<bool> {
+        if self.data.metadata()?.len() != self.size {
+            return Ok(false);
+        }
+        for number in 0..seal::blocks(self.size) {
+            if self.is_verified(number) {
+                continue;
+            }
+            match self.read(&self.span(&(number..number + 1)))? {
+                Found::All(_) => {}
+                Found::Missing | Found::Damaged => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The data file, for the kernel to read from.
+    pub fn data(&self) -> io::Result<File> {
+        self.data.try_clone()
+    }
+
+    /// Somebody removed the files: what is written to them is lost.
+    pub fn is_orphan(&self) -> bool {
+        let gone = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        gone(&self.data) || gone(&self.map)
+    }
+
+    /// Makes this the most recently used entry, also for other mounts and after a restart.
+    pub fn touch(&self) -> io::Result<()> {
+        self.map.set_modified(std::time::SystemTime::now())
+    }
+
+    fn strike(&self, number: u64) -> io::Result<()> {
+        if let Some(word) = self.verified.lock().get_mut((number / 64) as usize) {
+            *word &= !(1 << (number % 64));
+        }
+        self.map.write_all_at(&ABSENT, seal::seal_offset(number))
+    }
+
+    /// The seals of some blocks; beyond the end of the map there are none.
+    fn seals(&self, blocks: &Range<u64>) -> io::Result<Vec<u8>> {
+        let mut seals = vec![0; ((blocks.end - blocks.start) * SEAL_BYTES) as usize];
+        let mut read = 0;
+        while read < seals.len() {
+            match self.map.read_at(&mut seals[read..], seal::seal_offset(blocks.start) + read as u64) {
+                Ok(0) => break,
+                Ok(bytes) => read += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(seals)
+    }
+
+    /// The bytes of some blocks; the last block of an object ends with it.
+    fn span(&self, blocks: &Range<u64>) -> Range<u64> {
+        blocks.start * BLOCK_BYTES..(blocks.end * BLOCK_BYTES).min(self.size)
+    }
+
+    fn mark_verified(&self, blocks: &Range<u64>) {
+        let mut verified = self.verified.lock();
+        verified.resize(seal::blocks(self.size).div_ceil(64) as usize, 0);
+        for number in blocks.clone() {
+            verified[(number / 64) as usize] |= 1 << (number % 64);
+        }
+    }
+
+    fn is_verified(&self, number: u64) -> bool {
+        self.verified.lock().get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+}
+
+fn one<'a>(seals: &'a [u8], blocks: &Range<u64>, number: u64) -> &'a [u8] {
+    let at = ((number - blocks.start) * SEAL_BYTES) as usize;
+    &seals[at..at + SEAL_BYTES as usize]
+}

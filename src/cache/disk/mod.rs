@@ -1,0 +1,302 @@
+//! Clean bytes on the local disk, kept across mounts and shared by several of them.
+//!
+//! One version of an object is a file with its raw bytes at their offsets, sparse where nothing is
+//! known, and a map with the checksum of each block that is there. Nothing is ever synced: whatever
+//! a crash, another program or the disk does to the files, a block that does not match its checksum
+//! is not there. Writes happen behind the readers, on a thread of their own.
+//!
+//! **Invariant**: reads give bytes of exactly this version or nothing. Everything in the directory
+//! may be deleted, truncated or overwritten at any time.
+
+mod directory;
+mod entry;
+mod ledger;
+mod queue;
+mod seal;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use self::directory::Directory;
+use self::entry::{Entry, Found};
+use self::ledger::{Ledger, Name};
+use self::queue::{Job, Queue};
+pub(super) use self::seal::BLOCK_BYTES;
+use self::seal::Identity;
+use super::{Error, Pinned};
+
+/// Files kept open, in pairs.
+const OPEN_ENTRIES: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
+/// Most that a cache without a given limit takes, where a tenth of the file system is more.
+const DEFAULT_LIMIT_BYTES: u64 = 20 << 30;
+/// How often a use is written down in the files.
+const TOUCH_PERIOD: Duration = Duration::from_mins(1);
+
+/// What the app decides about the disk cache.
+#[derive(Clone, Debug)]
+pub struct DiskSettings {
+    /// Made if missing, mode 0700; several mounts may share it.
+    pub directory: PathBuf,
+    /// Bytes on disk, at most; `None` = a tenth of the file system, 20 GiB at most.
+    pub limit_bytes: Option<u64>,
+    /// Tells buckets apart: endpoint and name.
+    pub bucket: String,
+}
+
+/// Numbers for `s3mount cache stats`. Counters begin at zero with the mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct DiskStats {
+    /// Bytes in the directory, of all mounts.
+    pub disk_bytes: u64,
+    pub limit_bytes: u64,
+    /// Versions in the directory.
+    pub entries: u64,
+    pub hits: u64,
+    pub misses: u64,
+    /// Blocks that did not match their checksum.
+    pub damaged: u64,
+    pub written_bytes: u64,
+    /// Not written: the disk was slower than the readers, too full or failed.
+    pub skipped_bytes: u64,
+    pub evictions: u64,
+}
+
+/// Clean bytes on disk. Every method but [`DiskCache::write`] and [`DiskCache::stats`] waits for
+/// the disk: not for an asynchronous task to call directly.
+pub struct DiskCache {
+    inner: Arc<Inner>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    directory: Directory,
+    limit_bytes: u64,
+    bucket: String,
+    open: Mutex<LruCache<Name, Opened>>,
+    ledger: Mutex<Ledger>,
+    queue: Queue,
+    counters: Counters,
+}
+
+#[derive(Clone)]
+struct Opened {
+    entry: Arc<Entry>,
+    touched: Instant,
+}
+
+#[derive(Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    damaged: AtomicU64,
+    written_bytes: AtomicU64,
+    skipped_bytes: AtomicU64,
+    evictions: AtomicU64,
+}
+
+impl DiskCache {
+    /// Opens the directory, in a time that does not depend on what it holds.
+    pub fn open(settings: DiskSettings) -> Result<Arc<Self>, Error> {
+        let failed = |source| Error::Directory { path: settings.directory.clone(), source };
+        let directory = Directory::open(&settings.directory).map_err(failed)?;
+        let limit_bytes = match settings.limit_bytes {
+            Some(bytes) => bytes,
+            None => (directory.file_system_bytes().map_err(failed)? / 10).min(DEFAULT_LIMIT_BYTES),
+        };
+        let inner = Arc::new(Inner {
+            directory,
+            limit_bytes,
+            bucket: settings.bucket,
+            open: Mutex::new(LruCache::new(OPEN_ENTRIES)),
+            ledger: Mutex::new(Ledger::new()),
+            queue: Queue::default(),
+            counters: Counters::default(),
+        });
+        let writing = Arc::clone(&inner);
+        let thread = std::thread::Builder::new().name("disk-cache".to_owned());
+        let writer = thread.spawn(move || writer::run(&writing)).map_err(Error::Thread)?;
+        Ok(Arc::new(Self { inner, writer: Some(writer) }))
+    }
+
+    /// The bytes of a range, when all of them are on disk and match their checksums.
+    pub fn read(&self, object: &Pinned, range: &Range<u64>) -> Option<Bytes> {
+        let found = self.inner.read(object, range);
+        let counter = if found.is_some() { &self.inner.counters.hits } else { &self.inner.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// Hands over bytes of a version to be written soon. Returns at once; when the disk is behind,
+    /// they are not kept.
+    pub fn write(&self, object: &Pinned, offset: u64, bytes: Bytes) {
+        let length = bytes.len() as u64;
+        if !self.inner.queue.offer(Job { object: object.clone(), offset, bytes }) {
+            self.inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
+        }
+    }
+
+    /// The file with all bytes of a version, when all are on disk and were verified by this
+    /// process: what may be given to the kernel to read. Verifies what was not yet.
+    pub fn whole(&self, object: &Pinned) -> Option<File> {
+        let identity = self.inner.identity(object);
+        let entry = self.inner.entry(&identity, object)?;
+        entry.verify_whole().ok().filter(|whole| *whole)?;
+        entry.data().ok()
+    }
+
+    /// Removes one version.
+    pub fn remove(&self, object: &Pinned) {
+        self.inner.discard(&name(&self.inner.identity(object)));
+    }
+
+    /// Removes everything, of all mounts and buckets.
+    pub fn clear(&self) {
+        for (name, _) in self.inner.directory.scan() {
+            self.inner.discard(&name);
+        }
+    }
+
+    /// Returns when everything handed over so far is written or given up.
+    pub fn flush(&self) {
+        self.inner.queue.drain();
+    }
+
+    /// Numbers for the user.
+    pub fn stats(&self) -> DiskStats {
+        let ledger = self.inner.ledger.lock();
+        let counters = &self.inner.counters;
+        DiskStats {
+            disk_bytes: ledger.total_bytes(),
+            limit_bytes: self.inner.limit_bytes,
+            entries: ledger.entries() as u64,
+            hits: counters.hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
+            damaged: counters.damaged.load(Ordering::Relaxed),
+            written_bytes: counters.written_bytes.load(Ordering::Relaxed),
+            skipped_bytes: counters.skipped_bytes.load(Ordering::Relaxed),
+            evictions: counters.evictions.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for DiskCache {
+    fn drop(&mut self) {
+        self.inner.queue.stop();
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has said so already.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for DiskCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskCache").field("directory", &self.inner.directory).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn read(&self, object: &Pinned, range: &Range<u64>) -> Option<Bytes> {
+        let identity = self.identity(object);
+        let entry = self.entry(&identity, object)?;
+        match entry.read(range) {
+            Ok(Found::All(bytes)) => {
+                self.used(&name(&identity));
+                Some(bytes)
+            }
+            Ok(Found::Missing) => None,
+            Ok(Found::Damaged) => {
+                self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    key = object.key.escape_debug().to_string(),
+                    "a cached block is damaged; it is fetched again"
+                );
+                None
+            }
+            Err(error) => {
+                self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                let key = object.key.escape_debug().to_string();
+                tracing::warn!(key, %error, "a cached object cannot be read; it is removed and fetched again");
+                self.discard(&name(&identity));
+                None
+            }
+        }
+    }
+
+    /// The files of a version, if there are any.
+    fn entry(&self, identity: &Identity, object: &Pinned) -> Option<Arc<Entry>> {
+        let name = name(identity);
+        if let Some(opened) = self.open.lock().get(&name) {
+            return Some(opened.entry.clone());
+        }
+        match Entry::open(&self.directory.stem(&name), identity, object.size) {
+            Ok(entry) => Some(self.keep_open(name, entry)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let key = object.key.escape_debug().to_string();
+                tracing::warn!(key, %error, "a cached object cannot be opened; it is removed and fetched again");
+                self.discard(&name);
+                None
+            }
+        }
+    }
+
+    fn keep_open(&self, name: Name, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        let touched = Instant::now();
+        if let Err(error) = entry.touch() {
+            tracing::debug!(%error, "cannot note the use of a cached object");
+        }
+        self.open.lock().put(name, Opened { entry: entry.clone(), touched });
+        entry
+    }
+
+    fn used(&self, name: &Name) {
+        self.ledger.lock().touch(name);
+        let mut open = self.open.lock();
+        let Some(opened) = open.get_mut(name).filter(|opened| opened.touched.elapsed() > TOUCH_PERIOD) else { return };
+        opened.touched = Instant::now();
+        let entry = opened.entry.clone();
+        drop(open);
+        if let Err(error) = entry.touch() {
+            tracing::debug!(%error, "cannot note the use of a cached object");
+        }
+    }
+
+    fn discard(&self, name: &Name) {
+        self.open.lock().pop(name);
+        self.ledger.lock().remove(name);
+        self.directory.remove(name);
+    }
+
+    /// Lengths stand before what they measure, so that no two versions read the same.
+    fn identity(&self, object: &Pinned) -> Identity {
+        let mut hash = Sha256::new();
+        for part in [self.bucket.as_str(), &object.key, object.etag.as_str()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(object.size.to_be_bytes());
+        hash.finalize().into()
+    }
+}
+
+fn name(identity: &Identity) -> Name {
+    *identity.first_chunk().expect("an identity is longer than a name")
+}

@@ -1,0 +1,298 @@
+mod model;
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use super::seal::BLOCK_BYTES;
+use super::*;
+use crate::bucket::ETag;
+
+const MIB: u64 = 1 << 20;
+
+fn open(directory: &Path, limit_bytes: u64) -> Arc<DiskCache> {
+    let directory = directory.to_owned();
+    DiskCache::open(DiskSettings { directory, limit_bytes: Some(limit_bytes), bucket: "http://s3/b".to_owned() })
+        .unwrap()
+}
+
+fn pinned(key: &str, size: u64) -> Pinned {
+    Pinned { key: key.into(), etag: ETag::new("v1"), size }
+}
+
+fn byte(offset: u64) -> u8 {
+    (offset ^ (offset >> 8) ^ (offset >> 17)) as u8
+}
+
+/// The first bytes of every object here; made once, byte by byte takes its time.
+static CONTENT: LazyLock<Bytes> = LazyLock::new(|| (0..20 * MIB).map(byte).collect());
+
+fn bytes(range: Range<u64>) -> Bytes {
+    CONTENT.slice(range.start as usize..range.end as usize)
+}
+
+/// Paths of all files with this extension.
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn the_file(directory: &Path, extension: &str) -> File {
+    let files = files(directory, extension);
+    assert_eq!(files.len(), 1);
+    File::options().read(true).write(true).open(&files[0]).unwrap()
+}
+
+/// An object of 1 MiB and a bit, written whole.
+fn filled(directory: &Path) -> (Arc<DiskCache>, Pinned) {
+    let (cache, object) = (open(directory, 64 * MIB), pinned("a/b", MIB + 5));
+    cache.write(&object, 0, bytes(0..MIB + 5));
+    cache.flush();
+    (cache, object)
+}
+
+#[test]
+fn what_was_written_is_read_also_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    assert_eq!(cache.read(&object, &(10..300_000)), Some(bytes(10..300_000)));
+    assert_eq!(cache.read(&object, &(MIB..MIB + 5)), Some(bytes(MIB..MIB + 5)));
+    drop(cache);
+    let again = open(directory.path(), 64 * MIB);
+    assert_eq!(again.read(&object, &(0..MIB + 5)), Some(bytes(0..MIB + 5)));
+}
+
+#[test]
+fn another_version_size_key_or_bucket_is_not_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    let others = [
+        Pinned { etag: ETag::new("v2"), ..object.clone() },
+        Pinned { size: MIB + 6, ..object.clone() },
+        Pinned { key: "a/c".into(), ..object.clone() },
+    ];
+    assert!(others.iter().all(|other| cache.read(other, &(0..10)).is_none()));
+    let settings = DiskSettings { directory: directory.path().into(), limit_bytes: None, bucket: "other".to_owned() };
+    assert_eq!(DiskCache::open(settings).unwrap().read(&object, &(0..10)), None);
+}
+
+#[test]
+fn only_whole_blocks_are_kept_and_holes_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(directory.path(), 64 * MIB), pinned("o", 4 * MIB));
+    cache.write(&object, BLOCK_BYTES - 1, bytes(BLOCK_BYTES - 1..3 * BLOCK_BYTES + 7));
+    cache.flush();
+    assert_eq!(cache.read(&object, &(BLOCK_BYTES..3 * BLOCK_BYTES)), Some(bytes(BLOCK_BYTES..3 * BLOCK_BYTES)));
+    assert_eq!(cache.read(&object, &(BLOCK_BYTES - 1..BLOCK_BYTES)), None);
+    assert_eq!(cache.read(&object, &(3 * BLOCK_BYTES..3 * BLOCK_BYTES + 1)), None);
+    assert!(cache.whole(&object).is_none());
+    assert_eq!(cache.stats().written_bytes, 2 * BLOCK_BYTES);
+}
+
+#[test]
+fn a_flipped_bit_is_a_miss_until_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    let data = the_file(directory.path(), "data");
+    data.write_all_at(&[bytes(500..501)[0] ^ 4], 500).unwrap();
+    assert_eq!(cache.read(&object, &(0..10)), None);
+    assert_eq!(cache.stats().damaged, 1);
+    assert_eq!(cache.read(&object, &(BLOCK_BYTES..MIB)), Some(bytes(BLOCK_BYTES..MIB)));
+    assert!(cache.whole(&object).is_none());
+    cache.write(&object, 0, bytes(0..BLOCK_BYTES));
+    cache.flush();
+    assert_eq!(cache.read(&object, &(0..1000)), Some(bytes(0..1000)));
+    assert_eq!(cache.stats().damaged, 1);
+}
+
+#[test]
+fn damage_to_the_map_is_a_miss() {
+    let directory = tempfile::tempdir().unwrap();
+    for offset in 0..(seal::HEADER_BYTES + 3 * seal::SEAL_BYTES) {
+        let (cache, object) = filled(directory.path());
+        drop(cache);
+        let map = the_file(directory.path(), "map");
+        let mut byte = [0];
+        map.read_exact_at(&mut byte, offset).unwrap();
+        map.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+        let again = open(directory.path(), 64 * MIB);
+        let found = again.read(&object, &(0..MIB + 5));
+        // The end of the header is padding that says nothing.
+        assert!(found.is_none_or(|found| found == bytes(0..MIB + 5)), "byte {offset}");
+        again.clear();
+    }
+}
+
+#[test]
+fn truncated_files_are_a_miss_and_then_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    for (extension, length) in [("data", 0), ("data", 700_000), ("map", 0), ("map", 70)] {
+        let (cache, object) = filled(directory.path());
+        the_file(directory.path(), extension).set_len(length).unwrap();
+        assert_eq!(cache.read(&object, &(0..MIB + 5)), None, "{extension} {length}, while open");
+        drop(cache);
+        let again = open(directory.path(), 64 * MIB);
+        assert_eq!(again.read(&object, &(0..MIB + 5)), None, "{extension} {length}");
+        again.write(&object, 0, bytes(0..MIB + 5));
+        again.flush();
+        assert_eq!(again.read(&object, &(0..MIB + 5)), Some(bytes(0..MIB + 5)));
+        again.clear();
+    }
+}
+
+#[test]
+fn a_directory_removed_while_open_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    std::fs::remove_dir_all(directory.path().join("blocks-1")).unwrap();
+    let other = pinned("other", 10);
+    assert_eq!(cache.read(&other, &(0..10)), None);
+    for object in [&object, &other] {
+        cache.write(object, 0, bytes(0..object.size));
+    }
+    cache.flush();
+    assert_eq!(cache.read(&other, &(0..10)), Some(bytes(0..10)));
+    drop(cache);
+    assert_eq!(open(directory.path(), 64 * MIB).read(&object, &(0..100)), Some(bytes(0..100)));
+}
+
+#[test]
+fn the_limit_holds_on_disk_and_the_least_used_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = open(directory.path(), 16 * MIB);
+    let kept = pinned("kept", MIB);
+    cache.write(&kept, 0, bytes(0..MIB));
+    for number in 0..40 {
+        cache.write(&pinned(&format!("o{number}"), MIB), 0, bytes(0..MIB));
+        cache.flush();
+        assert!(cache.read(&kept, &(0..10)).is_some(), "read again and again");
+        let on_disk: u64 =
+            ["data", "map"].iter().flat_map(|extension| files(directory.path(), extension)).map(blocks).sum();
+        assert!(on_disk <= 16 * MIB, "{on_disk} bytes after object {number}");
+    }
+    assert!(cache.read(&pinned("o39", MIB), &(0..10)).is_some());
+    assert!(cache.read(&pinned("o0", MIB), &(0..10)).is_none());
+    assert!(cache.stats().evictions >= 24, "{:?}", cache.stats());
+}
+
+fn blocks(path: PathBuf) -> u64 {
+    std::fs::metadata(path).unwrap().blocks() * 512
+}
+
+#[test]
+fn recency_survives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = open(directory.path(), 64 * MIB);
+    for key in ["old", "new"] {
+        cache.write(&pinned(key, MIB), 0, bytes(0..MIB));
+        cache.flush();
+    }
+    drop(cache);
+    let old = files(directory.path(), "map")
+        .into_iter()
+        .min_by_key(|path| std::fs::metadata(path).unwrap().modified().unwrap());
+    let hour_ago = std::time::SystemTime::now() - Duration::from_hours(1);
+    File::options().write(true).open(old.unwrap()).unwrap().set_modified(hour_ago).unwrap();
+    let small = open(directory.path(), 3 * MIB / 2);
+    small.flush();
+    small.write(&pinned("x", 10), 0, bytes(0..10));
+    small.flush();
+    assert!(small.read(&pinned("old", MIB), &(0..10)).is_none());
+    assert!(small.read(&pinned("new", MIB), &(0..10)).is_some());
+}
+
+#[test]
+fn of_an_object_larger_than_the_cache_the_beginning_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(directory.path(), 4 * MIB), pinned("large", 20 * MIB));
+    for block in 0..20 {
+        cache.write(&object, block * MIB, bytes(block * MIB..(block + 1) * MIB));
+        cache.flush();
+    }
+    assert!(cache.read(&object, &(0..3 * MIB)).is_some());
+    assert!(cache.read(&object, &(19 * MIB..20 * MIB)).is_none());
+    assert!(cache.stats().disk_bytes <= 4 * MIB && cache.stats().skipped_bytes >= 16 * MIB, "{:?}", cache.stats());
+}
+
+#[test]
+fn two_mounts_share_what_either_wrote() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, object) = filled(directory.path());
+    let second = open(directory.path(), 64 * MIB);
+    assert_eq!(second.read(&object, &(0..100)), Some(bytes(0..100)));
+    let other = pinned("other", MIB);
+    second.write(&other, 0, bytes(0..MIB));
+    second.flush();
+    assert_eq!(first.read(&other, &(0..100)), Some(bytes(0..100)));
+    second.remove(&other);
+    drop(first);
+    assert_eq!(open(directory.path(), 64 * MIB).read(&other, &(0..100)), None);
+}
+
+#[test]
+fn a_whole_object_is_given_out_as_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    let again = open(directory.path(), 64 * MIB);
+    let file = again.whole(&object).unwrap();
+    let mut all = vec![0; (MIB + 5) as usize];
+    file.read_exact_at(&mut all, 0).unwrap();
+    assert!(all == bytes(0..MIB + 5));
+    the_file(directory.path(), "data").write_all_at(b"damage", 900_000).unwrap();
+    drop(again);
+    assert!(open(directory.path(), 64 * MIB).whole(&object).is_none());
+}
+
+#[test]
+fn nobody_else_can_read_it_and_names_are_hashes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(directory.path(), 64 * MIB), pinned("../../../etc/passwd", 10));
+    cache.write(&object, 0, bytes(0..10));
+    cache.flush();
+    assert_eq!(std::fs::metadata(directory.path().join("blocks-1")).unwrap().mode() & 0o777, 0o700);
+    let data = files(directory.path(), "data");
+    assert_eq!(data.len(), 1);
+    assert_eq!(std::fs::metadata(&data[0]).unwrap().mode() & 0o777, 0o600);
+    assert!(data[0].file_stem().unwrap().to_str().unwrap().bytes().all(|byte| byte.is_ascii_hexdigit()));
+}
+
+#[test]
+fn files_under_the_name_of_another_version_are_not_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    let cache = open(directory.path(), 64 * MIB);
+    let other = Pinned { etag: ETag::new("v2"), ..object };
+    let stem = cache.inner.directory.stem(&name(&cache.inner.identity(&other)));
+    std::fs::create_dir_all(stem.parent().unwrap()).unwrap();
+    for extension in ["data", "map"] {
+        std::fs::rename(files(directory.path(), extension).remove(0), stem.with_extension(extension)).unwrap();
+    }
+    assert_eq!(cache.read(&other, &(0..10)), None);
+}
+
+#[test]
+fn a_link_in_place_of_a_file_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    let data = files(directory.path(), "data").remove(0);
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&data, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &data).unwrap();
+    let again = open(directory.path(), 64 * MIB);
+    assert_eq!(again.read(&object, &(0..10)), None);
+    assert_eq!(std::fs::read(&elsewhere).unwrap().len() as u64, MIB + 5);
+}
