@@ -29,8 +29,17 @@ impl Fs {
     }
 
     /// Where nobody has the file open for writing, no close will come that stores it.
+    ///
+    /// Asked once more when its turn has come: who opened the file meanwhile is not done with it, and
+    /// half of what he writes must not become a version.
     pub(super) async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
-        if self.handles.is_written(ino) { Ok(()) } else { self.commit(ino).await }
+        if self.handles.is_written(ino) {
+            return Ok(());
+        }
+        let _stable = self.namespace.read().await;
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        let _gate = content.gate.lock().await;
+        if self.handles.is_written(ino) { Ok(()) } else { self.commit_gated(ino, &content).await }
     }
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.

@@ -141,11 +141,14 @@ impl Fs {
     /// The last descriptor of an open file is gone. What no close has stored yet is stored now;
     /// nobody hears of an error here any more, so it is logged and the draft is kept.
     pub async fn release(&self, number: u64) -> Result<()> {
-        let Some(handle) = self.handles.remove_file(number) else { return Ok(()) };
+        let Some(handle) = self.handles.file(number) else { return Ok(()) };
+        // Looked at first: what becomes dirty from here on is a later opener's, and his close's.
+        let unstored = self.content(handle.ino).is_some_and(|content| content.is_dirty());
+        self.handles.remove_file(number);
         // The last writer stores what no close has. While another writes, the file is not whole, and
         // what this one has written was stored by its own close.
-        let last = handle.can_write() && !self.handles.is_written(handle.ino);
-        let stored = if last { self.commit(handle.ino).await } else { Ok(()) };
+        let last = handle.can_write() && unstored;
+        let stored = if last { self.commit_unless_written(handle.ino).await } else { Ok(()) };
         self.let_go(handle.ino);
         stored
     }
