@@ -11,7 +11,7 @@ use super::{Failure, Left};
 use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings};
-use crate::config::Config;
+use crate::config::{Attrs, Config};
 use crate::error::Kind;
 use crate::fs::{self, Fs};
 use crate::hooks::{self, HookSettings, HookSpec, Hooks};
@@ -80,6 +80,12 @@ impl Rooms {
             read_only: config.read_only,
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
+            attrs: match config.attrs {
+                Attrs::Auto => fs::Attrs::Auto,
+                Attrs::Full => fs::Attrs::Full,
+                Attrs::List => fs::Attrs::List,
+            },
+            list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
             upload: UploadSettings::default(),

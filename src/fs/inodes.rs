@@ -29,6 +29,8 @@ pub struct Node {
     pub etag: Option<ETag>,
     /// `Last-Modified` of that version, where a listing or HEAD has told it.
     pub modified: Option<SystemTime>,
+    /// What S3 knows of it is in `stat`; false where only a listing has described it.
+    pub told: bool,
     /// When S3 last confirmed that this is how things are.
     pub checked: Instant,
     /// References of the kernel (`fuse_forget_in`).
@@ -55,6 +57,7 @@ impl Node {
             stat,
             etag: None,
             modified: None,
+            told: true,
             checked,
             lookups: 0,
             opens: 0,

@@ -24,6 +24,7 @@ mod refresh;
 mod resolve;
 mod stat;
 mod status;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use inodes::Ino;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
 pub use status::{Status, Undrained};
+pub use told::Attrs;
 
 /// What the file system needs to know about its mount.
 #[derive(Clone, Debug)]
@@ -57,6 +59,10 @@ pub struct Settings {
     pub attr_ttl: Duration,
     /// How long a listing is believed.
     pub list_ttl: Duration,
+    /// Where attributes come from when a directory is listed.
+    pub attrs: Attrs,
+    /// Whether the server's LIST tells checksums, where that is known.
+    pub list_checksums: Option<bool>,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// Hooks are configured: commits are journaled as events.
@@ -86,6 +92,7 @@ pub struct Fs {
     handles: handles::Handles,
     odd_keys: Mutex<status::OddKeys>,
     listings: listing::Flights,
+    origins: Arc<told::Origins>,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -107,6 +114,7 @@ impl Fs {
             index,
             journal,
             tree: Mutex::new(inodes::Tree::new(settings.root_prefix.clone(), root)),
+            origins: Arc::new(told::Origins::new(settings.attrs, settings.list_checksums)),
             settings,
             handles: handles::Handles::default(),
             odd_keys: Mutex::default(),

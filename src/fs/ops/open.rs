@@ -39,6 +39,10 @@ impl Fs {
             self.writable()?;
         }
         self.revalidate(ino).await?;
+        if writes(flags) || flags & libc::O_TRUNC != 0 {
+            // What is written over is carried along.
+            self.ensure_told(ino).await?;
+        }
         self.open_node(ino, flags, caller).await
     }
 
@@ -107,6 +111,7 @@ impl Fs {
         if self.tree.lock().get(ino).is_some_and(Node::is_directory) {
             return Err(Errno::EISDIR.into());
         }
+        self.ensure_told(ino).await?;
         let opened = self.open_node(ino, flags, caller).await?;
         Ok((self.enter(ino)?, opened))
     }
