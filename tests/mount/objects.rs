@@ -135,6 +135,25 @@ fn objects_of_other_clients_are_listed_without_a_head() {
 }
 
 #[test]
+fn a_chmod_of_another_clients_object_is_seen_by_another_mount() {
+    for maker in [Maker::Embedded, Maker::Ministack, Maker::Seaweedfs] {
+        let mut mount = Stage::on(maker).prepare();
+        mount.outside().put("theirs", b"12345");
+        mount.start();
+        sys::chmod(&mount.at("theirs"), 0o601).unwrap();
+        fs::write(mount.at("large"), vec![7; 17 << 20]).unwrap();
+        sys::chmod(&mount.at("large"), 0o602).unwrap();
+        fs::rename(mount.at("large"), mount.at("moved")).unwrap();
+        mount.stop();
+        mount.forget_state();
+        mount.start();
+        for (name, mode) in [("theirs", 0o601), ("moved", 0o602)] {
+            assert_eq!(fs::metadata(mount.at(name)).unwrap().mode() & 0o7777, mode, "{name} on {maker:?}");
+        }
+    }
+}
+
+#[test]
 fn a_symlink_and_a_directory_of_another_client_are_what_they_say() {
     let mut mount = Stage::on(Maker::Embedded).args(&["--attrs=full"]).prepare();
     mount.outside().put_with("link", b"d/target", &[("file-permissions", "0120777")], None);
