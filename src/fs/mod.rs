@@ -14,6 +14,7 @@ mod deferral;
 mod draft;
 mod errors;
 mod handles;
+mod heads;
 mod inodes;
 mod listing;
 mod names;
@@ -25,6 +26,7 @@ mod resolve;
 mod stat;
 mod status;
 mod told;
+mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,9 +92,11 @@ pub struct Fs {
     settings: Settings,
     tree: Mutex<inodes::Tree>,
     handles: handles::Handles,
-    odd_keys: Mutex<status::OddKeys>,
+    odd_keys: Arc<Mutex<status::OddKeys>>,
     listings: listing::Flights,
     origins: Arc<told::Origins>,
+    heads: Arc<heads::Heads>,
+    walks: Arc<walk::Walks>,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -108,16 +112,29 @@ impl Fs {
         settings: Settings,
     ) -> Arc<Self> {
         let root = stat::Stat::directory(&settings);
+        let origins = Arc::new(told::Origins::new(settings.attrs, settings.list_checksums));
+        let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
+        let heads = heads::Heads::new(bucket.clone(), index.clone());
+        let walks = walk::Walks::new(
+            bucket.clone(),
+            origins.clone(),
+            odd_keys.clone(),
+            heads.clone(),
+            &settings.root_prefix,
+            settings.list_ttl,
+        );
         Arc::new(Self {
             bucket,
             cache,
             index,
             journal,
             tree: Mutex::new(inodes::Tree::new(settings.root_prefix.clone(), root)),
-            origins: Arc::new(told::Origins::new(settings.attrs, settings.list_checksums)),
+            origins,
+            heads,
+            walks,
             settings,
             handles: handles::Handles::default(),
-            odd_keys: Mutex::default(),
+            odd_keys,
             listings: listing::Flights::default(),
             namespace: tokio::sync::RwLock::new(()),
         })

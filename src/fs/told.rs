@@ -89,12 +89,8 @@ impl Fs {
                 }
                 (tree.key(ino).ok_or(Errno::ESTALE)?, node.is_directory())
             };
-            let remembered = match self.bucket.head(&key).await {
-                Ok(found) => {
-                    let remembered = self.remembered(&key, found);
-                    self.index.put(&key, remembered.clone());
-                    remembered
-                }
+            let remembered = match self.heads.ask(&key).await {
+                Ok(remembered) => remembered,
                 Err(error) if directory && error.kind == Kind::NotFound => self.implicit_directory(&key),
                 Err(error) => return Err(lost_is_stale(error)),
             };

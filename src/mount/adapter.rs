@@ -187,11 +187,10 @@ fn mend_before_epoch(time: SystemTime) -> SystemTime {
 }
 
 /// As many entries as the reply holds; references of those that did not fit are given back.
-fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listed: &[Listed], offset: u64) {
-    for (position, line) in listed.iter().enumerate() {
+fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listed: &[Listed]) {
+    for line in listed {
         let Some(entry) = fs.enter_listed(line) else { continue };
-        let next = offset + position as u64 + 1;
-        let full = reply.add(INodeNo(entry.ino), next, &line.name, &entry.ttl, &file_attr(&entry), GENERATION);
+        let full = reply.add(INodeNo(entry.ino), line.next, &line.name, &entry.ttl, &file_attr(&entry), GENERATION);
         if full {
             if line.name != "." && line.name != ".." {
                 fs.forget(entry.ino, 1);
@@ -422,9 +421,8 @@ impl Filesystem for Adapter {
         let fs = self.fs.clone();
         self.answer(async move { fs.readdir(handle.0, offset).await }, move |outcome| match outcome {
             Ok(listed) => {
-                for (position, line) in listed.iter().enumerate() {
-                    let next = offset + position as u64 + 1;
-                    if reply.add(INodeNo(line.ino), next, file_type(line.kind), &line.name) {
+                for line in &listed {
+                    if reply.add(INodeNo(line.ino), line.next, file_type(line.kind), &line.name) {
                         break;
                     }
                 }
@@ -443,8 +441,8 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let (fs, filler) = (self.fs.clone(), self.fs.clone());
-        self.answer(async move { fs.readdir(handle.0, offset).await }, move |outcome| match outcome {
-            Ok(listed) => fill_plus(&filler, reply, &listed, offset),
+        self.answer(async move { fs.readdirplus(handle.0, offset).await }, move |outcome| match outcome {
+            Ok(listed) => fill_plus(&filler, reply, &listed),
             Err(error) => reply.error(errno(&error)),
         });
     }
