@@ -4,11 +4,12 @@
 //! the keys of everything below it follow.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::draft::Content;
 use super::names::Directory;
+use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
 use crate::bucket::ETag;
 use crate::key::{self, ROOT_INO};
@@ -39,6 +40,8 @@ pub struct Node {
     pub content: Option<Arc<Content>>,
     /// The version whose bytes may lie in the kernel's page cache.
     pub kernel_etag: Option<ETag>,
+    /// The local file that the kernel reads for who has this open, as long as one of them lives.
+    pub backing: Weak<Backing>,
     /// Of a directory: what is in it.
     pub directory: Option<Directory>,
 }
@@ -60,6 +63,7 @@ impl Node {
             opens: 0,
             content: None,
             kernel_etag: None,
+            backing: Weak::new(),
             directory,
         }
     }

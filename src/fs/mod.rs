@@ -2,7 +2,8 @@
 //! AWS SDK.
 //!
 //! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
-//! open), [`draft`] (the local image of a file being written). Verbs: [`ops`], one file per
+//! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
+//! by itself). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
 //! [`persist`] tell S3.
 //!
@@ -18,6 +19,7 @@ mod inodes;
 mod listing;
 mod names;
 pub mod ops;
+mod passthrough;
 mod persist;
 mod recovery;
 mod refresh;
@@ -37,6 +39,7 @@ use crate::journal::Journal;
 
 pub use errors::{Error, Result};
 pub use inodes::Ino;
+pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
 pub use status::{Status, Undrained};
@@ -86,6 +89,7 @@ pub struct Fs {
     handles: handles::Handles,
     odd_keys: Mutex<status::OddKeys>,
     listings: listing::Flights,
+    passthrough: passthrough::Passthrough,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -111,6 +115,7 @@ impl Fs {
             handles: handles::Handles::default(),
             odd_keys: Mutex::default(),
             listings: listing::Flights::default(),
+            passthrough: passthrough::Passthrough::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

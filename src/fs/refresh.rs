@@ -82,7 +82,8 @@ impl Fs {
             return;
         }
         let Some(node) = tree.get_mut(ino) else { return };
-        if node.is_drafted() {
+        let is_given = node.backing.strong_count() > 0 && node.etag != remembered.etag;
+        if node.is_drafted() || is_given {
             return;
         }
         node.stat = stat;

@@ -52,23 +52,32 @@ impl Fs {
     }
 
     async fn open_held(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+        let changes = writes(flags) || flags & libc::O_TRUNC != 0;
+        if changes {
+            self.part_from_readers(ino)?;
+        }
         if flags & libc::O_TRUNC != 0 {
             self.empty(ino).await?;
         } else if writes(flags) {
             self.ensure_content(ino, false)?;
         }
+        let given = if changes { None } else { self.file_to_give(ino).await };
         let mut tree = self.tree.lock();
         let key = tree.key(ino).ok_or(Errno::ESTALE)?;
         let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
         let pinned = pin(&key, node);
+        let backing = self.backing_of_open(node, given);
         let local = node.content.is_some() && node.kernel_etag == node.etag;
         let keep_cache = local || (node.etag.is_some() && node.kernel_etag == node.etag);
         let direct_io = pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
         // With two versions open nobody can say which one a cached page is of.
-        node.kernel_etag = if direct_io { None } else { node.etag.clone() };
-        drop(tree);
+        if backing.is_none() {
+            node.kernel_etag = if direct_io { None } else { node.etag.clone() };
+        }
         let opener = if writes(flags) { thread_group(caller.pid) } else { 0 };
-        let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned));
+        // With the tree still locked: the next open has to see how this one reads.
+        let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned).backed_by(backing));
+        drop(tree);
         Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })
     }
 
