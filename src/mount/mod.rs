@@ -3,6 +3,7 @@
 pub mod adapter;
 mod fusermount;
 mod mountpoint;
+mod replies;
 mod session;
 
 use std::io;
