@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
@@ -161,6 +162,13 @@ impl BlockCache {
             self.extents.lock().insert(object, start, &copy);
             start += piece.len() as u64;
         }
+    }
+
+    /// When the bucket was last asked for bytes of this version and had them: every GET is pinned, so
+    /// it proves the version as well as a HEAD does. `None` where none of it is in memory, or what is
+    /// there came otherwise.
+    pub fn confirmed(&self, object: &Pinned) -> Option<Instant> {
+        self.extents.lock().confirmed(object)
     }
 
     /// Drops all versions of a key.

@@ -15,6 +15,7 @@ mod draft;
 mod errors;
 mod handles;
 mod inodes;
+mod kernel;
 mod listing;
 mod names;
 pub mod ops;
@@ -22,6 +23,7 @@ mod persist;
 mod recovery;
 mod refresh;
 mod resolve;
+mod small;
 mod stat;
 mod status;
 
@@ -37,6 +39,7 @@ use crate::journal::Journal;
 
 pub use errors::{Error, Result};
 pub use inodes::Ino;
+pub use kernel::Kernel;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
 pub use status::{Status, Undrained};
@@ -86,6 +89,7 @@ pub struct Fs {
     handles: handles::Handles,
     odd_keys: Mutex<status::OddKeys>,
     listings: listing::Flights,
+    kernel: kernel::Link,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -111,6 +115,7 @@ impl Fs {
             handles: handles::Handles::default(),
             odd_keys: Mutex::default(),
             listings: listing::Flights::default(),
+            kernel: kernel::Link::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

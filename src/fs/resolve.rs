@@ -216,6 +216,9 @@ impl Fs {
         if let Some(directory) = tree.directory_mut(parent) {
             directory.remove_absent(name);
         }
+        if let Some(node) = tree.get_mut(ino) {
+            node.superseded = true;
+        }
         tree.orphan(ino);
     }
 
