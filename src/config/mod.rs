@@ -17,7 +17,6 @@ use crate::telemetry;
 const DEFAULT_UMASK: u16 = 0o022;
 const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_LIST_TTL: Duration = Duration::from_secs(5);
-const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// Below this a single read-ahead does not fit.
 const LEAST_MEMORY_BYTES: u64 = 16 << 20;
@@ -63,7 +62,8 @@ pub struct Config {
     /// The file that options were read from: must not lie on the mount.
     pub file: Option<PathBuf>,
     pub cache_dir: PathBuf,
-    pub cache_bytes: u64,
+    /// `None`: as much as the file system can spare; 0: nothing but attributes is kept there.
+    pub cache_bytes: Option<u64>,
     pub state_dir: PathBuf,
     pub memory_bytes: u64,
     pub log: telemetry::Settings,
@@ -99,7 +99,7 @@ impl Config {
             hooks: options.hooks.as_deref().map(absolute).transpose()?,
             file: file.map(absolute).transpose()?,
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,
-            cache_bytes: options.cache_size.map_or(DEFAULT_CACHE_BYTES, |size| size.0),
+            cache_bytes: options.cache_size.map(|size| size.0),
             state_dir: absolute(&options.state_dir.map_or_else(|| dirs.state.ok_or_else(|| no_home("state")), Ok)?)?,
             memory_bytes: options.memory.map_or(DEFAULT_MEMORY_BYTES, |size| size.0),
             log: telemetry::Settings {

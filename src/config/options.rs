@@ -61,10 +61,11 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "S3MOUNT_HOOKS", help_heading = "Mount")]
     pub hooks: Option<PathBuf>,
 
-    /// Where what can be fetched again is kept [default: ~/.cache/s3mount, root: /var/cache/s3mount]
+    /// Where what can be fetched again is kept, for all mounts [default: ~/.cache/s3mount, root: /var/cache/s3mount]
     #[arg(long, value_name = "DIR", env = "S3MOUNT_CACHE_DIR", help_heading = "Local files and memory")]
     pub cache_dir: Option<PathBuf>,
-    /// Most bytes in the cache directory; what is above is deleted at the next mount [default: 1G]
+    /// Most bytes in the cache directory, 0 for no cache on disk; a tenth of the disk always stays free
+    /// [default: a tenth of the disk, at most 20G]
     #[arg(long, value_name = "SIZE", env = "S3MOUNT_CACHE_SIZE", help_heading = "Local files and memory")]
     pub cache_size: Option<Size>,
     /// Where what must survive a crash is kept, and the log [default: ~/.local/state/s3mount, root: /var/lib/s3mount]

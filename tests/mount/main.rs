@@ -40,6 +40,7 @@ mod write;
 mod xattr;
 
 // Larger than a verb.
+mod cache;
 mod command;
 mod crash;
 mod hooks_run;

@@ -57,6 +57,8 @@ pub struct DiskSettings {
     pub limit_bytes: Option<u64>,
     /// Tells buckets apart: endpoint and name.
     pub bucket: String,
+    /// Bytes that may wait to be written; what comes while they do is not kept.
+    pub queue_bytes: u64,
 }
 
 /// Numbers for `s3mount cache stats`. Counters begin at zero with the mount.
@@ -125,7 +127,7 @@ impl DiskCache {
             bucket: settings.bucket,
             open: Mutex::new(LruCache::new(OPEN_ENTRIES)),
             ledger: Mutex::new(Ledger::new()),
-            queue: Queue::default(),
+            queue: Queue::new(settings.queue_bytes),
             counters: Counters::default(),
         });
         let writing = Arc::clone(&inner);
@@ -231,9 +233,7 @@ impl Inner {
             }
             Err(error) => {
                 self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                let key = object.key.escape_debug().to_string();
-                tracing::warn!(key, %error, "a cached object cannot be read; it is removed and fetched again");
-                self.discard(&name(&identity));
+                self.discard_broken(&name(&identity), object, &error);
                 None
             }
         }
@@ -249,9 +249,7 @@ impl Inner {
             Ok(entry) => Some(self.keep_open(name, entry)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                let key = object.key.escape_debug().to_string();
-                tracing::warn!(key, %error, "a cached object cannot be opened; it is removed and fetched again");
-                self.discard(&name);
+                self.discard_broken(&name, object, &error);
                 None
             }
         }
@@ -279,10 +277,17 @@ impl Inner {
         }
     }
 
-    fn discard(&self, name: &Name) {
+    fn discard(&self, name: &Name) -> bool {
         self.open.lock().pop(name);
         self.ledger.lock().remove(name);
-        self.directory.remove(name);
+        self.directory.remove(name)
+    }
+
+    fn discard_broken(&self, name: &Name, object: &Pinned, error: &io::Error) {
+        if self.discard(name) {
+            let key = object.key.escape_debug().to_string();
+            tracing::warn!(key, %error, "a cached object is damaged; it is removed and fetched again");
+        }
     }
 
     /// Lengths stand before what they measure, so that no two versions read the same.

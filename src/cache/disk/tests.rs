@@ -12,8 +12,11 @@ const MIB: u64 = 1 << 20;
 
 fn open(directory: &Path, limit_bytes: u64) -> Arc<DiskCache> {
     let directory = directory.to_owned();
-    DiskCache::open(DiskSettings { directory, limit_bytes: Some(limit_bytes), bucket: "http://s3/b".to_owned() })
-        .unwrap()
+    DiskCache::open(settings(directory, Some(limit_bytes), "http://s3/b")).unwrap()
+}
+
+fn settings(directory: PathBuf, limit_bytes: Option<u64>, bucket: &str) -> DiskSettings {
+    DiskSettings { directory, limit_bytes, bucket: bucket.to_owned(), queue_bytes: 32 * MIB }
 }
 
 fn pinned(key: &str, size: u64) -> Pinned {
@@ -83,8 +86,10 @@ fn another_version_size_key_or_bucket_is_not_found() {
         Pinned { key: "a/c".into(), ..object.clone() },
     ];
     assert!(others.iter().all(|other| cache.read(other, &(0..10)).is_none()));
-    let settings = DiskSettings { directory: directory.path().into(), limit_bytes: None, bucket: "other".to_owned() };
-    assert_eq!(DiskCache::open(settings).unwrap().read(&object, &(0..10)), None);
+    assert_eq!(
+        DiskCache::open(settings(directory.path().into(), None, "other")).unwrap().read(&object, &(0..10)),
+        None
+    );
 }
 
 #[test]
