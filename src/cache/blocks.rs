@@ -41,7 +41,7 @@ pub struct BlockCache {
     spare_gets: usize,
     /// Told whenever a flight gives back room.
     room: Notify,
-    runtime: OnceLock<Handle>,
+    pub(super) runtime: OnceLock<Handle>,
     streams: AtomicI64,
     counters: Counters,
 }
@@ -200,6 +200,11 @@ impl BlockCache {
         let limit = self.extents.lock().budget().limit_bytes();
         let streams = self.streams.load(Ordering::Relaxed) + i64::from(!counted);
         (limit / 2 / streams.max(1).unsigned_abs()).min(limit / 4)
+    }
+
+    /// Bytes that one guess about whole objects may have fetched unread.
+    pub fn prefetch_share_bytes(&self) -> u64 {
+        self.ahead_share_bytes(false)
     }
 
     /// Counts the streams that fetch ahead.

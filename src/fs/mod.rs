@@ -23,6 +23,7 @@ mod persist;
 mod recovery;
 mod refresh;
 mod resolve;
+mod siblings;
 mod small;
 mod stat;
 mod status;
@@ -90,6 +91,7 @@ pub struct Fs {
     odd_keys: Mutex<status::OddKeys>,
     listings: listing::Flights,
     kernel: kernel::Link,
+    siblings: siblings::Siblings,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -116,6 +118,7 @@ impl Fs {
             odd_keys: Mutex::default(),
             listings: listing::Flights::default(),
             kernel: kernel::Link::default(),
+            siblings: siblings::Siblings::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

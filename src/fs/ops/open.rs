@@ -42,6 +42,7 @@ impl Fs {
             self.revalidate(ino).await?;
             None
         } else {
+            self.siblings_of_opened(ino);
             self.check_to_read(ino).await?
         };
         self.open_node(ino, flags, caller, whole).await
