@@ -102,6 +102,7 @@ impl Rooms {
             read_only: config.read_only,
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
+            negative_ttl: config.negative_ttl,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
             upload: UploadSettings::default(),

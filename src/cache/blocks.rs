@@ -177,6 +177,15 @@ impl BlockCache {
         self.room.notify_waiters();
     }
 
+    /// Drops all versions of a key from memory, and this one from the disk.
+    pub async fn invalidate(&self, object: &Pinned) {
+        self.forget(&object.key);
+        let Some(disk) = self.disk.clone() else { return };
+        let object = object.clone();
+        // A panic there was logged, and what could not be removed is verified when it is read.
+        let _ = tokio::task::spawn_blocking(move || disk.remove(&object)).await;
+    }
+
     /// Numbers for the user.
     pub fn stats(&self) -> CacheStats {
         let extents = self.extents.lock();

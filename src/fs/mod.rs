@@ -15,6 +15,7 @@ mod draft;
 mod errors;
 mod handles;
 mod inodes;
+mod invalidate;
 mod kernel;
 mod listing;
 mod names;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub attr_ttl: Duration,
     /// How long a listing is believed.
     pub list_ttl: Duration,
+    /// How long a name that a listing lacks is believed to be missing.
+    pub negative_ttl: Duration,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// Hooks are configured: commits are journaled as events.
