@@ -47,6 +47,7 @@ impl House {
             read_only: false,
             attr_ttl: Duration::from_secs(1),
             list_ttl: Duration::from_secs(5),
+            negative_ttl: Duration::from_secs(1),
             draft_dir: state.path().join("drafts"),
             events: false,
             upload: UploadSettings::default(),

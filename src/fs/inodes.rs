@@ -17,6 +17,19 @@ use crate::key::{self, ROOT_INO};
 /// An inode number as programs see it in `st_ino`.
 pub type Ino = u64;
 
+/// What the kernel's page cache holds of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pages {
+    /// Nothing: it was never opened.
+    Empty,
+    /// Bytes are being put there: nobody may open the file meanwhile.
+    Filling,
+    /// Bytes of this version; of a file that S3 has not seen yet if `None`.
+    Of(Option<ETag>),
+    /// Nobody can say: two versions were open at once.
+    Unknown,
+}
+
 /// One inode.
 #[derive(Debug)]
 pub struct Node {
@@ -38,10 +51,14 @@ pub struct Node {
     pub opens: u32,
     /// Bytes that S3 does not have (yet), or no longer has.
     pub content: Option<Arc<Content>>,
-    /// The version whose bytes may lie in the kernel's page cache.
-    pub kernel_etag: Option<ETag>,
     /// The local file that the kernel reads for who has this open, as long as one of them lives.
     pub backing: Weak<Backing>,
+    /// What may lie in the kernel's page cache.
+    pub pages: Pages,
+    /// The kernel has been told attributes of another version.
+    pub told_otherwise: bool,
+    /// Somebody else's version took its name while it was open here.
+    pub superseded: bool,
     /// Of a directory: what is in it.
     pub directory: Option<Directory>,
 }
@@ -62,8 +79,10 @@ impl Node {
             lookups: 0,
             opens: 0,
             content: None,
-            kernel_etag: None,
             backing: Weak::new(),
+            pages: Pages::Empty,
+            told_otherwise: false,
+            superseded: false,
             directory,
         }
     }

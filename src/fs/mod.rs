@@ -16,6 +16,8 @@ mod draft;
 mod errors;
 mod handles;
 mod inodes;
+mod invalidate;
+mod kernel;
 mod listing;
 mod names;
 pub mod ops;
@@ -24,6 +26,8 @@ mod persist;
 mod recovery;
 mod refresh;
 mod resolve;
+mod siblings;
+mod small;
 mod stat;
 mod status;
 
@@ -39,6 +43,7 @@ use crate::journal::Journal;
 
 pub use errors::{Error, Result};
 pub use inodes::Ino;
+pub use kernel::Kernel;
 pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
@@ -60,6 +65,8 @@ pub struct Settings {
     pub attr_ttl: Duration,
     /// How long a listing is believed.
     pub list_ttl: Duration,
+    /// How long a name that a listing lacks is believed to be missing.
+    pub negative_ttl: Duration,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// Hooks are configured: commits are journaled as events.
@@ -90,6 +97,8 @@ pub struct Fs {
     odd_keys: Mutex<status::OddKeys>,
     listings: listing::Flights,
     passthrough: passthrough::Passthrough,
+    kernel: kernel::Link,
+    siblings: siblings::Siblings,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -116,6 +125,8 @@ impl Fs {
             odd_keys: Mutex::default(),
             listings: listing::Flights::default(),
             passthrough: passthrough::Passthrough::default(),
+            kernel: kernel::Link::default(),
+            siblings: siblings::Siblings::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

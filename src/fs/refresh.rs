@@ -86,10 +86,17 @@ impl Fs {
         if node.is_drafted() || is_given {
             return;
         }
+        let changed = !directory && node.etag != remembered.etag && node.lookups > 0;
+        node.told_otherwise |= changed;
+        let unread = changed && node.opens == 0;
         node.stat = stat;
         node.etag.clone_from(&remembered.etag);
         node.modified = remembered.modified;
         node.checked = asked;
+        drop(tree);
+        if unread {
+            self.tell_kernel(|kernel| kernel.forget_pages(ino));
+        }
     }
 }
 

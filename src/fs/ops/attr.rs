@@ -98,6 +98,7 @@ impl Fs {
     }
 
     async fn truncate_held(&self, ino: Ino, size: u64, set: SetAttr) -> Result<()> {
+        self.pages_settled(ino).await?;
         if size == 0 && self.handles.is_written(ino) {
             // What O_TRUNC comes as: the writes that it makes room for are still to come.
             self.empty(ino).await?;
