@@ -30,6 +30,14 @@ pub enum Pages {
     Unknown,
 }
 
+/// The attributes that the kernel was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelStat {
+    Current,
+    /// Of another version than the one here: its size would cut reads short.
+    Outdated,
+}
+
 /// One inode.
 #[derive(Debug)]
 pub struct Node {
@@ -43,6 +51,8 @@ pub struct Node {
     pub etag: Option<ETag>,
     /// `Last-Modified` of that version, where a listing or HEAD has told it.
     pub modified: Option<SystemTime>,
+    /// What S3 knows of it is in `stat`; false where only a listing has described it.
+    pub told: bool,
     /// When S3 last confirmed that this is how things are.
     pub checked: Instant,
     /// References of the kernel (`fuse_forget_in`).
@@ -55,8 +65,8 @@ pub struct Node {
     pub backing: Weak<Backing>,
     /// What may lie in the kernel's page cache.
     pub pages: Pages,
-    /// The kernel has been told attributes of another version.
-    pub told_otherwise: bool,
+    /// What the kernel remembers of `stat`.
+    pub kernel_stat: KernelStat,
     /// Somebody else's version took its name while it was open here.
     pub superseded: bool,
     /// Of a directory: what is in it.
@@ -75,13 +85,14 @@ impl Node {
             stat,
             etag: None,
             modified: None,
+            told: true,
             checked,
             lookups: 0,
             opens: 0,
             content: None,
             backing: Weak::new(),
             pages: Pages::Empty,
-            told_otherwise: false,
+            kernel_stat: KernelStat::Current,
             superseded: false,
             directory,
         }

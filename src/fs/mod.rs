@@ -30,6 +30,7 @@ mod siblings;
 mod small;
 mod stat;
 mod status;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
 pub use status::{Status, Undrained};
+pub use told::Attrs;
 
 /// What the file system needs to know about its mount.
 #[derive(Clone, Debug)]
@@ -67,6 +69,10 @@ pub struct Settings {
     pub list_ttl: Duration,
     /// How long a name that a listing lacks is believed to be missing.
     pub negative_ttl: Duration,
+    /// Where attributes come from when a directory is listed.
+    pub attrs: Attrs,
+    /// Whether the server's LIST tells checksums, where that is known.
+    pub list_checksums: Option<bool>,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// Hooks are configured: commits are journaled as events.
@@ -99,6 +105,7 @@ pub struct Fs {
     passthrough: passthrough::Passthrough,
     kernel: kernel::Link,
     siblings: siblings::Siblings,
+    origins: Arc<told::Origins>,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -120,6 +127,7 @@ impl Fs {
             index,
             journal,
             tree: Mutex::new(inodes::Tree::new(settings.root_prefix.clone(), root)),
+            origins: Arc::new(told::Origins::new(settings.attrs, settings.list_checksums)),
             settings,
             handles: handles::Handles::default(),
             odd_keys: Mutex::default(),

@@ -124,6 +124,7 @@ impl Fs {
             let mut twin = Node::new(tree.pick_ino(&key, None), parent, &name, node.stat.clone(), node.checked);
             twin.etag.clone_from(&node.etag);
             twin.modified = node.modified;
+            twin.told = node.told;
             if let Some(directory) = tree.directory_mut(parent) {
                 directory.adopt(&name, twin.ino, false);
             }

@@ -11,7 +11,7 @@ use super::Entry;
 use crate::fs::deferral::thread_group;
 use crate::fs::draft::{Content, Draft};
 use crate::fs::handles::{FileHandle, writes};
-use crate::fs::inodes::{Ino, Node, Pages};
+use crate::fs::inodes::{Ino, KernelStat, Node, Pages};
 use crate::fs::persist::pin;
 use crate::fs::small::Whole;
 use crate::fs::stat::{FileKind, Stat};
@@ -40,6 +40,8 @@ impl Fs {
         let whole = if changes {
             self.writable()?;
             self.revalidate(ino).await?;
+            // What is written over is carried along.
+            self.ensure_told(ino).await?;
             None
         } else {
             self.siblings_of_opened(ino);
@@ -80,7 +82,7 @@ impl Fs {
         let pinned = pin(&key, node);
         let backing = self.backing_of_open(node, given);
         let direct_io = pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
-        let told_otherwise = std::mem::take(&mut node.told_otherwise);
+        let told_otherwise = std::mem::replace(&mut node.kernel_stat, KernelStat::Current) == KernelStat::Outdated;
         let may_fill = backing.is_none() && !told_otherwise;
         let whole = whole.filter(|whole| may_fill && self.may_fill(node, whole, flags));
         let mut keep_cache = node.pages == Pages::Of(node.etag.clone());
@@ -140,6 +142,7 @@ impl Fs {
         if self.tree.lock().get(ino).is_some_and(Node::is_directory) {
             return Err(Errno::EISDIR.into());
         }
+        self.ensure_told(ino).await?;
         let opened = self.open_node(ino, flags, caller, None).await?;
         Ok((self.enter(ino)?, opened))
     }
