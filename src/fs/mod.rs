@@ -2,7 +2,8 @@
 //! AWS SDK.
 //!
 //! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
-//! open), [`draft`] (the local image of a file being written). Verbs: [`ops`], one file per
+//! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
+//! by itself). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
 //! [`persist`] tell S3.
 //!
@@ -16,13 +17,18 @@ mod errors;
 mod handles;
 mod heads;
 mod inodes;
+mod invalidate;
+mod kernel;
 mod listing;
 mod names;
 pub mod ops;
+mod passthrough;
 mod persist;
 mod recovery;
 mod refresh;
 mod resolve;
+mod siblings;
+mod small;
 mod stat;
 mod status;
 mod told;
@@ -40,6 +46,8 @@ use crate::journal::Journal;
 
 pub use errors::{Error, Result};
 pub use inodes::Ino;
+pub use kernel::Kernel;
+pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
 pub use status::{Status, Undrained};
@@ -61,6 +69,8 @@ pub struct Settings {
     pub attr_ttl: Duration,
     /// How long a listing is believed.
     pub list_ttl: Duration,
+    /// How long a name that a listing lacks is believed to be missing.
+    pub negative_ttl: Duration,
     /// Where attributes come from when a directory is listed.
     pub attrs: Attrs,
     /// Whether the server's LIST tells checksums, where that is known.
@@ -94,6 +104,9 @@ pub struct Fs {
     handles: handles::Handles,
     odd_keys: Arc<Mutex<status::OddKeys>>,
     listings: listing::Flights,
+    passthrough: passthrough::Passthrough,
+    kernel: kernel::Link,
+    siblings: siblings::Siblings,
     origins: Arc<told::Origins>,
     heads: Arc<heads::Heads>,
     walks: Arc<walk::Walks>,
@@ -136,6 +149,9 @@ impl Fs {
             handles: handles::Handles::default(),
             odd_keys,
             listings: listing::Flights::default(),
+            passthrough: passthrough::Passthrough::default(),
+            kernel: kernel::Link::default(),
+            siblings: siblings::Siblings::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

@@ -1,6 +1,7 @@
 //! What a directory holds: the last listing, corrected by what was done here since.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::inodes::Ino;
@@ -70,6 +71,16 @@ impl Directory {
     /// All names, in binary order.
     pub fn children(&self) -> impl Iterator<Item = (&String, &Child)> {
         self.children.iter()
+    }
+
+    /// The names after `name`, in binary order.
+    pub fn children_after(&self, name: &str) -> impl Iterator<Item = (&String, &Child)> {
+        self.children.range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.children.len()
     }
 
     /// How many of the names are directories; not counted where that would make `stat(2)` dear.

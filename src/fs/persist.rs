@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::inodes::{Ino, Node};
+use super::inodes::{Ino, Node, Pages};
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
 use crate::bucket::attributes::Attributes;
@@ -140,12 +140,12 @@ impl Fs {
         let (previous, size) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.get_mut(ino) else { return };
-            let was_cached = node.kernel_etag == node.etag;
+            let was_cached = node.pages == Pages::Of(node.etag.clone());
             let previous = node.etag.replace(etag.clone());
             node.modified = None;
             node.checked = Instant::now();
             if was_cached {
-                node.kernel_etag = Some(etag.clone());
+                node.pages = Pages::Of(Some(etag.clone()));
             }
             let (parent, name, size) = (node.parent, node.name.clone(), node.stat.size);
             if let Some(directory) = tree.directory_mut(parent) {

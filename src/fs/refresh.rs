@@ -5,7 +5,7 @@
 use std::time::{Instant, SystemTime};
 
 use super::heads::is_version;
-use super::inodes::Ino;
+use super::inodes::{Ino, KernelStat};
 use super::listing::is_silence;
 use super::names::Seen;
 use super::stat::Stat;
@@ -90,14 +90,24 @@ impl Fs {
             return;
         }
         let Some(node) = tree.get_mut(ino) else { return };
-        if node.is_drafted() {
+        let is_given = node.backing.strong_count() > 0 && node.etag != remembered.etag;
+        if node.is_drafted() || is_given {
             return;
         }
+        let changed = !directory && node.etag != remembered.etag && node.lookups > 0;
+        if changed {
+            node.kernel_stat = KernelStat::Outdated;
+        }
+        let unread = changed && node.opens == 0;
         node.stat = stat;
         node.etag.clone_from(&remembered.etag);
         node.modified = remembered.modified;
         node.told = !remembered.untold;
         node.checked = asked;
+        drop(tree);
+        if unread {
+            self.tell_kernel(|kernel| kernel.forget_pages(ino));
+        }
     }
 }
 

@@ -47,19 +47,20 @@ impl Fs {
 
     async fn resolve_now(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
         let _stable = self.namespace.read().await;
+        let believed = self.settings.attr_ttl.min(self.settings.negative_ttl);
         let too_dear = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOTDIR)?;
-            directory.is_large && !directory.is_fresh(self.settings.attr_ttl)
+            directory.is_large && !directory.is_fresh(believed)
         };
         if too_dear {
             return self.resolve_alone(parent, name).await;
         }
-        self.list_pages(parent, self.settings.attr_ttl, 1).await?;
+        self.list_pages(parent, believed, 1).await?;
         let (listed, partial) = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOENT)?;
-            (directory.child(name).cloned(), directory.is_large && !directory.is_fresh(self.settings.attr_ttl))
+            (directory.child(name).cloned(), directory.is_large && !directory.is_fresh(believed))
         };
         match listed {
             Some(child) if child.is_directory => self.enter_directory(parent, name, child).await,
@@ -75,7 +76,7 @@ impl Fs {
         let node = tree.get(parent).ok_or(Errno::ENOENT)?;
         let directory = node.directory.as_ref().ok_or(Errno::ENOTDIR)?;
         let Some(child) = directory.child(name) else {
-            return Ok(if directory.is_fresh(self.settings.list_ttl) { Known::Missing } else { Known::Unsure });
+            return Ok(if directory.is_fresh(self.settings.negative_ttl) { Known::Missing } else { Known::Unsure });
         };
         let found = child.ino.and_then(|ino| tree.get(ino)).filter(|node| self.is_fresh(node));
         Ok(found.map_or(Known::Unsure, |node| Known::There(node.ino)))
@@ -255,6 +256,9 @@ impl Fs {
         }
         if let Some(directory) = tree.directory_mut(parent) {
             directory.remove_absent(name);
+        }
+        if let Some(node) = tree.get_mut(ino) {
+            node.superseded = true;
         }
         tree.orphan(ino);
     }

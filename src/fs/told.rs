@@ -111,10 +111,14 @@ impl Fs {
         if node.told {
             return Ok(true);
         }
-        let other_version = node.etag != remembered.etag && !node.is_directory();
-        if other_version && (node.opens > 0 || node.is_drafted()) {
-            node.expire();
-            return Err(Errno::ESTALE.into());
+        if node.etag != remembered.etag && !node.is_directory() {
+            if node.opens > 0 || node.is_drafted() || node.backing.strong_count() > 0 {
+                node.expire();
+                return Err(Errno::ESTALE.into());
+            }
+            drop(tree);
+            self.adopt_attributes(ino, false, &remembered, asked);
+            return Ok(true);
         }
         let stat = Stat::of_object(&remembered, node.is_directory(), &self.settings);
         let Stat { size, mtime, atime, ctime, .. } = std::mem::replace(&mut node.stat, stat);
