@@ -49,6 +49,7 @@ impl House {
             directory: directory.clone(),
             limit_bytes: Some(disk_bytes),
             bucket: "model".to_owned(),
+            queue_bytes: 4 << 20,
         })
         .unwrap();
         // The least that is taken: 4 MiB.
@@ -65,6 +66,9 @@ impl House {
             read_only: false,
             attr_ttl: believed,
             list_ttl: believed,
+            negative_ttl: believed,
+            attrs: s3mount::fs::Attrs::Auto,
+            list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
             events: false,
             upload: UploadSettings::default(),
