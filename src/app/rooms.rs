@@ -11,7 +11,7 @@ use super::{Failure, Left};
 use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
-use crate::config::Config;
+use crate::config::{Attrs, Config};
 use crate::error::Kind;
 use crate::fs::{self, Fs};
 use crate::hooks::{self, HookSettings, HookSpec, Hooks};
@@ -103,6 +103,12 @@ impl Rooms {
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
             negative_ttl: config.negative_ttl,
+            attrs: match config.attrs {
+                Attrs::Auto => fs::Attrs::Auto,
+                Attrs::Full => fs::Attrs::Full,
+                Attrs::List => fs::Attrs::List,
+            },
+            list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
             upload: UploadSettings::default(),

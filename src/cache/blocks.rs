@@ -1,6 +1,7 @@
 //! The block cache: reads through memory, shared GETs pinned to one version.
 
 mod fetch;
+mod whole;
 
 use std::fmt;
 use std::ops::Range;

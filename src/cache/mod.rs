@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use ahead::ReadAhead;
 pub use blocks::BlockCache;
-pub use disk::{DiskCache, DiskSettings, DiskStats};
+pub use disk::{DiskCache, DiskSettings, DiskStats, Whole};
 pub use index::AttributeIndex;
 pub use prefetch::Prefetch;
 pub use record::Remembered;

@@ -8,7 +8,7 @@ mod units;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use options::Options;
+pub use options::{Attrs, Options};
 pub use source::Source;
 pub use units::{Size, Span, Umask};
 
@@ -60,6 +60,7 @@ pub struct Config {
     pub attr_ttl: Duration,
     pub list_ttl: Duration,
     pub negative_ttl: Duration,
+    pub attrs: Attrs,
     pub hooks: Option<PathBuf>,
     /// The file that options were read from: must not lie on the mount.
     pub file: Option<PathBuf>,
@@ -99,6 +100,7 @@ impl Config {
             attr_ttl: options.attr_ttl.map_or(DEFAULT_ATTR_TTL, |span| span.0),
             list_ttl: options.list_ttl.map_or(DEFAULT_LIST_TTL, |span| span.0),
             negative_ttl: options.negative_ttl.map_or(DEFAULT_NEGATIVE_TTL, |span| span.0),
+            attrs: options.attrs.unwrap_or_default(),
             hooks: options.hooks.as_deref().map(absolute).transpose()?,
             file: file.map(absolute).transpose()?,
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,

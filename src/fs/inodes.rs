@@ -4,11 +4,12 @@
 //! the keys of everything below it follow.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::draft::Content;
 use super::names::Directory;
+use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
 use crate::bucket::ETag;
 use crate::key::{self, ROOT_INO};
@@ -29,6 +30,14 @@ pub enum Pages {
     Unknown,
 }
 
+/// The attributes that the kernel was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelStat {
+    Current,
+    /// Of another version than the one here: its size would cut reads short.
+    Outdated,
+}
+
 /// One inode.
 #[derive(Debug)]
 pub struct Node {
@@ -42,6 +51,8 @@ pub struct Node {
     pub etag: Option<ETag>,
     /// `Last-Modified` of that version, where a listing or HEAD has told it.
     pub modified: Option<SystemTime>,
+    /// What S3 knows of it is in `stat`; false where only a listing has described it.
+    pub told: bool,
     /// When S3 last confirmed that this is how things are.
     pub checked: Instant,
     /// References of the kernel (`fuse_forget_in`).
@@ -50,10 +61,12 @@ pub struct Node {
     pub opens: u32,
     /// Bytes that S3 does not have (yet), or no longer has.
     pub content: Option<Arc<Content>>,
+    /// The local file that the kernel reads for who has this open, as long as one of them lives.
+    pub backing: Weak<Backing>,
     /// What may lie in the kernel's page cache.
     pub pages: Pages,
-    /// The kernel has been told attributes of another version.
-    pub told_otherwise: bool,
+    /// What the kernel remembers of `stat`.
+    pub kernel_stat: KernelStat,
     /// Somebody else's version took its name while it was open here.
     pub superseded: bool,
     /// Of a directory: what is in it.
@@ -72,12 +85,14 @@ impl Node {
             stat,
             etag: None,
             modified: None,
+            told: true,
             checked,
             lookups: 0,
             opens: 0,
             content: None,
+            backing: Weak::new(),
             pages: Pages::Empty,
-            told_otherwise: false,
+            kernel_stat: KernelStat::Current,
             superseded: false,
             directory,
         }

@@ -46,6 +46,10 @@ pub struct Status {
     /// Paths below the mountpoint whose content S3 does not have yet.
     pub dirty_files: Vec<String>,
     pub open_files: usize,
+    /// The kernel reads what is wholly in the disk cache by itself.
+    pub passthrough: bool,
+    /// Opens whose reads the kernel answered so.
+    pub passthrough_opens: u64,
     pub inodes: usize,
     pub odd_keys: BTreeMap<String, Oddity>,
     /// Odd keys beyond those listed.
@@ -65,6 +69,7 @@ impl Fs {
         let odd = self.odd_keys.lock();
         let (odd_keys, odd_keys_unlisted) = (odd.known.clone(), odd.unlisted);
         drop(odd);
+        let (passthrough, passthrough_opens) = self.passthrough_status();
         let tree = self.tree.lock();
         let dirty = tree.nodes().filter(|node| node.linked && node.is_pending());
         let mut dirty_files: Vec<_> = dirty.filter_map(|node| self.path_of(&tree.key(node.ino)?)).collect();
@@ -72,6 +77,8 @@ impl Fs {
         Status {
             dirty_files,
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),
+            passthrough,
+            passthrough_opens,
             inodes: tree.nodes().count(),
             odd_keys,
             odd_keys_unlisted,

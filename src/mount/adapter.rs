@@ -108,6 +108,11 @@ impl Filesystem for Adapter {
                 tracing::debug!(?flag, "the kernel does not offer this");
             }
         }
+        // A file system may then lie on ours (overlayfs), and our cache on no stacked one.
+        let passthrough = config.set_max_stack_depth(1).is_ok()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && nix::unistd::geteuid().is_root();
+        self.fs.offer_passthrough(passthrough);
         // The nearest possible value is as good as any.
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_congestion_threshold(MAX_BACKGROUND - MAX_BACKGROUND / 4);
@@ -215,7 +220,8 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, caller) = (self.fs.clone(), caller(request));
-        self.answer(async move { fs.open(ino.0, flags.0, caller).await }, reply_opened(reply));
+        let replier = reply_opened(reply, Arc::clone(&self.fs));
+        self.answer(async move { fs.open(ino.0, flags.0, caller).await }, replier);
     }
 
     fn create(

@@ -1,5 +1,7 @@
 //! What the kernel is answered: outcomes of [`crate::fs`] in the words of `fuser`.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
@@ -9,7 +11,7 @@ use fuser::{
 
 use super::adapter::MAX_WRITE_BYTES;
 use crate::fs::ops::{Entry, Listed, Opened};
-use crate::fs::{Error, FileKind, Fs, Result};
+use crate::fs::{Backing, Error, FileKind, Fs, Result};
 
 /// Inode numbers are never used again for another file while the kernel knows them.
 const GENERATION: Generation = Generation(0);
@@ -99,10 +101,31 @@ pub(super) fn reply_written(reply: ReplyWrite) -> impl FnOnce(Result<u32>) + Sen
     }
 }
 
-pub(super) fn reply_opened(reply: ReplyOpen) -> impl FnOnce(Result<Opened>) + Send + 'static {
+pub(super) fn reply_opened(reply: ReplyOpen, fs: Arc<Fs>) -> impl FnOnce(Result<Opened>) + Send + 'static {
     move |outcome| match outcome {
-        Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+        Ok(opened) => match fs.backing(opened.handle) {
+            Some(backing) => hand_over(reply, &fs, opened, &backing),
+            None => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+        },
         Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// Lets the kernel read a file by itself. Where it refuses (it wants CAP_SYS_ADMIN, and a file system
+/// that is not stacked on another), it refuses the next one too.
+fn hand_over(reply: ReplyOpen, fs: &Fs, opened: Opened, backing: &Backing) {
+    let register = |file: &File| {
+        reply.open_backing(file).inspect_err(|cause| tracing::debug!(%cause, "the kernel reads no files itself")).ok()
+    };
+    let handle = FileHandle(opened.handle);
+    // The kernel refuses an open with any other flag.
+    let flags = open_flags(opened) & FopenFlags::FOPEN_NOFLUSH;
+    if let Some(id) = backing.registered(register) {
+        reply.opened_passthrough(handle, flags, id);
+    } else {
+        fs.offer_passthrough(false);
+        fs.keep_reads(opened.handle);
+        reply.opened(handle, open_flags(opened));
     }
 }
 

@@ -47,6 +47,7 @@ mod hooks_run;
 mod objects;
 mod odd_keys;
 mod outage;
+mod passthrough;
 mod permissions;
 mod programs;
 mod races;

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use self::directory::Directory;
-use self::entry::{Entry, Found};
+use self::entry::{Entry, Found, Verdict};
 use self::ledger::{Ledger, Name};
 use self::queue::{Job, Queue};
 pub(super) use self::seal::BLOCK_BYTES;
@@ -77,6 +77,16 @@ pub struct DiskStats {
     /// Not written: the disk was slower than the readers, too full or failed.
     pub skipped_bytes: u64,
     pub evictions: u64,
+}
+
+/// Whether a version is on disk, all of it.
+#[derive(Debug)]
+pub enum Whole {
+    /// All of it, and verified by this process.
+    File(File),
+    /// Some of it, or not verified: [`DiskCache::verify`] knows more.
+    Unverified,
+    No,
 }
 
 /// Clean bytes on disk. Every method but [`DiskCache::write`] and [`DiskCache::stats`] waits for
@@ -154,12 +164,34 @@ impl DiskCache {
     }
 
     /// The file with all bytes of a version, when all are on disk and were verified by this
-    /// process: what may be given to the kernel to read. Verifies what was not yet.
-    pub fn whole(&self, object: &Pinned) -> Option<File> {
+    /// process: what may be given to the kernel to read. Cheap.
+    pub fn whole(&self, object: &Pinned) -> Whole {
+        let Some(entry) = self.inner.entry(&self.inner.identity(object), object) else { return Whole::No };
+        match entry.data() {
+            Ok(file) if entry.is_verified_whole() => Whole::File(file),
+            _ => Whole::Unverified,
+        }
+    }
+
+    /// The same after verifying what was not yet, as far as it is in memory and the time suffices.
+    pub fn verify(&self, object: &Pinned, budget: Duration) -> Option<File> {
         let identity = self.inner.identity(object);
         let entry = self.inner.entry(&identity, object)?;
-        entry.verify_whole().ok().filter(|whole| *whole)?;
-        entry.data().ok()
+        match entry.verify(Instant::now() + budget) {
+            Ok(Verdict::Whole) => {
+                self.inner.used(&name(&identity));
+                entry.data().ok()
+            }
+            Ok(Verdict::Incomplete) => None,
+            Ok(Verdict::Damaged) => {
+                self.inner.note_damage(object);
+                None
+            }
+            Err(error) => {
+                self.inner.discard_broken(&name(&identity), object, &error);
+                None
+            }
+        }
     }
 
     /// Removes one version.
@@ -224,11 +256,7 @@ impl Inner {
             }
             Ok(Found::Missing) => None,
             Ok(Found::Damaged) => {
-                self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    key = object.key.escape_debug().to_string(),
-                    "a cached block is damaged; it is fetched again"
-                );
+                self.note_damage(object);
                 None
             }
             Err(error) => {
@@ -281,6 +309,11 @@ impl Inner {
         self.open.lock().pop(name);
         self.ledger.lock().remove(name);
         self.directory.remove(name)
+    }
+
+    fn note_damage(&self, object: &Pinned) {
+        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(key = object.key.escape_debug().to_string(), "a cached block is damaged; it is fetched again");
     }
 
     fn discard_broken(&self, name: &Name, object: &Pinned, error: &io::Error) {

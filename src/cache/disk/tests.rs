@@ -9,6 +9,7 @@ use super::*;
 use crate::bucket::ETag;
 
 const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(directory: &Path, limit_bytes: u64) -> Arc<DiskCache> {
     let directory = directory.to_owned();
@@ -101,7 +102,7 @@ fn only_whole_blocks_are_kept_and_holes_are_not_read() {
     assert_eq!(cache.read(&object, &(BLOCK_BYTES..3 * BLOCK_BYTES)), Some(bytes(BLOCK_BYTES..3 * BLOCK_BYTES)));
     assert_eq!(cache.read(&object, &(BLOCK_BYTES - 1..BLOCK_BYTES)), None);
     assert_eq!(cache.read(&object, &(3 * BLOCK_BYTES..3 * BLOCK_BYTES + 1)), None);
-    assert!(cache.whole(&object).is_none());
+    assert!(cache.verify(&object, PATIENCE).is_none());
     assert_eq!(cache.stats().written_bytes, 2 * BLOCK_BYTES);
 }
 
@@ -114,7 +115,7 @@ fn a_flipped_bit_is_a_miss_until_written_again() {
     assert_eq!(cache.read(&object, &(0..10)), None);
     assert_eq!(cache.stats().damaged, 1);
     assert_eq!(cache.read(&object, &(BLOCK_BYTES..MIB)), Some(bytes(BLOCK_BYTES..MIB)));
-    assert!(cache.whole(&object).is_none());
+    assert!(cache.verify(&object, PATIENCE).is_none());
     cache.write(&object, 0, bytes(0..BLOCK_BYTES));
     cache.flush();
     assert_eq!(cache.read(&object, &(0..1000)), Some(bytes(0..1000)));
@@ -251,13 +252,17 @@ fn a_whole_object_is_given_out_as_a_file() {
     let (cache, object) = filled(directory.path());
     drop(cache);
     let again = open(directory.path(), 64 * MIB);
-    let file = again.whole(&object).unwrap();
+    assert!(matches!(again.whole(&object), Whole::Unverified));
+    let file = again.verify(&object, PATIENCE).unwrap();
+    assert!(matches!(again.whole(&object), Whole::File(_)));
     let mut all = vec![0; (MIB + 5) as usize];
     file.read_exact_at(&mut all, 0).unwrap();
     assert!(all == bytes(0..MIB + 5));
     the_file(directory.path(), "data").write_all_at(b"damage", 900_000).unwrap();
     drop(again);
-    assert!(open(directory.path(), 64 * MIB).whole(&object).is_none());
+    let damaged = open(directory.path(), 64 * MIB);
+    assert!(damaged.verify(&object, PATIENCE).is_none());
+    assert_eq!(damaged.stats().damaged, 1);
 }
 
 #[test]

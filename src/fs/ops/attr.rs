@@ -89,6 +89,8 @@ impl Fs {
             _ => return Err(Errno::EINVAL.into()),
         }
         self.revalidate(ino).await?;
+        self.part_from_readers(ino)?;
+        self.ensure_told(ino).await?;
         // Held like an open file: a release on its way would take the draft from under this.
         self.hold(ino)?;
         let outcome = self.truncate_held(ino, size, set).await;
