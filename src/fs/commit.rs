@@ -127,6 +127,7 @@ impl Fs {
         op_id: Option<String>,
         multipart: bool,
     ) -> Result<(u64, ETag, u64, Option<Bytes>)> {
+        self.ensure_told(ino).await?;
         // Attributes as of now: a chmod since the snapshot rides along.
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
 
+mod attributes;
+
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use s3mount::bucket::{Bucket, Metadata};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};
-use s3mount::fs::{Caller, Fs, Ino, Settings};
+use s3mount::fs::{Attrs, Caller, Fs, Ino, Settings};
 use s3mount::journal::Journal;
 
 const ROOT: Ino = 1;
@@ -34,6 +36,11 @@ impl House {
     }
 
     async fn on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> Self {
+        Self::with(bucket, state, |settings| settings).await
+    }
+
+    /// With other settings.
+    async fn with(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, change: impl Fn(Settings) -> Settings) -> Self {
         let shared: Arc<dyn Bucket> = bucket.clone();
         let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
@@ -47,10 +54,14 @@ impl House {
             read_only: false,
             attr_ttl: Duration::from_secs(1),
             list_ttl: Duration::from_secs(5),
+            negative_ttl: Duration::from_secs(1),
+            attrs: Attrs::Auto,
+            list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
             events: false,
             upload: UploadSettings::default(),
         };
+        let settings = change(settings);
         let fs = Fs::new(shared, cache, index, journal, settings);
         fs.recover().await.unwrap();
         Self { bucket, fs, state }
