@@ -25,7 +25,14 @@ pub struct House {
     pub fs: Arc<Fs>,
     pub disk: Arc<DiskCache>,
     state: tempfile::TempDir,
+    traits: Traits,
+}
+
+/// What stays the same over all reboots of a case.
+#[derive(Clone, Copy)]
+struct Traits {
     believed: Duration,
+    telling: bool,
     disk_bytes: u64,
 }
 
@@ -39,15 +46,21 @@ impl House {
     pub async fn new(case: &Case) -> Self {
         let believed = if case.believing { BELIEF } else { Duration::ZERO };
         let disk_bytes = if case.small_disk { 1 << 20 } else { 64 << 20 };
-        Self::open(Arc::new(MemoryBucket::new()), state_directory(), believed, disk_bytes).await
+        let bucket = MemoryBucket::new();
+        if !case.telling {
+            bucket.hide_checksums();
+        }
+        let traits = Traits { believed, telling: case.telling, disk_bytes };
+        Self::open(Arc::new(bucket), state_directory(), traits).await
     }
 
-    async fn open(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, believed: Duration, disk_bytes: u64) -> Self {
+    async fn open(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, traits: Traits) -> Self {
+        let believed = traits.believed;
         let shared: Arc<dyn Bucket> = bucket.clone();
         let directory = state.path().join("cache");
         let disk = DiskCache::open(DiskSettings {
             directory: directory.clone(),
-            limit_bytes: Some(disk_bytes),
+            limit_bytes: Some(traits.disk_bytes),
             bucket: "model".to_owned(),
             queue_bytes: 4 << 20,
         })
@@ -68,31 +81,31 @@ impl House {
             list_ttl: believed,
             negative_ttl: believed,
             attrs: s3mount::fs::Attrs::Auto,
-            list_checksums: Some(true),
+            list_checksums: Some(traits.telling),
             draft_dir: state.path().join("drafts"),
             events: false,
             upload: UploadSettings::default(),
         };
         let fs = Fs::new(shared, cache, index, journal, settings);
         fs.recover().await.unwrap();
-        Self { bucket, fs, disk, state, believed, disk_bytes }
+        Self { bucket, fs, disk, state, traits }
     }
 
     /// As after `kill -9` and a new start.
     pub async fn reboot(self, keep_cache: bool) -> Self {
-        let Self { bucket, fs, disk, state, believed, disk_bytes } = self;
+        let Self { bucket, fs, disk, state, traits } = self;
         disk.flush();
         drop((fs, disk));
         if !keep_cache {
             let _ = std::fs::remove_dir_all(state.path().join("cache"));
         }
-        Self::open(bucket, state, believed, disk_bytes).await
+        Self::open(bucket, state, traits).await
     }
 
     /// How long an old answer of the bucket may still be told: a listing that was believed names a
     /// version, which is then believed in turn.
     pub fn staleness(&self) -> Duration {
-        self.believed * 2
+        self.traits.believed * 2
     }
 
     pub fn remove_cache_directory(&self) {
