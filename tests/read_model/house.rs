@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::sample::Index;
 use s3mount::bucket::Bucket;
 use s3mount::bucket::memory::MemoryBucket;
 use s3mount::bucket::upload::UploadSettings;
@@ -34,6 +33,15 @@ struct Traits {
     believed: Duration,
     telling: bool,
     disk_bytes: u64,
+}
+
+/// What may happen to a file behind our back.
+#[derive(Clone, Copy, Debug)]
+pub enum Damage {
+    /// A bit flips.
+    Flip,
+    /// It ends earlier.
+    Cut,
 }
 
 /// In memory where there is such a place: nothing here is about what `fsync(2)` does.
@@ -113,34 +121,34 @@ impl House {
         let _ = std::fs::remove_dir_all(self.state.path().join("cache"));
     }
 
-    /// Flips one bit of one file of the disk cache.
-    pub fn flip_bit(&self, file: Index, at: Index) {
+    /// Damages one file of the disk cache at one place. Both numbers wrap around.
+    pub fn damage(&self, damage: Damage, file: usize, at: usize) {
         let Some(file) = self.cached_file(file) else { return };
-        let length = file.metadata().unwrap().len();
-        if length > 0 {
-            let bit = at.index(length as usize * 8) as u64;
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, bit / 8).unwrap();
-            file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+        let length = file.metadata().unwrap().len() as usize;
+        match damage {
+            _ if length == 0 => {}
+            Damage::Cut => file.set_len((at % length) as u64).unwrap(),
+            Damage::Flip => {
+                let bit = (at % (length * 8)) as u64;
+                let mut byte = [0];
+                // Cut by the cache itself meanwhile: then there is no such bit.
+                if file.read_exact_at(&mut byte, bit / 8).is_ok() {
+                    file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+                }
+            }
         }
     }
 
-    /// Cuts one file of the disk cache short.
-    pub fn cut_file(&self, file: Index, at: Index) {
-        let Some(file) = self.cached_file(file) else { return };
-        let length = file.metadata().unwrap().len().max(1);
-        file.set_len(at.index(length as usize) as u64).unwrap();
-    }
-
     /// Some file of blocks or of their checksums; the index is not one of them.
-    fn cached_file(&self, index: Index) -> Option<File> {
+    fn cached_file(&self, number: usize) -> Option<File> {
         self.disk.flush();
         let mut found = Vec::new();
         files_below(&self.state.path().join("cache"), &mut found);
         found.retain(|path| path.extension().is_some_and(|extension| extension == "data" || extension == "map"));
         found.sort();
-        let path = (!found.is_empty()).then(|| index.get(&found))?;
-        Some(File::options().read(true).write(true).open(path).unwrap())
+        let path = found.get(number % found.len().max(1))?;
+        // Evicted meanwhile: nothing to damage.
+        File::options().read(true).write(true).open(path).ok()
     }
 }
 

@@ -15,8 +15,8 @@ use super::house::House;
 use super::reference::{File, FileId, Place, Reference, Stale, Version};
 use super::steps::{Case, DIRECTORIES, PATHS, SLOTS, Step};
 
-const ROOT: Ino = 1;
-const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };
+pub const ROOT: Ino = 1;
+pub const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };
 /// What objects without attributes have: 0666 less the umask.
 pub const FOREIGN_MODE: u32 = 0o644;
 /// What files that are made here have.
@@ -63,7 +63,7 @@ pub struct World {
 }
 
 /// Bytes that no other version has at any offset, cheaply: noise of a prime length, repeated.
-fn noise(version: u64, bytes: usize) -> Vec<u8> {
+pub fn noise(version: u64, bytes: usize) -> Vec<u8> {
     let mut state = version.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -129,8 +129,7 @@ impl World {
             Step::PutByOthers { path, bytes } => self.put_by_others(path, Some(bytes)),
             Step::DeleteByOthers { path } => self.put_by_others(path, None),
             Step::Reboot { keep_cache } => self.reboot(keep_cache).await,
-            Step::FlipBit { file, at } => self.house().flip_bit(file, at),
-            Step::CutFile { file, at } => self.house().cut_file(file, at),
+            Step::Damage { damage, file, at } => self.house().damage(damage, file, at),
             Step::RemoveCacheDirectory => self.house().remove_cache_directory(),
             Step::ClearDisk => self.house().disk.clear(),
             Step::ForgetKey { path } => self.house().fs.forget_key(path),

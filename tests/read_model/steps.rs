@@ -3,7 +3,9 @@
 use std::fmt;
 
 use proptest::prelude::*;
-use proptest::sample::{Index, select};
+use proptest::sample::select;
+
+use super::house::Damage;
 
 /// Files that take part; a directory of theirs may be missing.
 pub const PATHS: [&str; 6] = ["a", "b", "d/a", "d/b", "e/a", "f/a"];
@@ -121,13 +123,11 @@ pub enum Step {
     Reboot {
         keep_cache: bool,
     },
-    FlipBit {
-        file: Index,
-        at: Index,
-    },
-    CutFile {
-        file: Index,
-        at: Index,
+    /// To some file of the disk cache at some place; the numbers wrap around.
+    Damage {
+        damage: Damage,
+        file: usize,
+        at: usize,
     },
     RemoveCacheDirectory,
     ClearDisk,
@@ -176,13 +176,13 @@ fn by_programs() -> impl Strategy<Value = Step> {
 }
 
 fn by_others() -> impl Strategy<Value = Step> {
-    let (path, index) = (|| select(&PATHS[..]), any::<Index>);
+    let path = || select(&PATHS[..]);
     prop_oneof![
         8 => (path(), any_size()).prop_map(|(path, size)| Step::PutByOthers { path, bytes: size.max(TELLTALE_BYTES) }),
         2 => path().prop_map(|path| Step::DeleteByOthers { path }),
         2 => prop::bool::weighted(0.8).prop_map(|keep_cache| Step::Reboot { keep_cache }),
-        3 => (index(), index()).prop_map(|(file, at)| Step::FlipBit { file, at }),
-        2 => (index(), index()).prop_map(|(file, at)| Step::CutFile { file, at }),
+        5 => (select(&[Damage::Flip, Damage::Cut][..]), 0..100_usize, 0..10_000_000_usize)
+            .prop_map(|(damage, file, at)| Step::Damage { damage, file, at }),
         1 => Just(Step::RemoveCacheDirectory),
         1 => Just(Step::ClearDisk),
         2 => path().prop_map(|path| Step::ForgetKey { path }),
