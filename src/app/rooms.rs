@@ -56,11 +56,15 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
 
 /// What serves a mounted bucket.
 pub(super) struct Rooms {
+    /// Of keys: what the root directory stands for.
+    pub(super) prefix: String,
+    /// What `cache warm` may hold at a time.
+    pub(super) warm_bytes: u64,
     pub(super) connection: Connection,
     cache: Arc<BlockCache>,
-    disk: Option<Arc<DiskCache>>,
+    pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     hooks: Option<Hooks>,
 }
 
@@ -113,7 +117,8 @@ impl Rooms {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,
         };
-        Ok(Self { connection, cache, disk, journal, fs, hooks })
+        let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.

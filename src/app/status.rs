@@ -62,7 +62,7 @@ pub(super) struct Facts {
     config: Config,
     mountpoint: PathBuf,
     state_dir: PathBuf,
-    rooms: Arc<Rooms>,
+    pub(super) rooms: Arc<Rooms>,
     started: Instant,
     ending: AtomicBool,
 }

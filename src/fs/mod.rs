@@ -16,6 +16,7 @@ mod draft;
 mod errors;
 mod handles;
 mod inodes;
+mod invalidate;
 mod listing;
 mod names;
 pub mod ops;

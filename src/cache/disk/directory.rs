@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::DiskDirectory;
 use super::ledger::Name;
 
 /// Subdirectory that holds the files; its name changes with their format.
@@ -33,12 +34,43 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = path.join(FILES);
         make(&root)?;
-        let metadata = std::fs::symlink_metadata(&root)?;
-        if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a directory of yours"));
-        }
+        check(&root)?;
         std::fs::set_permissions(&root, Permissions::from_mode(0o700))?;
         Ok(Self { above: path.to_owned(), root })
+    }
+
+    /// The directory, if it is there. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn find(path: &Path) -> io::Result<Option<Self>> {
+        let root = path.join(FILES);
+        match check(&root) {
+            Ok(()) => Ok(Some(Self { above: path.to_owned(), root })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What it holds and takes.
+    pub fn contents(&self) -> DiskDirectory {
+        let entries = self.scan();
+        let bytes: u64 = entries.iter().map(|(_, bytes)| bytes).sum();
+        DiskDirectory { disk_bytes: bytes + self.other_bytes(), entries: entries.len() as u64 }
+    }
+
+    /// Removes all that has the name of a file of ours, whole entries or not. Links are removed, not
+    /// followed.
+    pub fn remove_all(&self) {
+        for shelf in list(&self.root).iter().filter(|shelf| is_directory(shelf)) {
+            for stem in list(shelf).iter().map(|path| path.with_extension("")) {
+                if name(&stem).is_some() {
+                    remove(&stem);
+                }
+            }
+            // Somebody else's file in it keeps it.
+            let _ = std::fs::remove_dir(shelf);
+        }
     }
 
     /// The path of an entry's files, without their extension.
@@ -50,8 +82,8 @@ impl Directory {
     /// Every entry, oldest first, with the bytes that it takes on the disk.
     pub fn scan(&self) -> Vec<(Name, u64)> {
         let mut found = Vec::new();
-        for shelf in list(&self.root) {
-            scan_shelf(&shelf, &mut found);
+        for shelf in list(&self.root).iter().filter(|shelf| is_directory(shelf)) {
+            scan_shelf(shelf, &mut found);
         }
         found.sort_unstable();
         found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect()
@@ -90,6 +122,18 @@ impl Directory {
         let system = nix::sys::statvfs::statvfs(&self.root)?;
         Ok(system.blocks() * system.fragment_size())
     }
+}
+
+fn check(root: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(root)?;
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a directory of yours"));
+    }
+    Ok(())
+}
+
+fn is_directory(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 /// Makes a directory and those above it, also after somebody removed all of them.

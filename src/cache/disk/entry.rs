@@ -129,6 +129,13 @@ impl Entry {
         Ok(whole.len() as u64)
     }
 
+    /// Whether the map tells of all blocks of a range. They are not looked at.
+    pub fn holds(&self, range: &Range<u64>) -> bool {
+        let blocks = range.start / BLOCK_BYTES..seal::blocks(range.end);
+        self.seals(&blocks)
+            .is_ok_and(|seals| blocks.clone().all(|number| seal::is_seal(number, one(&seals, &blocks, number))))
+    }
+
     /// Whether all blocks are here and were checked by this process. Cheap.
     pub fn is_verified_whole(&self) -> bool {
         let blocks = seal::blocks(self.size);

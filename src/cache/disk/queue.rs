@@ -1,17 +1,25 @@
 //! What waits to be written: bounded by bytes, never waited for by a reader.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, oneshot};
 
 use super::super::Pinned;
+
+/// So many times the bytes that should wait may do so before new ones are not kept: what was under
+/// way already when the disk fell behind.
+const OVERDRAFT: u64 = 3;
 
 /// Some bytes of a version.
 pub(super) struct Job {
     pub object: Pinned,
     pub offset: u64,
     pub bytes: Bytes,
+    /// Hears whether they are on disk now.
+    pub told: Option<oneshot::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -25,29 +33,47 @@ struct State {
 
 /// The queue between readers and the one thread that writes.
 pub(super) struct Queue {
-    /// Bytes that may wait; what comes while they do is not kept on disk.
+    /// Bytes that may wait; who fetches ahead waits while there are more.
     most_bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
+    room: Notify,
 }
 
 impl Queue {
     /// An empty queue for so many bytes.
     pub fn new(most_bytes: u64) -> Self {
-        Self { most_bytes, state: Mutex::default(), changed: Condvar::new() }
+        Self { most_bytes, state: Mutex::default(), changed: Condvar::new(), room: Notify::new() }
     }
 
-    /// Puts a job in, unless too much waits. Does not wait itself.
-    pub fn offer(&self, job: Job) -> bool {
+    /// Puts a job in; gives it back when too much waits. Does not wait itself.
+    pub fn offer(&self, job: Job) -> Result<(), Job> {
         let mut state = self.state.lock();
         let bytes = job.bytes.len() as u64;
-        if state.stopped || state.bytes + bytes > self.most_bytes {
-            return false;
+        // One that is larger than all that may wait, waits alone.
+        if state.stopped || (state.bytes > 0 && state.bytes + bytes > OVERDRAFT * self.most_bytes) {
+            return Err(job);
         }
         state.bytes += bytes;
         state.jobs.push_back(job);
         self.changed.notify_all();
-        true
+        Ok(())
+    }
+
+    /// Returns when no more waits than should.
+    pub async fn settle(&self) {
+        loop {
+            let mut told = pin!(self.room.notified());
+            told.as_mut().enable();
+            let is_settled = {
+                let state = self.state.lock();
+                state.stopped || state.bytes <= self.most_bytes
+            };
+            if is_settled {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// The next job, once there is one; the one before counts as done. `None` when all is done and
@@ -56,6 +82,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.bytes -= std::mem::take(&mut state.taken);
         self.changed.notify_all();
+        self.room.notify_waiters();
         self.changed.wait_while(&mut state, |state| state.jobs.is_empty() && !state.stopped);
         let job = state.jobs.pop_front()?;
         state.taken = job.bytes.len() as u64;
@@ -72,5 +99,6 @@ impl Queue {
     pub fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
+        self.room.notify_waiters();
     }
 }

@@ -50,16 +50,22 @@ struct Writer<'a> {
 pub(super) fn run(inner: &Inner) {
     let mut writer = Writer { inner, written_bytes: 0, paused_until: None, measured: Instant::now(), told_full: false };
     writer.rescan();
-    while let Some(job) = inner.queue.take() {
-        writer.write(&job);
+    while let Some(mut job) = inner.queue.take() {
+        let is_stored = writer.write(&job);
+        if let Some(told) = job.told.take() {
+            // Who asked may have gone.
+            let _ = told.send(is_stored);
+        }
     }
 }
 
 impl Writer<'_> {
-    fn write(&mut self, job: &Job) {
+    /// Whether the bytes are on disk now.
+    fn write(&mut self, job: &Job) -> bool {
         let length = job.bytes.len() as u64;
         let paused = self.paused_until.is_some_and(|until| Instant::now() < until);
         let stored = if paused { Err(Refusal::NoRoom) } else { self.store(job) };
+        let is_stored = stored.is_ok();
         match stored {
             Ok(bytes) => {
                 self.written_bytes += bytes;
@@ -75,6 +81,7 @@ impl Writer<'_> {
         } else if self.measured.elapsed() > MEASURE_PERIOD {
             self.measure();
         }
+        is_stored
     }
 
     fn tell(&mut self, refusal: Refusal) {
