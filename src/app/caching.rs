@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use nix::errno::Errno;
 use tokio::sync::mpsc;
 
 use super::control::{Reply, Request, Service};
@@ -43,13 +44,7 @@ impl Service for Facts {
         Box::pin(async move {
             match request {
                 Request::Warm { paths } => self.warm(&paths, tell).await,
-                Request::Invalidate { paths } => {
-                    let fs = Arc::clone(&self.rooms.fs);
-                    // One that panicked was logged.
-                    let _ =
-                        tokio::task::spawn_blocking(move || paths.iter().for_each(|path| fs.invalidate(path))).await;
-                    Reply::Done
-                }
+                Request::Invalidate { paths } => self.invalidate(&paths).await,
                 Request::ClearCache => self.clear().await,
                 Request::Status | Request::Unmount { .. } => Reply::Done,
             }
@@ -58,6 +53,17 @@ impl Service for Facts {
 }
 
 impl Facts {
+    async fn invalidate(&self, paths: &[String]) -> Reply {
+        for path in paths {
+            if let Err(error) = self.rooms.fs.invalidate(path).await {
+                let place = self.mountpoint.join(path);
+                let kind = if error.errno() == Errno::ENOENT { Kind::NotFound } else { Kind::Local };
+                return Reply::Refused(Failure::new(kind, format!("{}: {error}", place.display())));
+            }
+        }
+        Reply::Done
+    }
+
     async fn clear(&self) -> Reply {
         if let Some(disk) = self.rooms.disk.clone() {
             // A removal that panicked was logged; what is left is seen in the numbers.

@@ -11,12 +11,13 @@ use super::{Failure, Left};
 use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
-use crate::config::Config;
+use crate::config::{Attrs, Config};
 use crate::error::Kind;
 use crate::fs::{self, Fs};
 use crate::hooks::{self, HookSettings, HookSpec, Hooks};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
+use crate::mount::{self, Mounted};
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
@@ -105,6 +106,13 @@ impl Rooms {
             read_only: config.read_only,
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
+            negative_ttl: config.negative_ttl,
+            attrs: match config.attrs {
+                Attrs::Auto => fs::Attrs::Auto,
+                Attrs::Full => fs::Attrs::Full,
+                Attrs::List => fs::Attrs::List,
+            },
+            list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
             upload: UploadSettings::default(),
@@ -124,6 +132,11 @@ impl Rooms {
     /// The file system as the kernel wants it. Needs the runtime.
     pub(super) fn adapter(&self) -> Adapter {
         Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current())
+    }
+
+    /// From now on the kernel is told what changes.
+    pub(super) fn attach(&self, mounted: &Mounted) -> mount::Result<()> {
+        mounted.attach(&self.fs)
     }
 
     /// How many files S3 does not have yet.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
@@ -41,7 +42,7 @@ pub struct BlockCache {
     spare_gets: usize,
     /// Told whenever a flight gives back room.
     room: Notify,
-    runtime: OnceLock<Handle>,
+    pub(super) runtime: OnceLock<Handle>,
     streams: AtomicI64,
     counters: Counters,
 }
@@ -164,10 +165,26 @@ impl BlockCache {
         }
     }
 
+    /// When the bucket was last asked for bytes of this version and had them: every GET is pinned, so
+    /// it proves the version as well as a HEAD does. `None` where none of it is in memory, or what is
+    /// there came otherwise.
+    pub fn confirmed(&self, object: &Pinned) -> Option<Instant> {
+        self.extents.lock().confirmed(object)
+    }
+
     /// Drops all versions of a key.
     pub fn forget(&self, key: &str) {
         self.extents.lock().forget(key);
         self.room.notify_waiters();
+    }
+
+    /// Drops all versions of a key from memory, and this one from the disk.
+    pub async fn invalidate(&self, object: &Pinned) {
+        self.forget(&object.key);
+        let Some(disk) = self.disk.clone() else { return };
+        let object = object.clone();
+        // A panic there was logged, and what could not be removed is verified when it is read.
+        let _ = tokio::task::spawn_blocking(move || disk.remove(&object)).await;
     }
 
     /// Numbers for the user.
@@ -193,6 +210,11 @@ impl BlockCache {
         let limit = self.extents.lock().budget().limit_bytes();
         let streams = self.streams.load(Ordering::Relaxed) + i64::from(!counted);
         (limit / 2 / streams.max(1).unsigned_abs()).min(limit / 4)
+    }
+
+    /// Bytes that one guess about whole objects may have fetched unread.
+    pub fn prefetch_share_bytes(&self) -> u64 {
+        self.ahead_share_bytes(false)
     }
 
     /// Counts the streams that fetch ahead.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -47,6 +48,8 @@ impl Extent {
 struct Version {
     key: Arc<str>,
     etag: ETag,
+    /// When the bucket was last asked for bytes of this version and had them.
+    confirmed: Option<Instant>,
     extents: BTreeMap<u64, Extent>,
 }
 
@@ -234,6 +237,19 @@ impl Extents {
         }
     }
 
+    /// The bucket had this version when it was asked at `asked`.
+    pub fn confirm(&mut self, object: &Pinned, asked: Instant) {
+        let entry = self.version_id(object).and_then(|version| self.versions.get_mut(&version));
+        if let Some(entry) = entry {
+            entry.confirmed = entry.confirmed.max(Some(asked));
+        }
+    }
+
+    /// When the bucket was last asked for bytes of this version and had them.
+    pub fn confirmed(&self, object: &Pinned) -> Option<Instant> {
+        self.versions[&self.version_id(object)?].confirmed
+    }
+
     /// Drops every version of a key. Flights under way still reach those who wait for them.
     pub fn forget(&mut self, key: &str) {
         for version in self.names.remove(key).unwrap_or_default() {
@@ -307,7 +323,8 @@ impl Extents {
         }
         self.last_version += 1;
         let id = self.last_version;
-        let version = Version { key: object.key.clone(), etag: object.etag.clone(), extents: BTreeMap::new() };
+        let (key, etag) = (object.key.clone(), object.etag.clone());
+        let version = Version { key, etag, confirmed: None, extents: BTreeMap::new() };
         self.versions.insert(id, version);
         self.names.entry(object.key.clone()).or_default().push(id);
         id

@@ -5,6 +5,7 @@
 //! - [`DiskCache`]: the same on the local disk, kept across mounts; checksummed, written behind.
 //! - [`Warming`]: fills it before anybody reads.
 //! - [`ReadAhead`]: one per file handle; sees sequential use and fetches before it is asked.
+//! - [`Prefetch`]: whole objects that will be asked for, if a guess is right.
 //! - [`AttributeIndex`]: attributes by key, kept across mounts: a HEAD is paid once.
 //!
 //! **Invariant**: everything here may vanish at any time, and only speed changes.
@@ -16,6 +17,7 @@ mod disk;
 mod extents;
 mod flight;
 mod index;
+mod prefetch;
 mod record;
 mod warm;
 
@@ -25,6 +27,7 @@ pub use ahead::ReadAhead;
 pub use blocks::BlockCache;
 pub use disk::{DiskCache, DiskDirectory, DiskSettings, DiskStats, Whole};
 pub use index::AttributeIndex;
+pub use prefetch::Prefetch;
 pub use record::Remembered;
 pub use warm::Warming;
 

@@ -8,7 +8,7 @@ mod units;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use options::Options;
+pub use options::{Attrs, Options};
 pub use source::Source;
 pub use units::{Size, Span, Umask};
 
@@ -17,6 +17,7 @@ use crate::telemetry;
 const DEFAULT_UMASK: u16 = 0o022;
 const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_LIST_TTL: Duration = Duration::from_secs(5);
+const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// Below this a single read-ahead does not fit.
 const LEAST_MEMORY_BYTES: u64 = 16 << 20;
@@ -58,6 +59,8 @@ pub struct Config {
     pub umask: u16,
     pub attr_ttl: Duration,
     pub list_ttl: Duration,
+    pub negative_ttl: Duration,
+    pub attrs: Attrs,
     pub hooks: Option<PathBuf>,
     /// The file that options were read from: must not lie on the mount.
     pub file: Option<PathBuf>,
@@ -96,6 +99,8 @@ impl Config {
             umask: options.umask.map_or(DEFAULT_UMASK, |umask| umask.0),
             attr_ttl: options.attr_ttl.map_or(DEFAULT_ATTR_TTL, |span| span.0),
             list_ttl: options.list_ttl.map_or(DEFAULT_LIST_TTL, |span| span.0),
+            negative_ttl: options.negative_ttl.map_or(DEFAULT_NEGATIVE_TTL, |span| span.0),
+            attrs: options.attrs.unwrap_or_default(),
             hooks: options.hooks.as_deref().map(absolute).transpose()?,
             file: file.map(absolute).transpose()?,
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,

@@ -52,8 +52,11 @@ impl Fs {
             self.commit_bytes(ino, content, &snapshot).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
             let stored = self.store_attributes_open(ino, content, &snapshot).await;
-            if stored.is_err() {
-                content.attributes_dirty.store(true, Ordering::Release);
+            match &stored {
+                // The version that they were meant for is gone: theirs has attributes of its own.
+                Err(error) if error.is_conflict() => self.expire(ino),
+                Err(_) => content.attributes_dirty.store(true, Ordering::Release),
+                Ok(()) => {}
             }
             stored
         } else {
@@ -66,7 +69,12 @@ impl Fs {
     }
 
     pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
-        self.complete(content).await?;
+        if let Err(error) = self.complete(content).await {
+            if error.is_conflict() {
+                self.set_conflict_aside(ino, content, &before.key).await?;
+            }
+            return Err(error);
+        }
         let size = content.draft.lock().size();
         let multipart = size >= MULTIPART_FROM_BYTES;
         // Writers of a large file wait until its parts are read: they must be of one moment.
@@ -119,6 +127,7 @@ impl Fs {
         op_id: Option<String>,
         multipart: bool,
     ) -> Result<(u64, ETag, u64, Option<Bytes>)> {
+        self.ensure_told(ino).await?;
         // Attributes as of now: a chmod since the snapshot rides along.
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {
@@ -144,6 +153,7 @@ impl Fs {
 
     /// Somebody else wrote this key meanwhile: theirs stays in the bucket, ours is kept in the state
     /// directory under a name that the log tells, and the file shows theirs from the next open on.
+    /// Where only the replaced version had bytes, what is kept has holes.
     async fn set_conflict_aside(&self, ino: Ino, content: &Arc<Content>, key: &str) -> Result<()> {
         let (path, generation) = {
             let draft = content.draft.lock();
@@ -154,15 +164,24 @@ impl Fs {
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
         self.undefer(content).await?;
-        if let Some(node) = self.tree.lock().get_mut(ino) {
-            node.expire();
-        }
+        self.expire(ino);
         tracing::error!(
             key = %key.escape_debug(),
             kept = %kept.display(),
             "somebody else wrote this key meanwhile: theirs stays, ours is kept in this file"
         );
         Ok(())
+    }
+
+    /// The next open asks S3. A listing that is believed still names the version that we were on.
+    fn expire(&self, ino: Ino) {
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.get_mut(ino) else { return };
+        node.expire();
+        let parent = node.parent;
+        if let Some(directory) = tree.directory_mut(parent) {
+            directory.expire();
+        }
     }
 
     /// Sends a large draft in parts. The journal knows the upload, so that the next start aborts it

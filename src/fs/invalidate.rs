@@ -1,69 +1,101 @@
-//! Forgetting on request: `s3mount cache invalidate`.
+//! Forgetting on request: S3 is asked again for everything, whatever the TTLs say.
 
-use super::Fs;
-use super::inodes::{Ino, Tree};
-use super::names::Directory;
-use crate::bucket::attributes::Attributes;
-use crate::cache::{Pinned, Remembered};
+use nix::errno::Errno;
+
+use super::inodes::{Ino, Node, Tree};
+use super::names::Child;
+use super::{Fs, Result};
+use crate::bucket::ETag;
+use crate::cache::Pinned;
 use crate::key::ROOT_INO;
 
+/// What has to be forgotten of a path and everything below it.
+#[derive(Debug, Default)]
+struct Below {
+    objects: Vec<Pinned>,
+    nodes: Vec<(Ino, Ino, String)>,
+}
+
 impl Fs {
-    /// Forgets what is known and cached of a path below the mountpoint (`""` is the root) and of all
-    /// below it: names, attributes, bytes. What S3 does not have yet is kept.
-    pub fn invalidate(&self, path: &str) {
-        let below = self.forget_nodes(path);
-        let named = (self.tree.lock().key(ROOT_INO)).map(|prefix| format!("{prefix}{path}"));
-        for key in below.into_iter().chain(named.filter(|_| !path.is_empty())) {
-            if let Some(known) = self.index.get(&key)
-                && let Some(etag) = known.etag
-            {
-                self.cache.forget_version(&Pinned { key: key.as_str().into(), etag, size: known.size });
-                // The inode number is nowhere else.
-                let attributes = Attributes { ino: known.attributes.ino, ..Attributes::default() };
-                self.index.put(&key, Remembered { attributes, ..Remembered::default() });
-            }
-            self.cache.forget(&key);
+    /// Forgets listings, attributes and cached bytes of a path below the mountpoint and of everything
+    /// in it, in memory, on disk and in the kernel. What is not stored yet stays. Returns of how many
+    /// objects bytes may have been forgotten.
+    ///
+    /// # Errors
+    /// `ENOENT` and whatever S3 answers while the path is looked up.
+    pub async fn invalidate(&self, path: &str) -> Result<usize> {
+        let mut ino = ROOT_INO;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            ino = match self.resolve(ino, name).await? {
+                Some(found) => found,
+                None => self.resolve_anew(ino, name).await?,
+            };
         }
+        let mut below = Below::default();
+        {
+            let mut tree = self.tree.lock();
+            let parent = tree.get(ino).ok_or(Errno::ENOENT)?.parent;
+            doubt_listing(&mut tree, parent);
+            doubt(&mut tree, ino, &mut below);
+        }
+        for object in &below.objects {
+            self.cache.invalidate(object).await;
+        }
+        self.tell_kernel(|kernel| {
+            for (ino, parent, name) in &below.nodes {
+                kernel.forget_attributes(*ino);
+                kernel.forget_pages(*ino);
+                kernel.forget_name(*parent, name);
+            }
+        });
+        Ok(below.objects.len())
     }
 
-    /// The nodes of a path and below it ask S3 at their next use; returns their keys.
-    fn forget_nodes(&self, path: &str) -> Vec<String> {
-        let mut tree = self.tree.lock();
-        let mut at = ROOT_INO;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            if let Some(directory) = tree.directory_mut(at) {
-                directory.expire();
-            }
-            let Some(child) = tree.child(at, name).map(|node| node.ino) else { return Vec::new() };
-            at = child;
-        }
-        let nodes = subtree(&tree, at);
-        let mut keys = Vec::with_capacity(nodes.len());
-        for ino in nodes {
-            let key = tree.key(ino);
-            let Some(node) = tree.get_mut(ino) else { continue };
-            if let Some(directory) = &mut node.directory {
-                directory.expire();
-            }
-            if node.is_drafted() {
-                continue;
-            }
-            node.expire();
-            node.kernel_etag = None;
-            keys.extend(key.filter(|_| ino != ROOT_INO));
-        }
-        keys
+    /// A name that was missing may have appeared since.
+    async fn resolve_anew(&self, parent: Ino, name: &str) -> Result<Ino> {
+        doubt_listing(&mut self.tree.lock(), parent);
+        self.tell_kernel(|kernel| kernel.forget_name(parent, name));
+        Ok(self.resolve(parent, name).await?.ok_or(Errno::ENOENT)?)
     }
 }
 
-/// A node and all that are known below it.
-fn subtree(tree: &Tree, top: Ino) -> Vec<Ino> {
-    let mut found = vec![top];
-    let mut next = 0;
-    while let Some(ino) = found.get(next).copied() {
-        let directory = tree.get(ino).and_then(|node| node.directory.as_ref());
-        found.extend(directory.into_iter().flat_map(Directory::children).filter_map(|(_, child)| child.ino));
-        next += 1;
+/// Notes a node and everything below it, and expires what is known of them.
+fn doubt(tree: &mut Tree, ino: Ino, below: &mut Below) {
+    let mut waiting = vec![ino];
+    while let Some(ino) = waiting.pop() {
+        let key = tree.key(ino).unwrap_or_default();
+        let Some(node) = tree.get_mut(ino) else { continue };
+        node.expire();
+        if ino != ROOT_INO {
+            below.nodes.push((ino, node.parent, node.name.clone()));
+        }
+        below.objects.extend(version(&key, node));
+        if let Some(directory) = &node.directory {
+            for (name, child) in directory.children() {
+                waiting.extend(child.ino);
+                below.objects.extend(listed_version(&format!("{key}{name}"), child));
+            }
+        }
+        doubt_listing(tree, ino);
     }
-    found
+}
+
+fn doubt_listing(tree: &mut Tree, ino: Ino) {
+    if let Some(directory) = tree.directory_mut(ino) {
+        directory.expire();
+    }
+}
+
+fn version(key: &str, node: &Node) -> Option<Pinned> {
+    let etag = node.etag.clone().filter(|_| !node.is_directory())?;
+    Some(pinned(key, etag, node.stat.size))
+}
+
+fn listed_version(key: &str, child: &Child) -> Option<Pinned> {
+    let seen = child.seen.as_ref().filter(|_| !child.is_directory)?;
+    Some(pinned(key, seen.etag.clone(), seen.size))
+}
+
+fn pinned(key: &str, etag: ETag, size: u64) -> Pinned {
+    Pinned { key: key.into(), etag, size }
 }

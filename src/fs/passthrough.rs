@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::inodes::{Ino, Node};
+use super::inodes::{Ino, Node, Pages};
 use super::persist::pin;
 use super::{Fs, Result};
 use crate::cache::Pinned;
@@ -72,7 +72,7 @@ impl Fs {
         // Nothing was noted of the pages that it will read.
         let Some(open) = self.handles.file(handle) else { return };
         if let Some(node) = self.tree.lock().get_mut(open.ino) {
-            node.kernel_etag = None;
+            node.pages = Pages::Unknown;
         }
     }
 
@@ -124,10 +124,14 @@ impl Fs {
             let mut twin = Node::new(tree.pick_ino(&key, None), parent, &name, node.stat.clone(), node.checked);
             twin.etag.clone_from(&node.etag);
             twin.modified = node.modified;
+            twin.told = node.told;
             if let Some(directory) = tree.directory_mut(parent) {
                 directory.adopt(&name, twin.ino, false);
             }
             tree.insert(twin);
+            if let Some(node) = tree.get_mut(ino) {
+                node.superseded = true;
+            }
             tree.orphan(ino);
         }
         Err(Errno::ESTALE.into())

@@ -134,17 +134,20 @@ impl Fs {
     pub fn forget_key(&self, key: &str) {
         let Some(path) = key.strip_prefix(self.settings.root_prefix.as_str()) else { return };
         self.cache.forget(key);
+        if let Some(ino) = self.expire_path(path) {
+            self.tell_kernel(|kernel| kernel.forget_pages(ino));
+        }
+    }
+
+    /// Everything along a path is asked for again; returns its node, if it is in memory.
+    fn expire_path(&self, path: &str) -> Option<Ino> {
         let mut tree = self.tree.lock();
         let mut ino = crate::key::ROOT_INO;
         for name in path.split('/') {
-            if let Some(directory) = tree.directory_mut(ino) {
-                directory.expire();
-            }
-            let Some(child) = tree.child(ino, name).map(|node| node.ino) else { return };
-            ino = child;
-            if let Some(node) = tree.get_mut(ino) {
-                node.expire();
-            }
+            tree.directory_mut(ino)?.expire();
+            ino = tree.child(ino, name)?.ino;
+            tree.get_mut(ino)?.expire();
         }
+        Some(ino)
     }
 }

@@ -3,6 +3,7 @@
 pub mod adapter;
 mod fusermount;
 mod mountpoint;
+mod notify;
 mod replies;
 mod session;
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -113,6 +114,7 @@ impl BlockCache {
     /// The bytes of a range from the bucket, checked to be this version's and complete.
     async fn fetch(&self, object: &Pinned, range: &Range<u64>) -> Result<Bytes> {
         self.counters.gets.fetch_add(1, Ordering::Relaxed);
+        let asked = Instant::now();
         let answer = self.bucket.get(&object.key, Some(range.clone()), Some(&object.etag)).await;
         let fetched = answer.map_err(|mut error| {
             // The version we were pinned to is gone: for its reader that is a change, not an absence.
@@ -131,6 +133,7 @@ impl BlockCache {
             let cause = format!("{} bytes came for the range {}-{}", fetched.bytes.len(), range.start, range.end);
             return Err(failure(&object.key, Kind::Corrupt, &cause));
         }
+        self.extents.lock().confirm(object, asked);
         Ok(fetched.bytes)
     }
 }

@@ -7,13 +7,6 @@ use super::super::{Pinned, Whole};
 use super::BlockCache;
 
 impl BlockCache {
-    /// Drops one version also from the disk. Waits for the disk, briefly.
-    pub fn forget_version(&self, object: &Pinned) {
-        if let Some(disk) = &self.disk {
-            disk.remove(object);
-        }
-    }
-
     /// A local file with all bytes of a version, each verified by this process; what is not yet may
     /// be for so long.
     pub async fn whole_file(&self, object: &Pinned, budget: Duration) -> Option<File> {

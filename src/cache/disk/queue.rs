@@ -82,7 +82,9 @@ impl Queue {
         let mut state = self.state.lock();
         state.bytes -= std::mem::take(&mut state.taken);
         self.changed.notify_all();
-        self.room.notify_waiters();
+        if state.bytes <= self.most_bytes {
+            self.room.notify_waiters();
+        }
         self.changed.wait_while(&mut state, |state| state.jobs.is_empty() && !state.stopped);
         let job = state.jobs.pop_front()?;
         state.taken = job.bytes.len() as u64;
