@@ -121,6 +121,11 @@ impl Rooms {
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
         keep_storing(&fs);
+        cache.keep_mending();
+        if let Some(disk) = disk.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+            // Only the kernel's own reads want that beforehand.
+            disk.verify_recent();
+        }
         let hooks = match specs {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,

@@ -12,6 +12,8 @@ use super::ledger::Name;
 
 /// Subdirectory that holds the files; its name changes with their format.
 const FILES: &str = "blocks-1";
+/// Ends the name of a data file that is not complete yet.
+pub(super) const NEW: &str = "new";
 /// One file without its other half is left this long: another mount may be making it.
 const HALF_AGE: Duration = Duration::from_mins(1);
 /// This part of the file system stays free: one tenth.
@@ -143,7 +145,7 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 
 fn remove(stem: &Path) -> bool {
     // Gone already, or not ours to remove: either way there is nothing more to do.
-    let [map, _data] = ["map", "data"].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
+    let [map, ..] = ["map", "data", NEW].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
     map
 }
 
@@ -166,6 +168,9 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("map") => pair.map = Some(metadata),
             Some("data") => pair.data = Some(metadata),
+            Some(NEW) if name(&path.with_extension("")).is_some() && is_old(&metadata) => {
+                let _ = std::fs::remove_file(path);
+            }
             _ => {}
         }
     }

@@ -12,7 +12,10 @@ mod directory;
 mod entry;
 mod ledger;
 mod queue;
+mod recent;
 mod seal;
+mod skipped;
+mod take;
 mod writer;
 
 #[cfg(test)]
@@ -35,11 +38,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use self::directory::Directory;
-use self::entry::{Entry, Found, Verdict};
+use self::entry::{Entry, Found};
 use self::ledger::{Ledger, Name};
-use self::queue::{Job, Queue};
+use self::queue::{Job, Payload, Queue};
 pub(super) use self::seal::BLOCK_BYTES;
 use self::seal::Identity;
+use self::skipped::Skipped;
 use super::{Error, Pinned};
 
 /// Files kept open, in pairs.
@@ -48,6 +52,8 @@ const OPEN_ENTRIES: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zer
 const DEFAULT_LIMIT_BYTES: u64 = 20 << 30;
 /// How long a fetch ahead of a reader waits for the disk: 48 of them at a time, 1 MiB and more each.
 const KEEP_UP_DEADLINE: Duration = Duration::from_millis(250);
+/// For a file that somebody waits for: one alone verifies 6 GB/s, which is slower than programs read.
+const VERIFY_THREADS: usize = 4;
 /// How often a use is written down in the files.
 const TOUCH_PERIOD: Duration = Duration::from_mins(1);
 
@@ -115,6 +121,7 @@ struct Inner {
     open: Mutex<LruCache<Name, Opened>>,
     ledger: Mutex<Ledger>,
     queue: Queue,
+    skipped: Skipped,
     counters: Counters,
 }
 
@@ -169,6 +176,7 @@ impl DiskCache {
             open: Mutex::new(LruCache::new(OPEN_ENTRIES)),
             ledger: Mutex::new(Ledger::new()),
             queue: Queue::new(settings.queue_bytes),
+            skipped: Skipped::default(),
             counters: Counters::default(),
         });
         let writing = Arc::clone(&inner);
@@ -189,8 +197,26 @@ impl DiskCache {
     /// they are not kept.
     pub fn write(&self, object: &Pinned, offset: u64, bytes: Bytes) {
         let length = bytes.len() as u64;
-        if self.inner.queue.offer(Job { object: object.clone(), offset, bytes, told: None }).is_err() {
+        let job = Job { object: object.clone(), payload: Payload::Bytes { offset, bytes }, told: None };
+        if self.inner.queue.offer(job).is_err() {
             self.inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
+            self.inner.skipped.note(object, offset..offset + length);
+        }
+    }
+
+    /// A range that was skipped because the disk was behind, once it has nothing else to do.
+    pub async fn next_skipped(&self) -> (Pinned, Range<u64>) {
+        let skipped = self.inner.skipped.next().await;
+        self.inner.queue.idle().await;
+        skipped
+    }
+
+    /// Hands over a local file with all bytes of a version, to be copied soon. `is_unchanged` tells
+    /// after that whether it still held them.
+    pub fn write_file(&self, object: &Pinned, file: File, is_unchanged: impl Fn() -> bool + Send + 'static) {
+        let payload = Payload::File { file, is_unchanged: Box::new(is_unchanged) };
+        if self.inner.queue.offer(Job { object: object.clone(), payload, told: None }).is_err() {
+            self.inner.counters.skipped_bytes.fetch_add(object.size, Ordering::Relaxed);
         }
     }
 
@@ -198,7 +224,7 @@ impl DiskCache {
     pub async fn store(&self, object: &Pinned, offset: u64, bytes: Bytes) -> bool {
         let (told, hears) = oneshot::channel();
         self.inner.queue.settle().await;
-        let job = Job { object: object.clone(), offset, bytes, told: Some(told) };
+        let job = Job { object: object.clone(), payload: Payload::Bytes { offset, bytes }, told: Some(told) };
         self.inner.queue.offer(job).is_ok() && hears.await.unwrap_or(false)
     }
 
@@ -230,16 +256,12 @@ impl DiskCache {
     pub fn verify(&self, object: &Pinned, budget: Duration) -> Option<File> {
         let identity = self.inner.identity(object);
         let entry = self.inner.entry(&identity, object)?;
-        match entry.verify(Instant::now() + budget) {
-            Ok(Verdict::Whole) => {
+        match entry.verify(VERIFY_THREADS, Instant::now() + budget) {
+            Ok(true) => {
                 self.inner.used(&name(&identity));
                 entry.data().ok()
             }
-            Ok(Verdict::Incomplete) => None,
-            Ok(Verdict::Damaged) => {
-                self.inner.note_damage(object);
-                None
-            }
+            Ok(false) => None,
             Err(error) => {
                 self.inner.discard_broken(&name(&identity), object, &error);
                 None
@@ -362,6 +384,10 @@ impl Inner {
         self.open.lock().pop(name);
         self.ledger.lock().remove(name);
         self.directory.remove(name)
+    }
+
+    fn note_written(&self, bytes: u64) {
+        self.counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn note_damage(&self, object: &Pinned) {

@@ -1,6 +1,7 @@
 //! What waits to be written: bounded by bytes, never waited for by a reader.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -13,13 +14,39 @@ use super::super::Pinned;
 /// way already when the disk fell behind.
 const OVERDRAFT: u64 = 3;
 
-/// Some bytes of a version.
+/// Something of a version that is to be on disk.
 pub(super) struct Job {
     pub object: Pinned,
-    pub offset: u64,
-    pub bytes: Bytes,
-    /// Hears whether they are on disk now.
+    pub payload: Payload,
+    /// Hears whether it is on disk now.
     pub told: Option<oneshot::Sender<bool>>,
+}
+
+/// What is to be written.
+pub(super) enum Payload {
+    Bytes {
+        offset: u64,
+        bytes: Bytes,
+    },
+    /// All of it, in a local file that may go on to change.
+    File {
+        file: File,
+        /// Whether it has not changed yet. Asked when all of it was read.
+        is_unchanged: IsUnchanged,
+    },
+}
+
+/// Tells whether a file that was handed over still holds that version.
+pub(super) type IsUnchanged = Box<dyn Fn() -> bool + Send>;
+
+impl Job {
+    /// Memory that it holds, in bytes; not nothing, or nobody could wait for it.
+    fn bytes(&self) -> u64 {
+        match &self.payload {
+            Payload::Bytes { bytes, .. } => (bytes.len() as u64).max(1),
+            Payload::File { .. } => 1,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -49,7 +76,7 @@ impl Queue {
     /// Puts a job in; gives it back when too much waits. Does not wait itself.
     pub fn offer(&self, job: Job) -> Result<(), Job> {
         let mut state = self.state.lock();
-        let bytes = job.bytes.len() as u64;
+        let bytes = job.bytes();
         // One that is larger than all that may wait, waits alone.
         if state.stopped || (state.bytes > 0 && state.bytes + bytes > OVERDRAFT * self.most_bytes) {
             return Err(job);
@@ -62,14 +89,23 @@ impl Queue {
 
     /// Returns when no more waits than should.
     pub async fn settle(&self) {
+        self.at_most(self.most_bytes).await;
+    }
+
+    /// Returns when nothing waits.
+    pub async fn idle(&self) {
+        self.at_most(0).await;
+    }
+
+    async fn at_most(&self, bytes: u64) {
         loop {
             let mut told = pin!(self.room.notified());
             told.as_mut().enable();
-            let is_settled = {
+            let is_so = {
                 let state = self.state.lock();
-                state.stopped || state.bytes <= self.most_bytes
+                state.stopped || state.bytes <= bytes
             };
-            if is_settled {
+            if is_so {
                 return;
             }
             told.await;
@@ -87,7 +123,7 @@ impl Queue {
         }
         self.changed.wait_while(&mut state, |state| state.jobs.is_empty() && !state.stopped);
         let job = state.jobs.pop_front()?;
-        state.taken = job.bytes.len() as u64;
+        state.taken = job.bytes();
         Some(job)
     }
 
