@@ -11,7 +11,7 @@ use s3mount::bucket::Bucket;
 use s3mount::bucket::memory::MemoryBucket;
 use s3mount::bucket::upload::UploadSettings;
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
-use s3mount::fs::{Attrs, Fs, Settings};
+use s3mount::fs::{Fs, Settings};
 use s3mount::journal::Journal;
 
 use super::steps::Case;
@@ -49,7 +49,7 @@ impl House {
             directory: directory.clone(),
             limit_bytes: Some(disk_bytes),
             bucket: "model".to_owned(),
-            queue_bytes: 64 << 20,
+            queue_bytes: 4 << 20,
         })
         .unwrap();
         // The least that is taken: 4 MiB.
@@ -67,7 +67,7 @@ impl House {
             attr_ttl: believed,
             list_ttl: believed,
             negative_ttl: believed,
-            attrs: Attrs::Auto,
+            attrs: s3mount::fs::Attrs::Auto,
             list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
             events: false,
