@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::fs::inodes::Ino;
 use crate::fs::stat::Stat;
-use crate::fs::{Error, Fs, Result};
+use crate::fs::{Fs, Result};
 
 /// An inode as the kernel is told of it.
 #[derive(Clone, Debug)]
@@ -27,17 +27,16 @@ impl Fs {
     /// # Errors
     /// `ENOENT`, `ENAMETOOLONG`, and whatever S3 answers.
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
+        const TRIES: u32 = 3;
         let name = self.name_in(parent, name)?;
-        let mut tries_left: u32 = 8;
-        loop {
+        for _ in 0..TRIES {
             let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
-            match self.enter(ino) {
-                // Another client's version took the name in between, and nobody else held this one. The
-                // kernel tries once more itself, but a program must not hear of what is no error.
-                Err(Error::Posix(Errno::ESTALE)) if tries_left > 0 => tries_left -= 1,
-                entered => return entered,
+            // An inode that nobody refers to may be let go of in between.
+            if let Ok(entry) = self.enter(ino) {
+                return Ok(entry);
             }
         }
+        Err(Errno::ESTALE.into())
     }
 
     /// Counts a reference of the kernel and says what it refers to.
