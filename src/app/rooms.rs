@@ -57,11 +57,15 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
 
 /// What serves a mounted bucket.
 pub(super) struct Rooms {
+    /// Of keys: what the root directory stands for.
+    pub(super) prefix: String,
+    /// What `cache warm` may hold at a time.
+    pub(super) warm_bytes: u64,
     pub(super) connection: Connection,
     cache: Arc<BlockCache>,
-    disk: Option<Arc<DiskCache>>,
+    pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     hooks: Option<Hooks>,
 }
 
@@ -117,11 +121,17 @@ impl Rooms {
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
         keep_storing(&fs);
+        cache.keep_mending();
+        if let Some(disk) = disk.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+            // Only the kernel's own reads want that beforehand.
+            disk.verify_recent();
+        }
         let hooks = match specs {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,
         };
-        Ok(Self { connection, cache, disk, journal, fs, hooks })
+        let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.

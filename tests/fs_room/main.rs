@@ -6,6 +6,7 @@
 mod attributes;
 mod opening;
 mod siblings;
+mod walks;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -97,10 +98,25 @@ impl House {
     }
 
     async fn names(&self, ino: Ino) -> Vec<String> {
+        self.list(ino, false).await.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Reads a directory as the kernel does: all of it, `plus` with attributes and a reference each.
+    async fn list(&self, ino: Ino, plus: bool) -> Vec<(String, Option<Entry>)> {
         let handle = self.fs.opendir(ino).unwrap();
-        let listed = self.fs.readdir(handle, 2).await.unwrap();
+        let (mut from, mut lines) = (2, Vec::new());
+        loop {
+            let read = if plus { self.fs.readdirplus(handle, from).await } else { self.fs.readdir(handle, from).await };
+            let read = read.unwrap();
+            let Some(last) = read.last() else { break };
+            from = last.next;
+            for line in read {
+                let entry = if plus { self.fs.enter_listed(&line) } else { None };
+                lines.push((line.name, entry));
+            }
+        }
         self.fs.releasedir(handle);
-        listed.into_iter().map(|line| line.name).collect()
+        lines
     }
 }
 

@@ -148,23 +148,27 @@ struct Landing {
 }
 
 impl Landing {
-    async fn fly(mut self, permit: Option<OwnedSemaphorePermit>) {
+    async fn fly(mut self, mut permit: Option<OwnedSemaphorePermit>) {
+        let ahead = permit.is_some();
         if !self.reserved {
             self.cache.wait_for_room(&self.flight).await;
             self.reserved = true;
         }
         let result = match self.cache.read_disk(&self.object, &self.flight.range).await {
             Some(bytes) => Ok(bytes),
-            None => self.read_bucket(permit).await,
+            None => self.read_bucket(&mut permit).await,
         };
         self.land(result);
+        if let Some(disk) = self.cache.disk.as_ref().filter(|_| ahead) {
+            // Nobody waits for this but the next read-ahead, for which the permit is kept meanwhile.
+            disk.keep_up().await;
+        }
     }
 
-    async fn read_bucket(&self, permit: Option<OwnedSemaphorePermit>) -> Result<Bytes> {
-        let _permit = match permit {
-            Some(permit) => permit,
-            None => self.cache.gets.clone().acquire_owned().await.expect("the semaphore is never closed"),
-        };
+    async fn read_bucket(&self, permit: &mut Option<OwnedSemaphorePermit>) -> Result<Bytes> {
+        if permit.is_none() {
+            *permit = Some(self.cache.gets.clone().acquire_owned().await.expect("the semaphore is never closed"));
+        }
         let bytes = self.cache.fetch(&self.object, &self.flight.range).await?;
         if let Some(disk) = &self.cache.disk {
             disk.write(&self.object, self.flight.range.start, bytes.clone());
