@@ -75,6 +75,11 @@ impl Directory {
         }
     }
 
+    /// The directory that the user named.
+    pub fn above(&self) -> &Path {
+        &self.above
+    }
+
     /// The path of an entry's files, without their extension.
     pub fn stem(&self, name: &Name) -> PathBuf {
         let name = hex::encode(name);
