@@ -14,10 +14,9 @@ use super::inodes::Ino;
 use super::names::Seen;
 use super::persist::lost_is_stale;
 use super::stat::Stat;
-use super::{Fs, Result};
+use super::{Error, Fs, Result};
 use crate::bucket::{ListPage, Listed};
 use crate::cache::Remembered;
-use crate::error::Kind;
 
 /// Where the attributes in a listing come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,14 +88,17 @@ impl Fs {
                 }
                 (tree.key(ino).ok_or(Errno::ESTALE)?, node.is_directory())
             };
-            let remembered = match self.bucket.head(&key).await {
-                Ok(found) => {
-                    let remembered = self.remembered(&key, found);
-                    self.index.put(&key, remembered.clone());
-                    remembered
-                }
-                Err(error) if directory && error.kind == Kind::NotFound => self.implicit_directory(&key),
-                Err(error) => return Err(lost_is_stale(error)),
+            // Who waits here has waited for a lookup before: in an outage that would be two deadlines.
+            if let Some(outage) = self.listings.outage() {
+                return Err(outage);
+            }
+            let answer = self.heads.ask(&key).await.map_err(Error::from);
+            self.listings.note_outcome(&answer);
+            let remembered = match answer {
+                Ok(remembered) => remembered,
+                Err(error) if directory && error.is_not_found() => self.implicit_directory(&key),
+                Err(Error::Bucket(error)) => return Err(lost_is_stale(error)),
+                Err(other) => return Err(other),
             };
             if self.tell(ino, remembered, asked)? {
                 return Ok(());
@@ -115,10 +117,14 @@ impl Fs {
         if node.told {
             return Ok(true);
         }
-        let other_version = node.etag != remembered.etag && !node.is_directory();
-        if other_version && (node.opens > 0 || node.is_drafted()) {
-            node.expire();
-            return Err(Errno::ESTALE.into());
+        if node.etag != remembered.etag && !node.is_directory() {
+            if node.opens > 0 || node.is_drafted() || node.backing.strong_count() > 0 {
+                node.expire();
+                return Err(Errno::ESTALE.into());
+            }
+            drop(tree);
+            self.adopt_attributes(ino, false, &remembered, asked);
+            return Ok(true);
         }
         let stat = Stat::of_object(&remembered, node.is_directory(), &self.settings);
         let Stat { size, mtime, atime, ctime, .. } = std::mem::replace(&mut node.stat, stat);
