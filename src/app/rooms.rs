@@ -175,7 +175,11 @@ impl Rooms {
         let value = |part: serde_json::Result<Value>| part.expect("numbers and names are JSON");
         Parts {
             cache: value(serde_json::to_value(self.cache.stats())),
-            disk: value(serde_json::to_value(self.disk.as_ref().map(|disk| disk.stats()))),
+            disk: self.disk.as_ref().map_or(Value::Null, |disk| {
+                let mut told = value(serde_json::to_value(disk.stats()));
+                told["directory"] = disk.directory().to_string_lossy().into();
+                told
+            }),
             files: value(serde_json::to_value(self.fs.status())),
             hooks: value(serde_json::to_value(self.hooks.as_ref().map(Hooks::status))),
         }
