@@ -82,7 +82,7 @@ impl Rooms {
             list_ttl: config.list_ttl,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
-            upload: UploadSettings::default(),
+            upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);

@@ -15,6 +15,8 @@ mod disk;
 mod extents;
 mod flight;
 mod index;
+mod pace;
+mod pool;
 mod record;
 
 use std::sync::Arc;
