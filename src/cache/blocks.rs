@@ -3,7 +3,7 @@
 mod fetch;
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -31,8 +31,9 @@ const STEP_BYTES: u64 = 2 * BLOCK_BYTES;
 const PARALLEL_STEPS: usize = 16;
 /// What is lent is counted in these.
 const LOAN_UNIT_BYTES: u64 = 1 << 10;
-/// A window is cut into so many parts at least: one is read while the others come.
-const LEAST_PARTS: u64 = 4;
+/// A window is cut into so many parts: one is read while the others come, and each GET costs the
+/// time of half a mebibyte.
+const WINDOW_PARTS: RangeInclusive<u64> = 4..=32;
 /// Largest buffer that `insert` keeps as it is; larger ones are copied into pieces of this size,
 /// since an extent is evicted as a whole.
 const MAX_EXTENT_BYTES: u64 = BLOCK_BYTES;
@@ -236,7 +237,7 @@ impl BlockCache {
     /// Into how many GETs a stream should cut its window, so that all that pay are under way.
     pub(super) fn ahead_parts(&self) -> u64 {
         let streams = self.streams.load(Ordering::Relaxed).max(1).unsigned_abs();
-        (self.pace.streams() as u64 / streams).max(LEAST_PARTS)
+        (self.pace.streams() as u64 / streams).clamp(*WINDOW_PARTS.start(), *WINDOW_PARTS.end())
     }
 
     /// A stream lost interest in a range.

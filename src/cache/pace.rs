@@ -1,10 +1,13 @@
 //! How many GETs of read-ahead the link rewards, found by measuring.
 //!
-//! A GET that is added pays as long as the others do not get slower by it: then the link, the server
+//! A GET that is added pays as long as the others hardly get slower by it: then the link, the server
 //! and this machine had something left. So the time of each GET is held against the best that was
 //! seen for its size. On a line of 12 MB/s two or three at a time are enough, and a read elsewhere in
 //! the file is not queued behind a hundred megabytes; where each connection brings 90 MB/s and there
 //! is no end of them, as many run as there are permits.
+//!
+//! Below a quarter of a second nothing is taken away: at 1 GB/s that is a window of 250 MB, and on a
+//! machine that is busy with other things every GET is slow, but fewer would be slower still.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +17,11 @@ use parking_lot::Mutex;
 const FIRST_STREAMS: usize = 24;
 /// One that is read while the next one comes.
 const LEAST_STREAMS: usize = 2;
-/// Up to this many halves of the best time a GET goes unhindered, and another one pays.
-const UNHINDERED_HALVES: u64 = 3;
+/// Up to here a GET goes unhindered, and another one pays: the larger of a time and of so many halves
+/// of the best time.
+const UNHINDERED: (u64, u64) = (250_000, 3);
 /// From here on the link only shares what it has.
-const HINDERED_HALVES: u64 = 6;
-/// Nobody minds a GET that is not slower than this by itself, and below it chance decides.
-const LEAST_MICROS: u64 = 20_000;
+const HINDERED: (u64, u64) = (500_000, 6);
 /// In this time what counts as the best doubles: networks change.
 const FORGET_MICROS: u64 = 30_000_000;
 /// Sizes told apart: up to 1, 2, 4 MiB and above.
@@ -92,14 +94,15 @@ impl State {
     fn note(&mut self, bytes: u64, micros: u64, most: usize) {
         let first_byte_micros = self.first_byte_micros;
         let expected = self.best.iter().flatten().map(|best| best.micros_for(bytes, first_byte_micros)).min();
-        let best = expected.map_or(micros, |expected| expected.min(micros)).max(LEAST_MICROS);
+        let best = expected.map_or(micros, |expected| expected.min(micros));
         let class = &mut self.best[class(bytes)];
         if class.is_none_or(|known| micros < known.micros) {
             *class = Some(Best { bytes, micros });
         }
-        if 2 * micros < UNHINDERED_HALVES * best {
+        let most_micros = |(micros, halves): (u64, u64)| micros.max(best * halves / 2);
+        if micros < most_micros(UNHINDERED) {
             self.half_streams = (self.half_streams + 2).min(2 * most);
-        } else if 2 * micros > HINDERED_HALVES * best {
+        } else if micros > most_micros(HINDERED) {
             // A whole round of such GETs halves their number.
             self.half_streams = (self.half_streams - 1).max(2 * LEAST_STREAMS.min(most));
         }
@@ -148,7 +151,7 @@ mod tests {
     fn a_full_line_keeps_what_fills_it() {
         // A thousand megabytes per second in connections of 90 are full with twelve.
         let streams = streams_after(20, 1_000_000, 90_000);
-        assert!((12..=40).contains(&streams), "{streams}");
+        assert!(streams >= 12, "{streams}");
     }
 
     #[test]
