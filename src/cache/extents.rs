@@ -139,9 +139,9 @@ impl Extents {
             rest.push(part(&held.bytes, next, range));
             reached = extent.end(next);
         }
-        self.budget.touch(Place { version, start });
+        self.budget.touch(Place { version, start }, end <= range.end);
         if !rest.is_empty() {
-            self.touch_range(version, range);
+            self.touch_range(version, &(end..range.end));
         }
         Some(Hit { first, rest, stream })
     }
@@ -238,7 +238,7 @@ impl Extents {
         if let Some(bytes) = bytes {
             let unread = flight.ahead && !flight.is_awaited(seat);
             let held = Held { bytes: bytes.clone(), stream: flight.stream.clone() };
-            self.hold(Place { version, start: range.start }, held, unread);
+            self.hold(Place { version, start: range.start }, held, flight.ahead, unread);
         }
         self.drop_version_if_empty(version);
     }
@@ -273,7 +273,7 @@ impl Extents {
             // A small rest of a large buffer would keep all of it in memory: a copy is cheaper.
             let bytes = if slice.len() * 2 < bytes.len() { Bytes::copy_from_slice(&slice) } else { slice };
             let version = self.version_id_or_new(object);
-            self.hold(Place { version, start: gap.start }, Held { bytes, stream: Weak::new() }, false);
+            self.hold(Place { version, start: gap.start }, Held { bytes, stream: Weak::new() }, false, false);
         }
     }
 
@@ -318,15 +318,15 @@ impl Extents {
         idle
     }
 
-    fn hold(&mut self, place: Place, held: Held, unread: bool) {
-        self.budget.hold(place, charge(&(0..held.bytes.len() as u64)), unread);
+    fn hold(&mut self, place: Place, held: Held, streamed: bool, unread: bool) {
+        self.budget.hold(place, charge(&(0..held.bytes.len() as u64)), streamed, unread);
         let entry = self.versions.get_mut(&place.version).expect("a version with a flight or a fresh one is entered");
         entry.extents.insert(place.start, Extent::Held(held));
     }
 
     /// Evicts until so many bytes more fit. Unread read-ahead only when `unread_too`.
     fn make_room(&mut self, bytes: u64, unread_too: bool) -> bool {
-        while !self.budget.fits(bytes) {
+        while !self.budget.fits(bytes) || self.budget.has_surplus() {
             let Some(place) = self.budget.oldest(unread_too) else { return false };
             self.budget.let_go(place);
             let entry = self.versions.get_mut(&place.version).expect("what is accounted is entered");
@@ -338,8 +338,8 @@ impl Extents {
     }
 
     fn touch_range(&mut self, version: u64, range: &Range<u64>) {
-        for (start, _) in self.versions[&version].overlapping(range) {
-            self.budget.touch(Place { version, start });
+        for (start, extent) in self.versions[&version].overlapping(range) {
+            self.budget.touch(Place { version, start }, extent.end(start) <= range.end);
         }
     }
 

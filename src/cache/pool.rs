@@ -1,12 +1,10 @@
 //! Buffers of one block each, used again and again.
 //!
-//! A stream fills and drops a block each millisecond. With memory that is given back to the system and
-//! taken again, page faults were a quarter of the time that reading took: so blocks are kept, and lie
-//! two and two on huge pages where the system has such.
+//! A stream fills and drops a block each millisecond. Memory that is given back to the system and
+//! taken again costs a page fault for each 4 KiB: a quarter of the time that reading took. (Huge pages
+//! are no way out: on a virtual machine whose host has to find them first, they cost three times as
+//! much as they save.)
 
-use std::io;
-use std::ptr::{NonNull, null_mut};
-use std::slice;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,131 +12,36 @@ use parking_lot::Mutex;
 
 use super::BLOCK_BYTES;
 
-/// Idle blocks kept, at most.
-const MAX_IDLE_BYTES: usize = 16 << 20;
-const BLOCK: usize = BLOCK_BYTES as usize;
-/// Of a huge page on most machines; elsewhere it is a size like any other.
-const SLAB_BYTES: usize = 2 * BLOCK;
+/// Idle buffers kept, at most.
+const MAX_IDLE_BYTES: u64 = 16 << 20;
 
-/// Blocks that are free now.
+/// Buffers that are free now.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    idle: Mutex<Vec<Block>>,
+    idle: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Pool {
     /// A buffer for exactly so many bytes; from the pool when that is a block.
     pub fn buffer(self: &Arc<Self>, bytes: u64) -> Buffer {
-        let pooled = if bytes == BLOCK_BYTES { self.block() } else { None };
-        let memory = pooled.map_or_else(|| Memory::Heap(Vec::with_capacity(bytes as usize)), Memory::Block);
-        Buffer { memory: Some(memory), filled: 0, wanted: bytes as usize, pool: Arc::clone(self) }
+        let idle = if bytes == BLOCK_BYTES { self.idle.lock().pop() } else { None };
+        let memory = idle.unwrap_or_else(|| Vec::with_capacity(bytes as usize));
+        Buffer { memory, wanted: bytes as usize, pool: Arc::clone(self) }
     }
 
-    fn block(&self) -> Option<Block> {
+    fn take_back(&self, mut memory: Vec<u8>) {
+        memory.clear();
         let mut idle = self.idle.lock();
-        if let Some(block) = idle.pop() {
-            return Some(block);
-        }
-        // Without memory for it the allocator has the last word.
-        let slab = Arc::new(Slab::map().ok()?);
-        idle.push(Block { slab: slab.clone(), start: BLOCK });
-        Some(Block { slab, start: 0 })
-    }
-
-    fn take_back(&self, block: Block) {
-        let mut idle = self.idle.lock();
-        idle.push(block);
-        if idle.len() * BLOCK <= MAX_IDLE_BYTES {
-            return;
-        }
-        // Only a slab of which both blocks are idle can be given back: one more than that is rare.
-        let newest = idle.last().expect("one was just pushed");
-        if Arc::strong_count(&newest.slab) == 2
-            && let Some(sibling) =
-                idle[..idle.len() - 1].iter().position(|block| Arc::ptr_eq(&block.slab, &newest.slab))
-        {
-            idle.pop();
-            idle.remove(sibling);
+        if (idle.len() as u64) < MAX_IDLE_BYTES / BLOCK_BYTES {
+            idle.push(memory);
         }
     }
-}
-
-/// Two blocks, mapped together.
-#[derive(Debug)]
-struct Slab {
-    start: NonNull<u8>,
-}
-
-// SAFETY: the mapping is owned by the slab alone and bound to no thread; who may touch which bytes
-// is said by `Block`.
-unsafe impl Send for Slab {}
-// SAFETY: as above; a shared slab gives no access to its bytes.
-unsafe impl Sync for Slab {}
-
-impl Slab {
-    /// Maps memory that reads as zeros, at a multiple of its own size: only there it can be a huge page.
-    fn map() -> io::Result<Self> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new anonymous mapping touches no memory that exists.
-        let mapped = unsafe { libc::mmap(null_mut(), 2 * SLAB_BYTES, protection, flags, -1, 0) };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let before = mapped.align_offset(SLAB_BYTES);
-        // SAFETY: what is unmapped lies within the mapping made above, before and behind the part
-        // that stays; the advice concerns that part.
-        let start = unsafe {
-            let start = mapped.add(before);
-            if before > 0 {
-                libc::munmap(mapped, before);
-            }
-            libc::munmap(start.add(SLAB_BYTES), SLAB_BYTES - before);
-            libc::madvise(start, SLAB_BYTES, libc::MADV_HUGEPAGE);
-            start
-        };
-        Ok(Self { start: NonNull::new(start.cast()).expect("a mapping is never at 0") })
-    }
-}
-
-impl Drop for Slab {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this size, and no block of it is left.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), SLAB_BYTES) };
-    }
-}
-
-/// The bytes of a slab from `start` on: each half belongs to one block, which is made once.
-#[derive(Debug)]
-struct Block {
-    slab: Arc<Slab>,
-    start: usize,
-}
-
-impl Block {
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: the half lies in the mapping, which lives as long as the slab, was zeroed by the
-        // system, and belongs to this block, which is borrowed.
-        unsafe { slice::from_raw_parts(self.slab.start.as_ptr().add(self.start), BLOCK) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and borrowed mutably.
-        unsafe { slice::from_raw_parts_mut(self.slab.start.as_ptr().add(self.start), BLOCK) }
-    }
-}
-
-#[derive(Debug)]
-enum Memory {
-    Block(Block),
-    Heap(Vec<u8>),
 }
 
 /// A buffer on its way to be full.
 #[derive(Debug)]
 pub(super) struct Buffer {
-    /// `None` only when it is dropped.
-    memory: Option<Memory>,
-    filled: usize,
+    memory: Vec<u8>,
     wanted: usize,
     pool: Arc<Pool>,
 }
@@ -146,21 +49,14 @@ pub(super) struct Buffer {
 impl Buffer {
     /// Takes what fits of `bytes` and returns the rest.
     pub fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let (taken, rest) = bytes.split_at(bytes.len().min(self.wanted - self.filled));
-        match &mut self.memory {
-            Some(Memory::Block(block)) => {
-                block.bytes_mut()[self.filled..self.filled + taken.len()].copy_from_slice(taken);
-            }
-            Some(Memory::Heap(vec)) => vec.extend_from_slice(taken),
-            None => {}
-        }
-        self.filled += taken.len();
+        let (taken, rest) = bytes.split_at(bytes.len().min(self.wanted - self.memory.len()));
+        self.memory.extend_from_slice(taken);
         rest
     }
 
     /// Whether nothing more fits.
     pub fn is_full(&self) -> bool {
-        self.filled == self.wanted
+        self.memory.len() == self.wanted
     }
 
     /// The bytes; the memory goes back to the pool with the last reference to them.
@@ -171,18 +67,14 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        match &self.memory {
-            Some(Memory::Block(block)) => &block.bytes()[..self.filled],
-            Some(Memory::Heap(vec)) => vec,
-            None => &[],
-        }
+        &self.memory
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(Memory::Block(block)) = self.memory.take() {
-            self.pool.take_back(block);
+        if self.wanted as u64 == BLOCK_BYTES {
+            self.pool.take_back(std::mem::take(&mut self.memory));
         }
     }
 }
@@ -193,7 +85,7 @@ mod tests {
 
     fn full(pool: &Arc<Pool>, byte: u8) -> Buffer {
         let mut buffer = pool.buffer(BLOCK_BYTES);
-        buffer.fill(&vec![byte; BLOCK]);
+        buffer.fill(&vec![byte; BLOCK_BYTES as usize]);
         buffer
     }
 
@@ -222,7 +114,7 @@ mod tests {
         drop(slice);
         let again = full(&pool, 9).freeze();
         assert_eq!(again.as_ptr(), address);
-        assert!(others.iter().all(|other| other.as_ref() == vec![8; BLOCK]), "no block is given twice");
+        assert!(others.iter().all(|other| other.as_ref() == vec![8; BLOCK_BYTES as usize]), "no block is given twice");
     }
 
     #[test]
@@ -230,7 +122,6 @@ mod tests {
         let pool = Arc::new(Pool::default());
         let many: Vec<_> = (0..101).map(|_| full(&pool, 1)).collect();
         drop(many);
-        let idle = pool.idle.lock().len();
-        assert!(idle * BLOCK <= MAX_IDLE_BYTES + SLAB_BYTES, "{idle} blocks");
+        assert_eq!(pool.idle.lock().len() as u64, MAX_IDLE_BYTES / BLOCK_BYTES);
     }
 }
