@@ -234,6 +234,7 @@ fn every_option_is_in_the_help() {
         "memory",
         "attr-ttl",
         "list-ttl",
+        "negative-ttl",
         "hooks",
         "config",
         "log-level",

@@ -27,6 +27,8 @@ pub struct Places {
     pub state: PathBuf,
     /// What can be fetched again.
     pub cache: PathBuf,
+    /// The server by a name that stays the same over restarts.
+    pub server: String,
     _lock: Flock<File>,
 }
 
@@ -43,7 +45,7 @@ impl Places {
             private_dir(dir)?;
         }
         let lock = lock(&state)?;
-        Ok(Self { state, cache, _lock: lock })
+        Ok(Self { state, cache, server: endpoint.to_owned(), _lock: lock })
     }
 }
 

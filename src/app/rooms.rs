@@ -10,13 +10,14 @@ use super::places::Places;
 use super::{Failure, Left};
 use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
-use crate::cache::{AttributeIndex, BlockCache, CacheSettings};
-use crate::config::Config;
+use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
+use crate::config::{Attrs, Config};
 use crate::error::Kind;
 use crate::fs::{self, Fs};
 use crate::hooks::{self, HookSettings, HookSpec, Hooks};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
+use crate::mount::{self, Mounted};
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
@@ -24,6 +25,13 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
 const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 /// Enough to fill a fast line at 20 ms to the first byte; each costs a connection.
 const PARALLEL_GETS: usize = 64;
+/// Largest attribute index that is taken over where there is no cache on disk; about a million names.
+const LARGEST_INDEX_BYTES: u64 = 1 << 30;
+/// What may wait for the disk is a part of `--memory`, within these bounds.
+const LEAST_QUEUE_BYTES: u64 = 4 << 20;
+const MOST_QUEUE_BYTES: u64 = 128 << 20;
+/// How long the end of a mount waits for the cache on disk.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
 const HOOK_GRACE: Duration = Duration::from_secs(10);
 
@@ -51,9 +59,18 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
 pub(super) struct Rooms {
     pub(super) connection: Connection,
     cache: Arc<BlockCache>,
+    disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
     fs: Arc<Fs>,
     hooks: Option<Hooks>,
+}
+
+/// What each room tells of itself.
+pub(super) struct Parts {
+    pub(super) cache: Value,
+    pub(super) disk: Value,
+    pub(super) files: Value,
+    pub(super) hooks: Value,
 }
 
 impl Rooms {
@@ -65,10 +82,17 @@ impl Rooms {
         connection: Connection,
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
-        let settings = CacheSettings { memory_bytes: config.memory_bytes, max_parallel_gets: PARALLEL_GETS };
-        let cache = BlockCache::new(Arc::clone(&connection.bucket), settings);
+        let disk = open_disk(config, places);
+        let waiting_for_disk = disk.as_ref().map_or(0, |_| queue_bytes(config));
+        let memory_bytes = config.memory_bytes - waiting_for_disk;
+        let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
+        let bucket = Arc::clone(&connection.bucket);
+        let cache = match &disk {
+            Some(disk) => BlockCache::with_disk(bucket, settings, Arc::clone(disk)),
+            None => BlockCache::new(bucket, settings),
+        };
         let index_path = places.cache.join("attributes.redb");
-        forget_above(&index_path, config.cache_bytes);
+        forget_above(&index_path, disk.as_ref().map_or(LARGEST_INDEX_BYTES, |disk| disk.stats().limit_bytes / 2));
         let index = AttributeIndex::open(&index_path)?;
         let journal = Journal::open(&places.state)?;
         let settings = fs::Settings {
@@ -80,6 +104,13 @@ impl Rooms {
             read_only: config.read_only,
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
+            negative_ttl: config.negative_ttl,
+            attrs: match config.attrs {
+                Attrs::Auto => fs::Attrs::Auto,
+                Attrs::Full => fs::Attrs::Full,
+                Attrs::List => fs::Attrs::List,
+            },
+            list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
@@ -92,12 +123,17 @@ impl Rooms {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,
         };
-        Ok(Self { connection, cache, journal, fs, hooks })
+        Ok(Self { connection, cache, disk, journal, fs, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.
     pub(super) fn adapter(&self) -> Adapter {
         Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current())
+    }
+
+    /// From now on the kernel is told what changes.
+    pub(super) fn attach(&self, mounted: &Mounted) -> mount::Result<()> {
+        mounted.attach(&self.fs)
     }
 
     /// How many files S3 does not have yet.
@@ -120,15 +156,21 @@ impl Rooms {
         if let Err(error) = self.journal.close().await {
             tracing::error!("{error}");
         }
+        if let Some(disk) = self.disk.clone() {
+            // What is not written by then is fetched again some day.
+            let _ = tokio::time::timeout(FLUSH_DEADLINE, tokio::task::spawn_blocking(move || disk.flush())).await;
+        }
     }
 
-    /// The parts of a status that the rooms know, as (cache, files, hooks).
-    pub(super) fn status(&self) -> (Value, Value, Value) {
+    /// The parts of a status that the rooms know.
+    pub(super) fn status(&self) -> Parts {
         let value = |part: serde_json::Result<Value>| part.expect("numbers and names are JSON");
-        let cache = value(serde_json::to_value(self.cache.stats()));
-        let files = value(serde_json::to_value(self.fs.status()));
-        let hooks = self.hooks.as_ref().map_or(Value::Null, |hooks| value(serde_json::to_value(hooks.status())));
-        (cache, files, hooks)
+        Parts {
+            cache: value(serde_json::to_value(self.cache.stats())),
+            disk: value(serde_json::to_value(self.disk.as_ref().map(|disk| disk.stats()))),
+            files: value(serde_json::to_value(self.fs.status())),
+            hooks: value(serde_json::to_value(self.hooks.as_ref().map(Hooks::status))),
+        }
     }
 }
 
@@ -142,6 +184,25 @@ fn keep_storing(fs: &Arc<Fs>) {
             fs.retry_unstored().await;
         }
     });
+}
+
+/// The part of `--memory` that waits for the disk; the rest is the block cache's.
+fn queue_bytes(config: &Config) -> u64 {
+    (config.memory_bytes / 8).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES)
+}
+
+/// The cache on disk. A mount that cannot have one is slower, and says why.
+fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
+    if config.cache_bytes == Some(0) {
+        return None;
+    }
+    let settings = DiskSettings {
+        directory: config.cache_dir.clone(),
+        limit_bytes: config.cache_bytes,
+        bucket: format!("{} {}", places.server, config.source.bucket),
+        queue_bytes: queue_bytes(config),
+    };
+    DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
 }
 
 /// Deletes a cache file that has outgrown its limit: it fills again with what is used.

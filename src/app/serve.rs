@@ -97,6 +97,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
             .map_err(|cause| local("listen at", &socket, &cause))?
     };
     let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
+    rooms.attach(&mounted)?;
     tracing::info!(source = %config.source, mountpoint = %mountpoint.display(), "mounted");
     let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts };
     let ended = running.until_end(ready.tell(greeting)).await;

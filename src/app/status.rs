@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::places::Places;
-use super::rooms::Rooms;
+use super::rooms::{Parts, Rooms};
 use crate::config::Config;
 use crate::telemetry::{self, Problem};
 
@@ -37,6 +37,8 @@ pub struct Status {
     pub capabilities: Value,
     /// The memory cache's own counters.
     pub cache: Value,
+    /// The same of the cache on disk, its size and limit; `null` without one.
+    pub disk: Value,
     /// Files, dirty files, keys without a path: what the file system tells of itself.
     pub files: Value,
     /// `null` without hooks.
@@ -84,7 +86,7 @@ impl Facts {
     pub(super) fn status(&self) -> Status {
         let connection = &self.rooms.connection;
         let requests = connection.requests.counts();
-        let (cache, files, hooks) = self.rooms.status();
+        let Parts { cache, disk, files, hooks } = self.rooms.status();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -101,6 +103,7 @@ impl Facts {
             bytes_sent: connection.requests.bytes_sent(),
             capabilities: serde_json::to_value(connection.capabilities).expect("flags are JSON"),
             cache,
+            disk,
             files,
             hooks,
             last_errors: telemetry::last_problems(),

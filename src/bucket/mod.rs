@@ -86,6 +86,15 @@ pub struct Listed {
     pub checksums: Vec<String>,
 }
 
+impl Listed {
+    /// Whether it carries the checksum that our writes carry. An object without it is another
+    /// program's.
+    #[must_use]
+    pub fn has_our_checksum(&self) -> bool {
+        self.checksums.iter().any(|algorithm| algorithm == "CRC32C")
+    }
+}
+
 /// What to list. Pages hold at most 1,000 keys (AWS: `ListObjectsV2`).
 #[derive(Clone, Debug, Default)]
 pub struct ListRequest {

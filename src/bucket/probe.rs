@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::join;
 use uuid::Uuid;
 
-use super::{Bucket, Condition, ETag, ListRequest, PutOptions, Result};
+use super::{Bucket, Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions, Result};
 use crate::error::Kind;
 
 /// The probe has ended by then; what it did not find out stays unknown.
@@ -17,7 +17,7 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Capabilities {
     /// Whether PUT honours `If-None-Match: *` and `If-Match`.
     pub conditional_writes: Option<bool>,
-    /// Whether LIST tells the checksum algorithm of an object.
+    /// Whether LIST tells the checksum algorithm of an object that was put, and of a copy.
     pub list_checksums: Option<bool>,
 }
 
@@ -26,7 +26,7 @@ impl Capabilities {
     pub const AWS: Self = Self { conditional_writes: Some(true), list_checksums: Some(true) };
 }
 
-/// Tries things on an object below `prefix` that is gone afterwards: five small requests. What
+/// Tries things on two objects below `prefix` that are gone afterwards: seven small requests. What
 /// gives no proof, e.g. because writing is not allowed, stays unknown.
 ///
 /// Done when a bucket outside AWS is mounted for writing; who mounts read-only writes nothing, not
@@ -34,7 +34,9 @@ impl Capabilities {
 pub async fn probe(bucket: &dyn Bucket, prefix: &str) -> Capabilities {
     let key = format!("{prefix}.s3mount-probe-{}", Uuid::new_v4().simple());
     let found = tokio::time::timeout(PROBE_DEADLINE, try_all(bucket, &key)).await;
-    let removed = tokio::time::timeout(PROBE_DEADLINE, bucket.delete(&key)).await;
+    let copy = copy_of(&key);
+    let removing = async { bucket.delete(&copy).await.and(bucket.delete(&key).await) };
+    let removed = tokio::time::timeout(PROBE_DEADLINE, removing).await;
     // Where the first PUT was refused there is nothing to remove, and no permission for it either.
     if let (Ok(Some(_)), Ok(Err(error))) = (&found, removed) {
         tracing::warn!(key, %error, "the probe object could not be removed");
@@ -56,16 +58,22 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
             return None;
         }
     };
-    let listing = ListRequest { prefix: key.to_owned(), max_keys: Some(1), ..ListRequest::default() };
+    let (to, replace) = (copy_of(key), Some(PutOptions::default()));
+    let copy = CopyRequest { from: key.to_owned(), to, from_etag: None, replace };
     // Right tag: must be taken (old Ceph answers 412). Existing key: must be refused (garage, rclone
     // and JuiceFS take it).
-    let (right_tag, existing, listed) =
-        join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent), bucket.list(&listing));
-    let listed = listed.ok().and_then(|page| page.objects.into_iter().next());
-    Some(Capabilities {
-        conditional_writes: honoured(&right_tag, &existing),
-        list_checksums: listed.map(|object| !object.checksums.is_empty()),
-    })
+    let (right_tag, existing, copied) =
+        join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent), bucket.copy(&copy));
+    let listing = ListRequest { prefix: key.to_owned(), max_keys: Some(2), ..ListRequest::default() };
+    let list_checksums = match (copied, bucket.list(&listing).await) {
+        (Ok(_), Ok(page)) => Some(page.objects.len() == 2 && page.objects.iter().all(Listed::has_our_checksum)),
+        _ => None,
+    };
+    Some(Capabilities { conditional_writes: honoured(&right_tag, &existing), list_checksums })
+}
+
+fn copy_of(key: &str) -> String {
+    format!("{key}-copy")
 }
 
 /// What the two conditional writes prove, if anything.
@@ -79,7 +87,8 @@ fn honoured(right_tag: &Result<ETag>, existing: &Result<ETag>) -> Option<bool> {
 }
 
 async fn put(bucket: &dyn Bucket, key: &str, condition: Condition) -> Result<ETag> {
-    bucket.put(key, Bytes::new(), &PutOptions { condition, ..PutOptions::default() }).await
+    // Not every server copies empty objects.
+    bucket.put(key, Bytes::from_static(b"s3mount"), &PutOptions { condition, ..PutOptions::default() }).await
 }
 
 #[cfg(test)]
@@ -97,8 +106,18 @@ mod tests {
             let expected = Capabilities { conditional_writes: found, list_checksums: Some(true) };
             assert_eq!(probe(&bucket, "p/").await, expected);
             assert!(bucket.keys().is_empty(), "the probe is left behind");
-            assert_eq!(bucket.requests().values().sum::<u64>(), 5);
+            assert_eq!(bucket.requests().values().sum::<u64>(), 7);
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hides_checksums_or_loses_them_in_copies_is_found_out() {
+        let bucket = MemoryBucket::new();
+        bucket.hide_checksums();
+        assert_eq!(probe(&bucket, "").await.list_checksums, Some(false));
+        let bucket = MemoryBucket::new();
+        bucket.lose_checksums_of_copies();
+        assert_eq!(probe(&bucket, "").await.list_checksums, Some(false));
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! The block cache: reads through memory, shared GETs pinned to one version.
 
 mod fetch;
+mod whole;
 
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -57,7 +59,7 @@ pub struct BlockCache {
     pace: Pace,
     /// GETs of read-ahead under way.
     ahead_gets: AtomicUsize,
-    runtime: OnceLock<Handle>,
+    pub(super) runtime: OnceLock<Handle>,
     streams: AtomicI64,
     counters: Counters,
 }
@@ -188,10 +190,26 @@ impl BlockCache {
         }
     }
 
+    /// When the bucket was last asked for bytes of this version and had them: every GET is pinned, so
+    /// it proves the version as well as a HEAD does. `None` where none of it is in memory, or what is
+    /// there came otherwise.
+    pub fn confirmed(&self, object: &Pinned) -> Option<Instant> {
+        self.extents.lock().confirmed(object)
+    }
+
     /// Drops all versions of a key.
     pub fn forget(&self, key: &str) {
         self.extents.lock().forget(key);
         self.room.notify_waiters();
+    }
+
+    /// Drops all versions of a key from memory, and this one from the disk.
+    pub async fn invalidate(&self, object: &Pinned) {
+        self.forget(&object.key);
+        let Some(disk) = self.disk.clone() else { return };
+        let object = object.clone();
+        // A panic there was logged, and what could not be removed is verified when it is read.
+        let _ = tokio::task::spawn_blocking(move || disk.remove(&object)).await;
     }
 
     /// Numbers for the user.
@@ -222,6 +240,11 @@ impl BlockCache {
     /// What an isolated read may take of the budget.
     pub(super) fn extent_share_bytes(&self) -> u64 {
         self.extents.lock().budget().limit_bytes() / 16
+    }
+
+    /// Bytes that one guess about whole objects may have fetched unread.
+    pub fn prefetch_share_bytes(&self) -> u64 {
+        self.ahead_share_bytes(false)
     }
 
     /// Counts the streams that fetch ahead.

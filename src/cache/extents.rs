@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -24,13 +25,18 @@ pub(super) fn charge(range: &Range<u64>) -> u64 {
     range.end - range.start + OVERHEAD_BYTES
 }
 
-/// Charged for a GET besides its bytes: what its connection has read and not handed over yet. hyper's
-/// buffers grow to 400 KiB, and the next one is filled while the last one is copied.
-const CONNECTION_BYTES: u64 = 512 << 10;
+/// Charged for a GET besides its bytes, and at most as much as those: what its connection has read and
+/// not handed over yet. hyper's buffers grow to 400 KiB, and the next one is filled while the last one
+/// is copied.
+const MAX_CONNECTION_BYTES: u64 = 512 << 10;
+
+fn connection_charge(flight: &Flight) -> u64 {
+    MAX_CONNECTION_BYTES.min(flight.range.end - flight.range.start)
+}
 
 /// What a flight takes from the budget before it starts.
 fn flight_charge(flight: &Flight) -> u64 {
-    CONNECTION_BYTES + (0..flight.seats()).map(|seat| charge(flight.seat(seat))).sum::<u64>()
+    connection_charge(flight) + (0..flight.seats()).map(|seat| charge(flight.seat(seat))).sum::<u64>()
 }
 
 struct Held {
@@ -57,6 +63,8 @@ impl Extent {
 struct Version {
     key: Arc<str>,
     etag: ETag,
+    /// When the bucket was last asked for bytes of this version and had them.
+    confirmed: Option<Instant>,
     extents: BTreeMap<u64, Extent>,
 }
 
@@ -245,7 +253,7 @@ impl Extents {
 
     /// A flight that had room is over, with all of its seats.
     pub fn end(&mut self, flight: &Flight) {
-        self.budget.release(CONNECTION_BYTES, flight.ahead);
+        self.budget.release(connection_charge(flight), flight.ahead);
     }
 
     /// Takes a seat out of the books when it is entered; the id of its version if it was.
@@ -275,6 +283,19 @@ impl Extents {
             let version = self.version_id_or_new(object);
             self.hold(Place { version, start: gap.start }, Held { bytes, stream: Weak::new() }, false, false);
         }
+    }
+
+    /// The bucket had this version when it was asked at `asked`.
+    pub fn confirm(&mut self, object: &Pinned, asked: Instant) {
+        let entry = self.version_id(object).and_then(|version| self.versions.get_mut(&version));
+        if let Some(entry) = entry {
+            entry.confirmed = entry.confirmed.max(Some(asked));
+        }
+    }
+
+    /// When the bucket was last asked for bytes of this version and had them.
+    pub fn confirmed(&self, object: &Pinned) -> Option<Instant> {
+        self.versions[&self.version_id(object)?].confirmed
     }
 
     /// Drops every version of a key. Flights under way still reach those who wait for them.
@@ -354,7 +375,8 @@ impl Extents {
         }
         self.last_version += 1;
         let id = self.last_version;
-        let version = Version { key: object.key.clone(), etag: object.etag.clone(), extents: BTreeMap::new() };
+        let (key, etag) = (object.key.clone(), object.etag.clone());
+        let version = Version { key, etag, confirmed: None, extents: BTreeMap::new() };
         self.versions.insert(id, version);
         self.names.entry(object.key.clone()).or_default().push(id);
         id

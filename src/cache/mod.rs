@@ -4,6 +4,7 @@
 //!   missing comes in ranged GETs pinned to that `ETag`; concurrent readers share them.
 //! - [`DiskCache`]: the same on the local disk, kept across mounts; checksummed, written behind.
 //! - [`ReadAhead`]: one per file handle; sees sequential use and fetches before it is asked.
+//! - [`Prefetch`]: whole objects that will be asked for, if a guess is right.
 //! - [`AttributeIndex`]: attributes by key, kept across mounts: a HEAD is paid once.
 //!
 //! **Invariant**: everything here may vanish at any time, and only speed changes.
@@ -17,14 +18,16 @@ mod flight;
 mod index;
 mod pace;
 mod pool;
+mod prefetch;
 mod record;
 
 use std::sync::Arc;
 
 pub use ahead::ReadAhead;
 pub use blocks::BlockCache;
-pub use disk::{DiskCache, DiskSettings, DiskStats};
+pub use disk::{DiskCache, DiskSettings, DiskStats, Whole};
 pub use index::AttributeIndex;
+pub use prefetch::Prefetch;
 pub use record::Remembered;
 
 use crate::bucket::ETag;

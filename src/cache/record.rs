@@ -21,6 +21,9 @@ pub struct Remembered {
     pub attributes: Attributes,
     /// The object's `Content-Type`; carried along when the object is written again.
     pub content_type: Option<String>,
+    /// From a listing alone: what the object's metadata says is not known, and `attributes` holds
+    /// only what this machine knows by itself (the inode number, a directory's times).
+    pub untold: bool,
 }
 
 /// Seconds since the epoch, rounded down, and nanoseconds.
@@ -58,6 +61,8 @@ struct Record {
     other: Metadata,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     content_type: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    untold: bool,
 }
 
 impl Remembered {
@@ -97,6 +102,7 @@ impl Remembered {
             op_id: attributes.op_id.clone(),
             other: attributes.other.clone(),
             content_type: self.content_type.clone(),
+            untold: self.untold,
         }
     }
 
@@ -120,7 +126,7 @@ impl Remembered {
         };
         let etag = record.etag.as_deref().map(ETag::new);
         let (modified, content_type) = (record.modified.and_then(time), record.content_type);
-        Some(Self { etag, size: record.size, modified, attributes, content_type })
+        Some(Self { etag, size: record.size, modified, attributes, content_type, untold: record.untold })
     }
 }
 
@@ -181,8 +187,10 @@ mod tests {
             size in any::<u64>(),
             modified in any_time(),
             attributes in any_attributes(),
+            untold in any::<bool>(),
         ) -> Remembered {
-            Remembered { etag: etag.as_deref().map(ETag::new), size, modified, attributes, content_type: Some("text/plain".into()) }
+            let etag = etag.as_deref().map(ETag::new);
+            Remembered { etag, size, modified, attributes, content_type: Some("text/plain".into()), untold }
         }
     }
 

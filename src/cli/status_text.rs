@@ -30,6 +30,9 @@ pub(super) fn text(status: &Status) -> String {
     line("requests", requests(status));
     line("bytes", format!("{} received, {} sent", bytes(status.bytes_received), bytes(status.bytes_sent)));
     line("cache", cache(&status.cache));
+    if status.disk.is_object() {
+        line("disk", disk(&status.disk));
+    }
     line("files", files(&status.files));
     for odd in odd_keys(&status.files) {
         line("odd key", odd);
@@ -56,6 +59,15 @@ fn cache(cache: &Value) -> String {
     match (number("hits") * 100).checked_div(reads) {
         Some(percent) => format!("{held}, {percent} % of {reads} reads were in it"),
         None => held,
+    }
+}
+
+fn disk(disk: &Value) -> String {
+    let number = |name: &str| disk[name].as_u64().unwrap_or(0);
+    let held = format!("{} of {} cached", bytes(number("disk_bytes")), bytes(number("limit_bytes")));
+    match number("damaged") {
+        0 => held,
+        damaged => format!("{held}, {damaged} blocks were damaged"),
     }
 }
 
@@ -168,6 +180,7 @@ mod tests {
             bytes_sent: 0,
             capabilities: json!({}),
             cache: json!({"hits": 9, "misses": 1, "memory_bytes": 1 << 20, "limit_bytes": 256 << 20}),
+            disk: Value::Null,
             files: json!({"dirty_files": [], "open_files": 2, "odd_keys": {}, "odd_keys_unlisted": 0}),
             hooks: Value::Null,
             last_errors: Vec::new(),

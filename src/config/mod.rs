@@ -9,7 +9,7 @@ mod units;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use options::Options;
+pub use options::{Attrs, Options};
 pub use source::Source;
 pub use units::{Size, Span, Umask};
 
@@ -18,7 +18,7 @@ use crate::telemetry;
 const DEFAULT_UMASK: u16 = 0o022;
 const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_LIST_TTL: Duration = Duration::from_secs(5);
-const DEFAULT_CACHE_BYTES: u64 = 1 << 30;
+const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// Below this a single read-ahead does not fit.
 const LEAST_MEMORY_BYTES: u64 = 16 << 20;
 /// How long is waited for a server that answers nothing, at start.
@@ -59,11 +59,14 @@ pub struct Config {
     pub umask: u16,
     pub attr_ttl: Duration,
     pub list_ttl: Duration,
+    pub negative_ttl: Duration,
+    pub attrs: Attrs,
     pub hooks: Option<PathBuf>,
     /// The file that options were read from: must not lie on the mount.
     pub file: Option<PathBuf>,
     pub cache_dir: PathBuf,
-    pub cache_bytes: u64,
+    /// `None`: as much as the file system can spare; 0: nothing but attributes is kept there.
+    pub cache_bytes: Option<u64>,
     pub state_dir: PathBuf,
     pub memory_bytes: u64,
     pub log: telemetry::Settings,
@@ -96,10 +99,12 @@ impl Config {
             umask: options.umask.map_or(DEFAULT_UMASK, |umask| umask.0),
             attr_ttl: options.attr_ttl.map_or(DEFAULT_ATTR_TTL, |span| span.0),
             list_ttl: options.list_ttl.map_or(DEFAULT_LIST_TTL, |span| span.0),
+            negative_ttl: options.negative_ttl.map_or(DEFAULT_NEGATIVE_TTL, |span| span.0),
+            attrs: options.attrs.unwrap_or_default(),
             hooks: options.hooks.as_deref().map(absolute).transpose()?,
             file: file.map(absolute).transpose()?,
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,
-            cache_bytes: options.cache_size.map_or(DEFAULT_CACHE_BYTES, |size| size.0),
+            cache_bytes: options.cache_size.map(|size| size.0),
             state_dir: absolute(&options.state_dir.map_or_else(|| dirs.state.ok_or_else(|| no_home("state")), Ok)?)?,
             memory_bytes: options.memory.map_or_else(memory::default_bytes, |size| size.0),
             log: telemetry::Settings {

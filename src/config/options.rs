@@ -7,6 +7,19 @@ use serde::Deserialize;
 use super::units::{Size, Span, Umask};
 use crate::telemetry::{Format, Level};
 
+/// Where the attributes in a listing come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attrs {
+    /// From LIST, but for objects that s3mount wrote: those are asked for once
+    #[default]
+    Auto,
+    /// Every object is asked for once, so that attributes by s3fs and rclone show too
+    Full,
+    /// From LIST and what this machine knows; nothing is asked for
+    List,
+}
+
 /// What the user said; `None` where nothing was said. The same struct is read from the command
 /// line and environment (clap) and from the file given with `--config` (TOML, keys as the flags).
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
@@ -57,14 +70,21 @@ pub struct Options {
     /// How long listings are believed without asking S3 [default: 5s]
     #[arg(long, value_name = "TIME", env = "S3MOUNT_LIST_TTL", help_heading = "Mount")]
     pub list_ttl: Option<Span>,
+    /// How long a missing name is believed to be missing without asking S3 [default: 1s]
+    #[arg(long, value_name = "TIME", env = "S3MOUNT_NEGATIVE_TTL", help_heading = "Mount")]
+    pub negative_ttl: Option<Span>,
+    /// Where the attributes in a listing come from [default: auto]
+    #[arg(long, value_name = "FROM", env = "S3MOUNT_ATTRS", help_heading = "Mount")]
+    pub attrs: Option<Attrs>,
     /// Hooks to run when files are closed, renamed or removed
     #[arg(long, value_name = "FILE", env = "S3MOUNT_HOOKS", help_heading = "Mount")]
     pub hooks: Option<PathBuf>,
 
-    /// Where what can be fetched again is kept [default: ~/.cache/s3mount, root: /var/cache/s3mount]
+    /// Where what can be fetched again is kept, for all mounts [default: ~/.cache/s3mount, root: /var/cache/s3mount]
     #[arg(long, value_name = "DIR", env = "S3MOUNT_CACHE_DIR", help_heading = "Local files and memory")]
     pub cache_dir: Option<PathBuf>,
-    /// Most bytes in the cache directory; what is above is deleted at the next mount [default: 1G]
+    /// Most bytes in the cache directory, 0 for no cache on disk; a tenth of the disk always stays free
+    /// [default: a tenth of the disk, at most 20G]
     #[arg(long, value_name = "SIZE", env = "S3MOUNT_CACHE_SIZE", help_heading = "Local files and memory")]
     pub cache_size: Option<Size>,
     /// Where what must survive a crash is kept, and the log [default: ~/.local/state/s3mount, root: /var/lib/s3mount]
@@ -94,7 +114,7 @@ impl Options {
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
             endpoint_url region profile no_sign_request force_path_style
-            read_only allow_other no_exec uid gid umask attr_ttl list_ttl hooks
+            read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs hooks
             cache_dir cache_size state_dir memory log_level log_format)
     }
 }
@@ -120,7 +140,7 @@ mod tests {
         // A value that each option takes, in TOML.
         let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
             force-path-style = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
-            umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nhooks = '/h'\ncache-dir = '/c'\ncache-size = '2G'\n\
+            umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nhooks = '/h'\ncache-dir = '/c'\ncache-size = '2G'\n\
             state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n";
         let options: Options = toml::from_str(text).unwrap();
         assert_eq!(options.memory, Some(Size(1 << 20)));

@@ -46,14 +46,17 @@ impl Fs {
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
-            return Ok(());
+            return self.refuse_superseded(ino, content, &snapshot).await;
         }
         if content.bytes_dirty() {
             self.commit_bytes(ino, content, &snapshot).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
             let stored = self.store_attributes_open(ino, content, &snapshot).await;
-            if stored.is_err() {
-                content.attributes_dirty.store(true, Ordering::Release);
+            match &stored {
+                // The version that they were meant for is gone: theirs has attributes of its own.
+                Err(error) if error.is_conflict() => self.expire(ino),
+                Err(_) => content.attributes_dirty.store(true, Ordering::Release),
+                Ok(()) => {}
             }
             stored
         } else {
@@ -61,12 +64,28 @@ impl Fs {
         }
     }
 
+    /// What is written to a file without a name goes with it, unless the name was lost to somebody
+    /// else's version: the writer does not know that yet.
+    async fn refuse_superseded(&self, ino: Ino, content: &Arc<Content>, snapshot: &Snapshot) -> Result<()> {
+        let superseded = self.tree.lock().get(ino).is_some_and(|node| node.superseded);
+        if superseded && content.bytes_dirty() {
+            self.set_conflict_aside(ino, content, &snapshot.key).await?;
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(())
+    }
+
     pub(super) fn content(&self, ino: Ino) -> Option<Arc<Content>> {
         self.tree.lock().get(ino)?.content.clone()
     }
 
     pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
-        self.complete(content).await?;
+        if let Err(error) = self.complete(content).await {
+            if error.is_conflict() {
+                self.set_conflict_aside(ino, content, &before.key).await?;
+            }
+            return Err(error);
+        }
         let size = content.draft.lock().size();
         let multipart = size >= MULTIPART_FROM_BYTES;
         // Writers of a large file wait until its parts are read: they must be of one moment.
@@ -119,6 +138,7 @@ impl Fs {
         op_id: Option<String>,
         multipart: bool,
     ) -> Result<(u64, ETag, u64, Option<Bytes>)> {
+        self.ensure_told(ino).await?;
         // Attributes as of now: a chmod since the snapshot rides along.
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {
@@ -146,6 +166,7 @@ impl Fs {
 
     /// Somebody else wrote this key meanwhile: theirs stays in the bucket, ours is kept in the state
     /// directory under a name that the log tells, and the file shows theirs from the next open on.
+    /// Where only the replaced version had bytes, what is kept has holes.
     async fn set_conflict_aside(&self, ino: Ino, content: &Arc<Content>, key: &str) -> Result<()> {
         let (path, generation) = {
             let draft = content.draft.lock();
@@ -156,15 +177,40 @@ impl Fs {
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
         self.undefer(content).await?;
-        if let Some(node) = self.tree.lock().get_mut(ino) {
-            node.expire();
-        }
+        self.part_from_name(ino);
         tracing::error!(
             key = %key.escape_debug(),
             kept = %kept.display(),
             "somebody else wrote this key meanwhile: theirs stays, ours is kept in this file"
         );
         Ok(())
+    }
+
+    /// The name is theirs from now on, and gets an inode of its own: the writer, whose close came to
+    /// nothing, may keep this one open for long.
+    fn part_from_name(&self, ino: Ino) {
+        self.expire(ino);
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.get_mut(ino).filter(|node| node.linked && node.opens > 0) else { return };
+        node.superseded = true;
+        let (parent, name) = (node.parent, node.name.clone());
+        if let Some(directory) = tree.directory_mut(parent) {
+            directory.remove_absent(&name);
+        }
+        tree.orphan(ino);
+        drop(tree);
+        self.tell_kernel(|kernel| kernel.forget_name(parent, &name));
+    }
+
+    /// The next open asks S3. A listing that is believed still names the version that we were on.
+    fn expire(&self, ino: Ino) {
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.get_mut(ino) else { return };
+        node.expire();
+        let parent = node.parent;
+        if let Some(directory) = tree.directory_mut(parent) {
+            directory.expire();
+        }
     }
 
     /// Sends a large draft in parts. The journal knows the upload, so that the next start aborts it

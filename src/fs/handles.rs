@@ -8,6 +8,7 @@ use nix::libc;
 use parking_lot::Mutex;
 
 use super::inodes::Ino;
+use super::passthrough::Backing;
 use super::stat::Stat;
 use crate::bucket::ETag;
 use crate::cache::{Pinned, ReadAhead};
@@ -22,12 +23,19 @@ pub struct FileHandle {
     /// The version that this handle reads; moves along with our own commits only.
     pub pinned: Mutex<Option<Pinned>>,
     pub ahead: ReadAhead,
+    /// The file that the kernel reads instead of asking us.
+    pub backing: Option<Arc<Backing>>,
 }
 
 impl FileHandle {
     /// A file opened with `flags` of `open(2)`.
     pub fn new(ino: Ino, flags: i32, opener_tgid: u32, pinned: Option<Pinned>) -> Self {
-        Self { ino, flags, opener_tgid, pinned: Mutex::new(pinned), ahead: ReadAhead::new() }
+        Self { ino, flags, opener_tgid, pinned: Mutex::new(pinned), ahead: ReadAhead::new(), backing: None }
+    }
+
+    /// The same with reads that the kernel answers from this file.
+    pub fn backed_by(self, backing: Option<Arc<Backing>>) -> Self {
+        Self { backing, ..self }
     }
 
     /// Opened for writing.
@@ -81,6 +89,18 @@ impl Handles {
     /// Closes a number for good.
     pub fn remove_file(&self, number: u64) -> Option<Arc<FileHandle>> {
         self.files.lock().remove(&number)
+    }
+
+    /// Whether anybody has the file open.
+    pub fn is_open(&self, ino: Ino) -> bool {
+        self.files.lock().values().any(|handle| handle.ino == ino)
+    }
+
+    /// The reads of an open come to us after all. Before the kernel knows its number.
+    pub fn drop_backing(&self, number: u64) {
+        if let Some(handle) = self.files.lock().get_mut(&number).and_then(Arc::get_mut) {
+            handle.backing = None;
+        }
     }
 
     /// Gives an open directory its number.

@@ -4,17 +4,39 @@
 //! the keys of everything below it follow.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::draft::Content;
 use super::names::Directory;
+use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
 use crate::bucket::ETag;
 use crate::key::{self, ROOT_INO};
 
 /// An inode number as programs see it in `st_ino`.
 pub type Ino = u64;
+
+/// What the kernel's page cache holds of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pages {
+    /// Nothing: it was never opened.
+    Empty,
+    /// Bytes are being put there: nobody may open the file meanwhile.
+    Filling,
+    /// Bytes of this version; of a file that S3 has not seen yet if `None`.
+    Of(Option<ETag>),
+    /// Nobody can say: two versions were open at once.
+    Unknown,
+}
+
+/// The attributes that the kernel was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelStat {
+    Current,
+    /// Of another version than the one here: its size would cut reads short.
+    Outdated,
+}
 
 /// One inode.
 #[derive(Debug)]
@@ -29,6 +51,8 @@ pub struct Node {
     pub etag: Option<ETag>,
     /// `Last-Modified` of that version, where a listing or HEAD has told it.
     pub modified: Option<SystemTime>,
+    /// What S3 knows of it is in `stat`; false where only a listing has described it.
+    pub told: bool,
     /// When S3 last confirmed that this is how things are.
     pub checked: Instant,
     /// References of the kernel (`fuse_forget_in`).
@@ -37,8 +61,14 @@ pub struct Node {
     pub opens: u32,
     /// Bytes that S3 does not have (yet), or no longer has.
     pub content: Option<Arc<Content>>,
-    /// The version whose bytes may lie in the kernel's page cache.
-    pub kernel_etag: Option<ETag>,
+    /// The local file that the kernel reads for who has this open, as long as one of them lives.
+    pub backing: Weak<Backing>,
+    /// What may lie in the kernel's page cache.
+    pub pages: Pages,
+    /// What the kernel remembers of `stat`.
+    pub kernel_stat: KernelStat,
+    /// Somebody else's version took its name while it was open here.
+    pub superseded: bool,
     /// Of a directory: what is in it.
     pub directory: Option<Directory>,
 }
@@ -55,11 +85,15 @@ impl Node {
             stat,
             etag: None,
             modified: None,
+            told: true,
             checked,
             lookups: 0,
             opens: 0,
             content: None,
-            kernel_etag: None,
+            backing: Weak::new(),
+            pages: Pages::Empty,
+            kernel_stat: KernelStat::Current,
+            superseded: false,
             directory,
         }
     }

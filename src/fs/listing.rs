@@ -126,45 +126,62 @@ impl Fs {
     }
 
     async fn fetch_listing(&self, ino: Ino, max_pages: usize) -> Result<()> {
-        let asked = Instant::now();
         let prefix = self.tree.lock().key(ino).ok_or(Errno::ENOENT)?;
+        let (listing, asked) = self.read_listing(&prefix, max_pages).await?;
+        self.take_listing(ino, &prefix, listing, asked).await
+    }
+
+    /// What lies in a directory, and when that was asked for.
+    pub(super) async fn read_listing(&self, prefix: &str, max_pages: usize) -> Result<(Listing, Instant)> {
+        let asked = Instant::now();
         let mut listing = Listing::default();
-        let mut request = ListRequest { prefix: prefix.clone(), delimited: true, ..ListRequest::default() };
+        let mut request = ListRequest { prefix: prefix.to_owned(), delimited: true, ..ListRequest::default() };
         loop {
             let page = self.bucket.list(&request).await?;
             listing.pages += 1;
-            let next = page.next.clone();
-            self.sort_page(&prefix, page, &mut listing);
-            listing.complete = next.is_none();
+            request.token.clone_from(&page.next);
+            self.sort_page(prefix, page, &mut listing);
+            listing.complete = request.token.is_none();
             if listing.complete || listing.pages >= max_pages {
-                break;
+                return Ok((listing, asked));
             }
-            request.token = next;
         }
+    }
+
+    /// A listing becomes what is known of a directory.
+    pub(super) async fn take_listing(
+        &self,
+        ino: Ino,
+        prefix: &str,
+        mut listing: Listing,
+        asked: Instant,
+    ) -> Result<()> {
         let marker = listing.marker.take();
         let complete = listing.complete;
         self.note_odd_prefixes(std::mem::take(&mut listing.odd_prefixes)).await?;
         self.merge(ino, &mut listing, asked);
         if complete {
-            self.check_marker(ino, &prefix, marker).await?;
+            self.check_marker(ino, prefix, marker, asked).await?;
         }
         Ok(())
     }
 
     /// Sorts the keys of a page into names and oddities.
     fn sort_page(&self, prefix: &str, page: ListPage, listing: &mut Listing) {
+        let tells = self.origins.tells(&page);
+        listing.keys += page.objects.len() + page.prefixes.len();
         for object in page.objects {
             let name = &object.key[prefix.len().min(object.key.len())..];
-            let seen = Seen { etag: object.etag, size: object.size, modified: object.modified };
             if name.is_empty() && !prefix.is_empty() {
                 if object.size > 0 {
                     self.odd_keys.lock().note(&object.key, Oddity::MarkerWithBody);
                 }
-                listing.marker = Some(seen);
+                listing.marker = Some(self.origins.seen(&object, tells));
             } else if let Some(oddity) = key::oddity(name) {
                 self.odd_keys.lock().note(&object.key, oddity);
             } else {
-                listing.names.insert(name.to_owned(), Child { ino: None, is_directory: false, seen: Some(seen) });
+                let seen = Some(self.origins.seen(&object, tells));
+                listing.names.insert(name.to_owned(), Child { ino: None, is_directory: false, seen });
             }
         }
         for below in page.prefixes {
@@ -229,26 +246,30 @@ impl Fs {
 
     /// A listing shows the directory's own marker: when it is another version, its attributes are
     /// read anew.
-    async fn check_marker(&self, ino: Ino, key: &str, marker: Option<Seen>) -> Result<()> {
+    async fn check_marker(&self, ino: Ino, key: &str, marker: Option<Seen>, asked: Instant) -> Result<()> {
         if ino == ROOT_INO && key.is_empty() {
             return Ok(());
         }
-        let asked = Instant::now();
-        let Some(seen) = marker else {
-            if let Some(node) = self.tree.lock().get_mut(ino) {
-                node.etag = None;
-            }
-            return Ok(());
-        };
-        if let Some(node) = self.tree.lock().get_mut(ino)
-            && node.etag.as_ref() == Some(&seen.etag)
-            // Every marker is empty and has the same tag: its date tells them apart.
-            && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
         {
-            node.modified = Some(seen.modified);
-            return Ok(());
+            let mut tree = self.tree.lock();
+            if tree.changed_since(ino, asked) {
+                return Ok(());
+            }
+            let Some(node) = tree.get_mut(ino) else { return Ok(()) };
+            match &marker {
+                None => {
+                    node.etag = None;
+                    return Ok(());
+                }
+                // Every marker is empty and has the same tag: its date tells them apart.
+                Some(seen) if self.is_current(node, Some(seen)) => {
+                    node.modified = Some(seen.modified);
+                    return Ok(());
+                }
+                Some(_) => {}
+            }
         }
-        let remembered = self.attributes(key, true, Some(&seen)).await?;
+        let remembered = self.attributes(key, true, marker.as_ref()).await?;
         self.adopt_attributes(ino, true, &remembered, asked);
         Ok(())
     }

@@ -2,7 +2,8 @@
 //! AWS SDK.
 //!
 //! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
-//! open), [`draft`] (the local image of a file being written). Verbs: [`ops`], one file per
+//! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
+//! by itself). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
 //! [`persist`] tell S3.
 //!
@@ -15,15 +16,21 @@ mod draft;
 mod errors;
 mod handles;
 mod inodes;
+mod invalidate;
+mod kernel;
 mod listing;
 mod names;
 pub mod ops;
+mod passthrough;
 mod persist;
 mod recovery;
 mod refresh;
 mod resolve;
+mod siblings;
+mod small;
 mod stat;
 mod status;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,9 +44,12 @@ use crate::journal::Journal;
 
 pub use errors::{Error, Result};
 pub use inodes::Ino;
+pub use kernel::Kernel;
+pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
 pub use status::{Status, Undrained};
+pub use told::Attrs;
 
 /// What the file system needs to know about its mount.
 #[derive(Clone, Debug)]
@@ -57,6 +67,12 @@ pub struct Settings {
     pub attr_ttl: Duration,
     /// How long a listing is believed.
     pub list_ttl: Duration,
+    /// How long a name that a listing lacks is believed to be missing.
+    pub negative_ttl: Duration,
+    /// Where attributes come from when a directory is listed.
+    pub attrs: Attrs,
+    /// Whether the server's LIST tells checksums, where that is known.
+    pub list_checksums: Option<bool>,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// Hooks are configured: commits are journaled as events.
@@ -86,6 +102,10 @@ pub struct Fs {
     handles: handles::Handles,
     odd_keys: Mutex<status::OddKeys>,
     listings: listing::Flights,
+    passthrough: passthrough::Passthrough,
+    kernel: kernel::Link,
+    siblings: siblings::Siblings,
+    origins: Arc<told::Origins>,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -107,10 +127,14 @@ impl Fs {
             index,
             journal,
             tree: Mutex::new(inodes::Tree::new(settings.root_prefix.clone(), root)),
+            origins: Arc::new(told::Origins::new(settings.attrs, settings.list_checksums)),
             settings,
             handles: handles::Handles::default(),
             odd_keys: Mutex::default(),
             listings: listing::Flights::default(),
+            passthrough: passthrough::Passthrough::default(),
+            kernel: kernel::Link::default(),
+            siblings: siblings::Siblings::default(),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

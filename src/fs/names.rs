@@ -1,6 +1,7 @@
 //! What a directory holds: the last listing, corrected by what was done here since.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::inodes::Ino;
@@ -13,6 +14,8 @@ pub struct Seen {
     pub etag: ETag,
     pub size: u64,
     pub modified: SystemTime,
+    /// It may carry attributes that LIST does not tell: only a HEAD knows.
+    pub asks: bool,
 }
 
 /// One name in a directory.
@@ -45,9 +48,18 @@ pub struct Listing {
     pub marker: Option<Seen>,
     /// Prefixes whose next component cannot be a name.
     pub odd_prefixes: Vec<(String, Oddity)>,
+    /// Keys and prefixes, odd ones and the marker too.
+    pub keys: usize,
     /// Every page was read.
     pub complete: bool,
     pub pages: usize,
+}
+
+impl Listing {
+    /// No key begins with the prefix: no such directory.
+    pub fn is_nothing(&self) -> bool {
+        self.complete && self.keys == 0
+    }
 }
 
 impl Directory {
@@ -59,6 +71,16 @@ impl Directory {
     /// All names, in binary order.
     pub fn children(&self) -> impl Iterator<Item = (&String, &Child)> {
         self.children.iter()
+    }
+
+    /// The names after `name`, in binary order.
+    pub fn children_after(&self, name: &str) -> impl Iterator<Item = (&String, &Child)> {
+        self.children.range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+    }
+
+    /// How many names there are.
+    pub fn len(&self) -> usize {
+        self.children.len()
     }
 
     /// How many of the names are directories; not counted where that would make `stat(2)` dear.
@@ -204,7 +226,7 @@ mod tests {
     use super::*;
 
     fn found(etag: &str) -> Child {
-        let seen = Seen { etag: ETag::new(etag), size: 1, modified: SystemTime::UNIX_EPOCH };
+        let seen = Seen { etag: ETag::new(etag), size: 1, modified: SystemTime::UNIX_EPOCH, asks: true };
         Child { ino: None, is_directory: false, seen: Some(seen) }
     }
 

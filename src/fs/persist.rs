@@ -5,9 +5,10 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::inodes::{Ino, Node};
+use super::inodes::{Ino, Node, Pages};
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
+use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::{COPY_PARTS_FROM_BYTES, copy_large};
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::{Pinned, Remembered};
@@ -43,6 +44,7 @@ impl Fs {
     ///
     /// While somebody writes the file, the change rides in its upload.
     pub(super) async fn change_attributes(&self, ino: Ino, change: impl FnOnce(&mut Stat)) -> Result<()> {
+        self.ensure_told(ino).await?;
         let (before, drafted) = {
             let mut tree = self.tree.lock();
             let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
@@ -138,12 +140,12 @@ impl Fs {
         let (previous, size) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.get_mut(ino) else { return };
-            let was_cached = node.kernel_etag == node.etag;
+            let was_cached = node.pages == Pages::Of(node.etag.clone());
             let previous = node.etag.replace(etag.clone());
             node.modified = None;
             node.checked = Instant::now();
             if was_cached {
-                node.kernel_etag = Some(etag.clone());
+                node.pages = Pages::Of(Some(etag.clone()));
             }
             let (parent, name, size) = (node.parent, node.name.clone(), node.stat.size);
             if let Some(directory) = tree.directory_mut(parent) {
@@ -169,6 +171,13 @@ impl Fs {
         let tree = self.tree.lock();
         let Some(node) = tree.get(ino) else { return };
         let mut attributes = node.stat.to_attributes(None);
+        if !node.told {
+            // These are nobody's words but the options of this mount.
+            let Attributes { mtime, ctime, .. } = attributes;
+            let kept = node.is_directory();
+            attributes =
+                Attributes { mtime: mtime.filter(|_| kept), ctime: ctime.filter(|_| kept), ..Attributes::default() };
+        }
         attributes.ino = (ino != key::inode_number(key)).then_some(ino);
         if node.is_directory() && etag.is_none() {
             // Without a marker these are nobody's words but the options of this mount.
@@ -176,9 +185,8 @@ impl Fs {
             (attributes.mode, attributes.uid, attributes.gid) = (told.mode, told.uid, told.gid);
         }
         let size = if node.is_directory() { 0 } else { node.stat.size };
-        let content_type = node.stat.content_type.clone();
-        let modified = node.modified;
-        self.index.put(key, Remembered { etag: etag.cloned(), size, modified, attributes, content_type });
+        let (content_type, modified, untold) = (node.stat.content_type.clone(), node.modified, !node.told);
+        self.index.put(key, Remembered { etag: etag.cloned(), size, modified, attributes, content_type, untold });
     }
 
     /// The root of a whole bucket has no key that could carry its attributes: the index keeps them.

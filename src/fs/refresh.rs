@@ -4,7 +4,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::inodes::Ino;
+use super::inodes::{Ino, KernelStat};
 use super::names::Seen;
 use super::stat::Stat;
 use super::{Fs, Result};
@@ -14,17 +14,10 @@ use crate::cache::Remembered;
 use crate::error::Kind;
 
 impl Fs {
-    /// Attributes of a version: from the index, else from S3.
+    /// Attributes of a version: from the index, from LIST where it says enough, else from S3.
     pub(super) async fn attributes(&self, key: &str, directory: bool, seen: Option<&Seen>) -> Result<Remembered> {
-        if let Some(remembered) = self.index.get(key) {
-            let current = match seen {
-                Some(seen) => is_version(&remembered, seen),
-                // A directory's version is checked when it is listed itself.
-                None => directory,
-            };
-            if current {
-                return Ok(self.with_modified(key, remembered, seen));
-            }
+        if let Some(remembered) = self.known_attributes(key, directory, seen) {
+            return Ok(remembered);
         }
         match self.bucket.head(key).await {
             Ok(info) => {
@@ -34,6 +27,33 @@ impl Fs {
             }
             Err(error) if directory && error.kind == Kind::NotFound => Ok(self.implicit_directory(key)),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What can be said of a version without asking S3.
+    pub(super) fn known_attributes(&self, key: &str, directory: bool, seen: Option<&Seen>) -> Option<Remembered> {
+        let asks = seen.map_or(self.origins.asks(), |seen| seen.asks);
+        let remembered = self.index.get(key);
+        let ino = remembered.as_ref().and_then(|remembered| remembered.attributes.ino);
+        if let Some(remembered) = remembered {
+            let current = match seen {
+                Some(seen) => is_version(&remembered, seen),
+                // A directory's version is checked when it is listed itself.
+                None => directory,
+            };
+            if current && !(asks && remembered.untold) {
+                return Some(self.with_modified(key, remembered, seen));
+            }
+        }
+        match seen {
+            _ if asks => None,
+            Some(seen) => {
+                let attributes = Attributes { ino, ..Attributes::default() };
+                let (etag, modified) = (Some(seen.etag.clone()), Some(seen.modified));
+                Some(Remembered { etag, size: seen.size, modified, attributes, untold: true, ..Remembered::default() })
+            }
+            None if directory => Some(Remembered { untold: true, ..self.implicit_directory(key) }),
+            None => None,
         }
     }
 
@@ -54,6 +74,7 @@ impl Fs {
             modified: Some(info.modified),
             attributes: self.keep_ino(key, Attributes::from_metadata(&info.metadata)),
             content_type: info.content_type,
+            untold: false,
         }
     }
 
@@ -65,7 +86,7 @@ impl Fs {
 
     /// A directory that exists only because something lies in it. The moment we first saw it is
     /// remembered, so that its times stay the same after a remount.
-    fn implicit_directory(&self, key: &str) -> Remembered {
+    pub(super) fn implicit_directory(&self, key: &str) -> Remembered {
         let now = SystemTime::now();
         let attributes = Attributes { mtime: Some(now), ctime: Some(now), ..Attributes::default() };
         let remembered = Remembered { attributes, ..Remembered::default() };
@@ -82,13 +103,24 @@ impl Fs {
             return;
         }
         let Some(node) = tree.get_mut(ino) else { return };
-        if node.is_drafted() {
+        let is_given = node.backing.strong_count() > 0 && node.etag != remembered.etag;
+        if node.is_drafted() || is_given {
             return;
         }
+        let changed = !directory && node.etag != remembered.etag && node.lookups > 0;
+        if changed {
+            node.kernel_stat = KernelStat::Outdated;
+        }
+        let unread = changed && node.opens == 0;
         node.stat = stat;
         node.etag.clone_from(&remembered.etag);
         node.modified = remembered.modified;
+        node.told = !remembered.untold;
         node.checked = asked;
+        drop(tree);
+        if unread {
+            self.tell_kernel(|kernel| kernel.forget_pages(ino));
+        }
     }
 }
 

@@ -9,17 +9,16 @@ use futures::stream::{self, StreamExt};
 use nix::errno::Errno;
 
 use super::inodes::{Ino, Node};
-use super::names::{Child, Seen};
+use super::names::{Child, Listing, Seen};
 use super::refresh::same_second;
 use super::stat::Stat;
 use super::{Error, Fs, Result};
-use crate::bucket::ListRequest;
 use crate::cache::Remembered;
 use crate::error::Kind;
 use crate::key::ROOT_INO;
 
 /// HEADs under way at once for one listing.
-const PARALLEL_HEADS: usize = 32;
+const PARALLEL_HEADS: usize = 64;
 
 /// What memory knows of a name.
 enum Known {
@@ -49,19 +48,25 @@ impl Fs {
 
     async fn resolve_now(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
         let _stable = self.namespace.read().await;
-        let large = self.tree.lock().directory_mut(parent).ok_or(Errno::ENOTDIR)?.is_large;
-        if large {
+        let believed = self.settings.attr_ttl.min(self.settings.negative_ttl);
+        let too_dear = {
+            let mut tree = self.tree.lock();
+            let directory = tree.directory_mut(parent).ok_or(Errno::ENOTDIR)?;
+            directory.is_large && !directory.is_fresh(believed)
+        };
+        if too_dear {
             return self.resolve_alone(parent, name).await;
         }
-        self.list_pages(parent, self.settings.attr_ttl, 1).await?;
-        let (listed, large) = {
+        self.list_pages(parent, believed, 1).await?;
+        let (listed, partial) = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOENT)?;
-            (directory.child(name).cloned(), directory.is_large)
+            (directory.child(name).cloned(), directory.is_large && !directory.is_fresh(believed))
         };
         match listed {
+            Some(child) if child.is_directory => self.enter_directory(parent, name, child).await,
             Some(child) => self.node_of(parent, name, child).await.map(Some),
-            None if large => self.resolve_alone(parent, name).await,
+            None if partial => self.resolve_alone(parent, name).await,
             None => Ok(None),
         }
     }
@@ -72,7 +77,7 @@ impl Fs {
         let node = tree.get(parent).ok_or(Errno::ENOENT)?;
         let directory = node.directory.as_ref().ok_or(Errno::ENOTDIR)?;
         let Some(child) = directory.child(name) else {
-            return Ok(if directory.is_fresh(self.settings.list_ttl) { Known::Missing } else { Known::Unsure });
+            return Ok(if directory.is_fresh(self.settings.negative_ttl) { Known::Missing } else { Known::Unsure });
         };
         let found = child.ino.and_then(|ino| tree.get(ino)).filter(|node| self.is_fresh(node));
         Ok(found.map_or(Known::Unsure, |node| Known::There(node.ino)))
@@ -94,12 +99,12 @@ impl Fs {
         let asked = Instant::now();
         let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
         let (file_key, below) = (format!("{prefix}{name}"), format!("{prefix}{name}/"));
-        let request = ListRequest { prefix: below, max_keys: Some(1), ..ListRequest::default() };
-        let (head, list) = tokio::join!(self.bucket.head(&file_key), self.bucket.list(&request));
-        let child = if list?.objects.is_empty() {
+        let (head, listed) = tokio::join!(self.bucket.head(&file_key), self.read_listing(&below, 1));
+        let (listing, _) = listed?;
+        let child = if listing.is_nothing() {
             match head {
                 Ok(info) => {
-                    let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified };
+                    let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified, asks: true };
                     self.index.put(&file_key, self.remembered(&file_key, info));
                     Child { ino: None, is_directory: false, seen: Some(seen) }
                 }
@@ -121,6 +126,9 @@ impl Fs {
             }
             None => child,
         };
+        if child.is_directory && child.ino.is_none() {
+            return self.adopt_listed(parent, name, &below, listing, asked).await.map(Some);
+        }
         self.node_of(parent, name, child).await.map(Some)
     }
 
@@ -139,6 +147,39 @@ impl Fs {
         }
     }
 
+    /// The node of a listed directory. One that nobody knows yet is listed: that shows its marker and
+    /// what is in it, and whoever asks for a directory soon asks for something in it.
+    async fn enter_directory(&self, parent: Ino, name: &str, child: Child) -> Result<Option<Ino>> {
+        let key = self.child_key(parent, name, true)?;
+        if child.ino.is_some() || self.known_attributes(&key, true, None).is_some() {
+            return self.node_of(parent, name, child).await.map(Some);
+        }
+        let (listing, asked) = self.read_listing(&key, 1).await?;
+        if listing.is_nothing() {
+            self.lose(parent, name, asked);
+            return Ok(None);
+        }
+        self.adopt_listed(parent, name, &key, listing, asked).await.map(Some)
+    }
+
+    /// The node of a directory whose listing has just come.
+    async fn adopt_listed(&self, parent: Ino, name: &str, key: &str, listing: Listing, asked: Instant) -> Result<Ino> {
+        let remembered = match &listing.marker {
+            None if listing.complete => self.implicit_directory(key),
+            marker => self.attributes(key, true, marker.as_ref()).await?,
+        };
+        let ino = self.adopt(parent, name, key, true, &remembered, asked);
+        self.take_listing(ino, key, listing, asked).await?;
+        Ok(ino)
+    }
+
+    /// The key of a name, which ends in `/` for a directory.
+    fn child_key(&self, parent: Ino, name: &str, directory: bool) -> Result<String> {
+        let slash = if directory { "/" } else { "" };
+        let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
+        Ok(format!("{prefix}{name}{slash}"))
+    }
+
     /// Turns a listed name into a node with current attributes.
     async fn node_of(&self, parent: Ino, name: &str, child: Child) -> Result<Ino> {
         let asked = Instant::now();
@@ -148,9 +189,7 @@ impl Fs {
                 return Ok(ino);
             }
         }
-        let slash = if child.is_directory { "/" } else { "" };
-        let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
-        let key = format!("{prefix}{name}{slash}");
+        let key = self.child_key(parent, name, child.is_directory)?;
         let remembered = match self.attributes(&key, child.is_directory, child.seen.as_ref()).await {
             Err(error) if error.is_not_found() => {
                 self.lose(parent, name, asked);
@@ -161,10 +200,11 @@ impl Fs {
         Ok(self.adopt(parent, name, &key, child.is_directory, &remembered, asked))
     }
 
-    fn is_current(&self, node: &Node, seen: Option<&Seen>) -> bool {
+    pub(super) fn is_current(&self, node: &Node, seen: Option<&Seen>) -> bool {
         match seen {
             Some(seen) => {
-                node.etag.as_ref() == Some(&seen.etag)
+                (node.told || !seen.asks)
+                    && node.etag.as_ref() == Some(&seen.etag)
                     && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
             }
             None => node.is_directory() || node.checked.elapsed() < self.settings.attr_ttl,
@@ -197,6 +237,7 @@ impl Fs {
         let mut node = Node::new(ino, parent, name, stat, asked);
         node.etag.clone_from(&remembered.etag);
         node.modified = remembered.modified;
+        node.told = !remembered.untold;
         if let Some(above) = tree.directory_mut(parent) {
             above.adopt(name, ino, directory);
         }
@@ -215,6 +256,9 @@ impl Fs {
         }
         if let Some(directory) = tree.directory_mut(parent) {
             directory.remove_absent(name);
+        }
+        if let Some(node) = tree.get_mut(ino) {
+            node.superseded = true;
         }
         tree.orphan(ino);
     }

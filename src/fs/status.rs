@@ -46,6 +46,10 @@ pub struct Status {
     /// Paths below the mountpoint whose content S3 does not have yet.
     pub dirty_files: Vec<String>,
     pub open_files: usize,
+    /// The kernel reads what is wholly in the disk cache by itself.
+    pub passthrough: bool,
+    /// Opens whose reads the kernel answered so.
+    pub passthrough_opens: u64,
     pub inodes: usize,
     pub odd_keys: BTreeMap<String, Oddity>,
     /// Odd keys beyond those listed.
@@ -65,6 +69,7 @@ impl Fs {
         let odd = self.odd_keys.lock();
         let (odd_keys, odd_keys_unlisted) = (odd.known.clone(), odd.unlisted);
         drop(odd);
+        let (passthrough, passthrough_opens) = self.passthrough_status();
         let tree = self.tree.lock();
         let dirty = tree.nodes().filter(|node| node.linked && node.is_pending());
         let mut dirty_files: Vec<_> = dirty.filter_map(|node| self.path_of(&tree.key(node.ino)?)).collect();
@@ -72,6 +77,8 @@ impl Fs {
         Status {
             dirty_files,
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),
+            passthrough,
+            passthrough_opens,
             inodes: tree.nodes().count(),
             odd_keys,
             odd_keys_unlisted,
@@ -127,17 +134,20 @@ impl Fs {
     pub fn forget_key(&self, key: &str) {
         let Some(path) = key.strip_prefix(self.settings.root_prefix.as_str()) else { return };
         self.cache.forget(key);
+        if let Some(ino) = self.expire_path(path) {
+            self.tell_kernel(|kernel| kernel.forget_pages(ino));
+        }
+    }
+
+    /// Everything along a path is asked for again; returns its node, if it is in memory.
+    fn expire_path(&self, path: &str) -> Option<Ino> {
         let mut tree = self.tree.lock();
         let mut ino = crate::key::ROOT_INO;
         for name in path.split('/') {
-            if let Some(directory) = tree.directory_mut(ino) {
-                directory.expire();
-            }
-            let Some(child) = tree.child(ino, name).map(|node| node.ino) else { return };
-            ino = child;
-            if let Some(node) = tree.get_mut(ino) {
-                node.expire();
-            }
+            tree.directory_mut(ino)?.expire();
+            ino = tree.child(ino, name)?.ino;
+            tree.get_mut(ino)?.expire();
         }
+        Some(ino)
     }
 }

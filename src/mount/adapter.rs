@@ -15,24 +15,25 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures::FutureExt;
 use tokio::runtime::Handle;
 
-use crate::fs::ops::{Entry, Listed, NewTime, Opened, SetAttr};
-use crate::fs::{Caller, Error, FileKind, Fs, Result};
+use super::replies::{
+    errno, fill, fill_plus, reply_attr, reply_bytes, reply_created, reply_empty, reply_entry, reply_opened,
+    reply_written, reply_xattr,
+};
+use crate::fs::ops::{NewTime, SetAttr};
+use crate::fs::{Caller, Error, Fs, Result};
 
 /// Requests that the kernel may have under way in the background (read-ahead, asynchronous direct
 /// I/O). fuser's default of 16 hides no latency: 228 against 779 MB/s at 20 ms.
 const MAX_BACKGROUND: u16 = 256;
 /// Largest WRITE; larger ones bring nothing.
-const MAX_WRITE_BYTES: u32 = 1 << 20;
-/// Inode numbers are never used again for another file while the kernel knows them.
-const GENERATION: Generation = Generation(0);
+pub(super) const MAX_WRITE_BYTES: u32 = 1 << 20;
 
 /// A mounted [`Fs`] as fuser wants it.
 #[derive(Debug)]
@@ -71,103 +72,8 @@ fn unless_panicked<T>(outcome: std::result::Result<Result<T>, Box<dyn std::any::
     outcome.unwrap_or_else(|_| Err(Error::Posix(nix::errno::Errno::EIO)))
 }
 
-fn errno(error: &Error) -> Errno {
-    let errno = error.errno();
-    match error {
-        Error::Posix(_) => {}
-        told => tracing::debug!(cause = %told, %errno, "operation failed"),
-    }
-    Errno::from_i32(errno as i32)
-}
-
 fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
-}
-
-fn file_type(kind: FileKind) -> FileType {
-    match kind {
-        FileKind::File => FileType::RegularFile,
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-fn file_attr(entry: &Entry) -> FileAttr {
-    let stat = &entry.stat;
-    FileAttr {
-        ino: INodeNo(entry.ino),
-        size: stat.size,
-        blocks: stat.size.div_ceil(512),
-        atime: stat.atime,
-        mtime: stat.mtime,
-        ctime: stat.ctime,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(stat.kind),
-        perm: stat.perm,
-        nlink: entry.nlink,
-        uid: stat.uid,
-        gid: stat.gid,
-        rdev: stat.rdev,
-        blksize: MAX_WRITE_BYTES,
-        flags: 0,
-    }
-}
-
-fn open_flags(opened: Opened) -> FopenFlags {
-    let mut flags = FopenFlags::empty();
-    flags.set(FopenFlags::FOPEN_KEEP_CACHE, opened.keep_cache && !opened.direct_io);
-    flags.set(FopenFlags::FOPEN_DIRECT_IO, opened.direct_io);
-    flags.set(FopenFlags::FOPEN_NOFLUSH, opened.no_flush);
-    flags
-}
-
-fn reply_entry(reply: ReplyEntry) -> impl FnOnce(Result<Entry>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(entry) => reply.entry(&entry.ttl, &file_attr(&entry), GENERATION),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr) -> impl FnOnce(Result<Entry>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(entry) => reply.attr(&entry.ttl, &file_attr(&entry)),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty) -> impl FnOnce(Result<()>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_bytes(reply: ReplyData) -> impl FnOnce(Result<bytes::Bytes>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(bytes) => reply.data(&bytes),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_written(reply: ReplyWrite) -> impl FnOnce(Result<u32>) + Send + 'static {
-    move |outcome| match outcome {
-        Ok(written) => reply.written(written),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-/// A size of 0 asks how large the value is (`getxattr(2)`).
-fn reply_xattr(reply: ReplyXattr, size: u32, outcome: Result<Vec<u8>>) {
-    match outcome {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(errno(&error)),
-    }
 }
 
 fn new_time(time: TimeOrNow) -> NewTime {
@@ -186,22 +92,6 @@ fn mend_before_epoch(time: SystemTime) -> SystemTime {
     }
 }
 
-/// As many entries as the reply holds; references of those that did not fit are given back.
-fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listed: &[Listed], offset: u64) {
-    for (position, line) in listed.iter().enumerate() {
-        let Some(entry) = fs.enter_listed(line) else { continue };
-        let next = offset + position as u64 + 1;
-        let full = reply.add(INodeNo(entry.ino), next, &line.name, &entry.ttl, &file_attr(&entry), GENERATION);
-        if full {
-            if line.name != "." && line.name != ".." {
-                fs.forget(entry.ino, 1);
-            }
-            break;
-        }
-    }
-    reply.ok();
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Never WRITEBACK_CACHE: the kernel would ignore sizes that change in the bucket.
@@ -218,6 +108,11 @@ impl Filesystem for Adapter {
                 tracing::debug!(?flag, "the kernel does not offer this");
             }
         }
+        // A file system may then lie on ours (overlayfs), and our cache on no stacked one.
+        let passthrough = config.set_max_stack_depth(1).is_ok()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && nix::unistd::geteuid().is_root();
+        self.fs.offer_passthrough(passthrough);
         // The nearest possible value is as good as any.
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_congestion_threshold(MAX_BACKGROUND - MAX_BACKGROUND / 4);
@@ -325,10 +220,8 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, caller) = (self.fs.clone(), caller(request));
-        self.answer(async move { fs.open(ino.0, flags.0, caller).await }, move |outcome| match outcome {
-            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
-            Err(error) => reply.error(errno(&error)),
-        });
+        let replier = reply_opened(reply, Arc::clone(&self.fs));
+        self.answer(async move { fs.open(ino.0, flags.0, caller).await }, replier);
     }
 
     fn create(
@@ -343,13 +236,7 @@ impl Filesystem for Adapter {
     ) {
         let (fs, name, caller) = (self.fs.clone(), name.to_owned(), caller(request));
         let created = async move { fs.create(parent.0, &name, mode, flags, caller).await };
-        self.answer(created, move |outcome| match outcome {
-            Ok((entry, opened)) => {
-                let handle = FileHandle(opened.handle);
-                reply.created(&entry.ttl, &file_attr(&entry), GENERATION, handle, open_flags(opened));
-            }
-            Err(error) => reply.error(errno(&error)),
-        });
+        self.answer(created, reply_created(reply));
     }
 
     fn read(
@@ -418,18 +305,10 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let fs = self.fs.clone();
         self.answer(async move { fs.readdir(handle.0, offset).await }, move |outcome| match outcome {
-            Ok(listed) => {
-                for (position, line) in listed.iter().enumerate() {
-                    let next = offset + position as u64 + 1;
-                    if reply.add(INodeNo(line.ino), next, file_type(line.kind), &line.name) {
-                        break;
-                    }
-                }
-                reply.ok();
-            }
+            Ok(listed) => fill(reply, &listed, offset),
             Err(error) => reply.error(errno(&error)),
         });
     }

@@ -3,6 +3,8 @@
 pub mod adapter;
 mod fusermount;
 mod mountpoint;
+mod notify;
+mod replies;
 mod session;
 
 use std::io;

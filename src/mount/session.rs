@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use tokio::sync::watch;
 
 use super::fusermount::{mount_by_helper, unmount_by_helper};
 use super::mountpoint::{Occupant, mounts, occupant};
+use super::notify::Notices;
 use super::{Error, Result};
+use crate::fs::Fs;
 
 /// The subtype in /proc/mounts.
 pub(super) const NAME: &str = "s3mount";
@@ -47,6 +50,7 @@ pub struct MountSettings {
 pub struct Mounted {
     mountpoint: PathBuf,
     notifier: fuser::Notifier,
+    notices: OnceLock<Arc<Notices>>,
     ended: watch::Receiver<bool>,
     device: Option<String>,
 }
@@ -87,7 +91,8 @@ fn serve<F: fuser::Filesystem>(filesystem: F, fuse: OwnedFd, settings: &MountSet
     if let Some(device) = &device {
         raise_read_ahead(device);
     }
-    Ok(Mounted { mountpoint: settings.mountpoint.clone(), notifier, ended, device })
+    let notices = OnceLock::new();
+    Ok(Mounted { mountpoint: settings.mountpoint.clone(), notifier, notices, ended, device })
 }
 
 /// mount(2) by ourselves; needs CAP_SYS_ADMIN.
@@ -133,10 +138,16 @@ fn raise_read_ahead(device: &str) {
 }
 
 impl Mounted {
-    /// Tells the kernel about changes. Never from inside a request: see `fuser::Notifier`.
-    #[must_use]
-    pub fn notifier(&self) -> fuser::Notifier {
-        self.notifier.clone()
+    /// From now on the file system tells the kernel what changes.
+    ///
+    /// # Errors
+    /// [`Error::System`], when no thread can be started for it.
+    pub fn attach(&self, fs: &Arc<Fs>) -> Result<()> {
+        let failed = |cause| Error::system("serve", &self.mountpoint, cause);
+        let notices = Notices::start(self.notifier.clone(), fs).map_err(failed)?;
+        fs.attach(notices.clone());
+        let _ = self.notices.set(notices);
+        Ok(())
     }
 
     /// Unmounts. `lazy` takes the mountpoint away at once and lets programs finish with what they
@@ -146,6 +157,12 @@ impl Mounted {
     /// [`Error::Busy`] (never when `lazy`), [`Error::Occupied`] when another mount lies on ours, or
     /// the system's own.
     pub fn unmount(&self, lazy: bool) -> Result<()> {
+        let arm = |armed| self.notices.get().into_iter().for_each(|notices| notices.arm(armed));
+        arm(false);
+        self.take_away(lazy).inspect_err(|_| arm(true))
+    }
+
+    fn take_away(&self, lazy: bool) -> Result<()> {
         let Some(device) = &self.device else {
             // The table did not show it under this path: then there is nothing to mistake it for.
             return unmount(&self.mountpoint, lazy);

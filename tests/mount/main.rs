@@ -40,12 +40,14 @@ mod write;
 mod xattr;
 
 // Larger than a verb.
+mod cache;
 mod command;
 mod crash;
 mod hooks_run;
 mod objects;
 mod odd_keys;
 mod outage;
+mod passthrough;
 mod permissions;
 mod programs;
 mod races;

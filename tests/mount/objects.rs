@@ -67,7 +67,7 @@ fn what_a_file_is_another_client_gets(maker: Maker) {
 #[test]
 fn what_another_client_puts_is_a_file() {
     for maker in [Maker::Embedded, Maker::Ministack, Maker::Seaweedfs] {
-        let mut mount = Stage::on(maker).prepare();
+        let mut mount = Stage::on(maker).args(&["--attrs=full"]).prepare();
         let put = boto3(
             &mount,
             "s3.put_object(Bucket=B, Key='in/a b.txt', Body=b'from boto3', Metadata={'file-permissions': '0100751', \
@@ -85,7 +85,7 @@ fn what_another_client_puts_is_a_file() {
 
 #[test]
 fn attributes_written_by_s3fs_and_rclone_are_read() {
-    let mut mount = Stage::on(Maker::Embedded).prepare();
+    let mut mount = Stage::on(Maker::Embedded).args(&["--attrs=full"]).prepare();
     let outside = mount.outside();
     let s3fs = [("mode", "33184"), ("uid", "500"), ("gid", "501"), ("mtime", "1400000000")];
     outside.put_with("s3fs", b"x", &s3fs, None);
@@ -118,8 +118,44 @@ fn metadata_and_content_type_of_others_survive_a_rewrite_and_a_chmod() {
 }
 
 #[test]
-fn a_symlink_and_a_directory_of_another_client_are_what_they_say() {
+fn objects_of_other_clients_are_listed_without_a_head() {
     let mut mount = Stage::on(Maker::Embedded).prepare();
+    for number in 0..50 {
+        mount.outside().put_with(&format!("lake/f{number:02}"), b"12345", &[("mode", "33184")], None);
+    }
+    mount.start();
+    process::bash(mount.path(), "ls -l lake | tail -n +2 | wc -l | grep -qx 50; [ $(stat -c %s-%a lake/f07) = 5-644 ]");
+    let requests = mount.status()["requests"].clone();
+    assert_eq!(requests["HeadObject"].as_u64().unwrap_or(0), 0, "{requests}");
+    sys::chmod(&mount.at("lake/f07"), 0o600).unwrap();
+    mount.stop();
+    mount.forget_state();
+    mount.start();
+    assert_eq!(fs::metadata(mount.at("lake/f07")).unwrap().mode() & 0o7777, 0o600, "the copy is ours");
+}
+
+#[test]
+fn a_chmod_of_another_clients_object_is_seen_by_another_mount() {
+    for maker in [Maker::Embedded, Maker::Ministack, Maker::Seaweedfs] {
+        let mut mount = Stage::on(maker).prepare();
+        mount.outside().put("theirs", b"12345");
+        mount.start();
+        sys::chmod(&mount.at("theirs"), 0o601).unwrap();
+        fs::write(mount.at("large"), vec![7; 17 << 20]).unwrap();
+        sys::chmod(&mount.at("large"), 0o602).unwrap();
+        fs::rename(mount.at("large"), mount.at("moved")).unwrap();
+        mount.stop();
+        mount.forget_state();
+        mount.start();
+        for (name, mode) in [("theirs", 0o601), ("moved", 0o602)] {
+            assert_eq!(fs::metadata(mount.at(name)).unwrap().mode() & 0o7777, mode, "{name} on {maker:?}");
+        }
+    }
+}
+
+#[test]
+fn a_symlink_and_a_directory_of_another_client_are_what_they_say() {
+    let mut mount = Stage::on(Maker::Embedded).args(&["--attrs=full"]).prepare();
     mount.outside().put_with("link", b"d/target", &[("file-permissions", "0120777")], None);
     mount.outside().put_with("d/", b"", &[("file-permissions", "0040700"), ("file-owner", "5")], None);
     mount.outside().put("d/target", b"x");

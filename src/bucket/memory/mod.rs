@@ -31,12 +31,14 @@ struct Object {
     metadata: Metadata,
     content_type: Option<String>,
     archived: bool,
+    /// As LIST tells it: what our client writes carries CRC32C, what others write S3's default.
+    checksum: &'static str,
 }
 
 impl Object {
     fn new(bytes: Bytes, etag: ETag, options: &PutOptions) -> Self {
         let (metadata, content_type) = (options.metadata.clone(), options.content_type.clone());
-        Self { bytes, etag, modified: whole_seconds_now(), metadata, content_type, archived: false }
+        Self { bytes, etag, modified: whole_seconds_now(), metadata, content_type, archived: false, checksum: "CRC32C" }
     }
 
     fn info(&self) -> ObjectInfo {
@@ -70,6 +72,10 @@ struct State {
     requests: BTreeMap<&'static str, u64>,
     faults: Vec<Fault>,
     ignores_conditions: bool,
+    hides_checksums: bool,
+    copies_lose_checksums: bool,
+    /// Requests under way by operation, and the most there were.
+    at_once: BTreeMap<&'static str, (usize, usize)>,
 }
 
 impl State {
@@ -132,7 +138,8 @@ impl MemoryBucket {
         let bytes = bytes.into();
         let etag = etag_of(&bytes);
         let options = PutOptions { metadata, ..PutOptions::default() };
-        self.state.lock().objects.insert(key.to_owned(), Object::new(bytes, etag.clone(), &options));
+        let object = Object { checksum: "CRC64NVME", ..Object::new(bytes, etag.clone(), &options) };
+        self.state.lock().objects.insert(key.to_owned(), object);
         etag
     }
 
@@ -188,6 +195,21 @@ impl MemoryBucket {
         self.state.lock().faults.clear();
     }
 
+    /// LIST tells no checksum algorithms, as SeaweedFS and older servers do.
+    pub fn hide_checksums(&self) {
+        self.state.lock().hides_checksums = true;
+    }
+
+    /// Copies lose the checksum algorithm that was asked for.
+    pub fn lose_checksums_of_copies(&self) {
+        self.state.lock().copies_lose_checksums = true;
+    }
+
+    /// The most requests of one operation that were under way at once.
+    pub fn most_at_once(&self, operation: &str) -> usize {
+        self.state.lock().at_once.get(operation).map_or(0, |(_, most)| *most)
+    }
+
     /// Accepts conditional writes with 200 and ignores the condition, as garage does.
     pub fn ignore_conditions(&self) {
         self.state.lock().ignores_conditions = true;
@@ -203,8 +225,12 @@ impl MemoryBucket {
         let effect = {
             let mut state = self.state.lock();
             *state.requests.entry(operation).or_default() += 1;
+            let (now, most) = state.at_once.entry(operation).or_default();
+            *now += 1;
+            *most = (*most).max(*now);
             fault::take(&mut state.faults, operation, key)
         };
+        let _under_way = UnderWay { bucket: self, operation };
         match effect {
             None => apply(&mut self.state.lock()),
             Some(Effect::Fail(kind)) => Err(fault::failure(kind, operation, key)),
@@ -217,6 +243,20 @@ impl MemoryBucket {
                 apply(&mut self.state.lock())?;
                 Err(fault::failure(kind, operation, key))
             }
+        }
+    }
+}
+
+/// Ends with its request, also when that is dropped.
+struct UnderWay<'a> {
+    bucket: &'a MemoryBucket,
+    operation: &'static str,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some((now, _)) = self.bucket.state.lock().at_once.get_mut(self.operation) {
+            *now -= 1;
         }
     }
 }
@@ -243,7 +283,7 @@ impl Bucket for MemoryBucket {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.request("ListObjectsV2", &request.prefix, |state| Ok(listing::page(&state.objects, request))).await
+        self.request("ListObjectsV2", &request.prefix, |state| Ok(listing::page(state, request))).await
     }
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
@@ -262,6 +302,9 @@ impl Bucket for MemoryBucket {
             if let Some(options) = &request.replace {
                 state.check("CopyObject", &request.to, &options.condition)?;
                 object = Object::new(object.bytes, object.etag, options);
+            }
+            if state.copies_lose_checksums {
+                object.checksum = "CRC64NVME";
             }
             object.modified = whole_seconds_now();
             object.etag = etag_of(&object.bytes);

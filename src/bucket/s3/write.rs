@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
-use aws_sdk_s3::types::{Delete, MetadataDirective, ObjectIdentifier};
+use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, MetadataDirective, ObjectIdentifier};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -51,6 +51,8 @@ impl S3Bucket {
         if let Some(options) = &request.replace {
             let (if_match, if_none_match) = condition_headers(&options.condition);
             call = call
+                // Ours from now on: LIST tells it by this checksum.
+                .checksum_algorithm(ChecksumAlgorithm::Crc32C)
                 .metadata_directive(MetadataDirective::Replace)
                 .set_metadata(Some(header_values(&options.metadata)))
                 .set_content_type(options.content_type.clone())

@@ -129,6 +129,7 @@ struct Landing {
     reserved: AtomicBool,
     /// From the bucket: what came from the disk is not written there again.
     from_bucket: AtomicBool,
+    asked: OnceLock<Instant>,
     first_byte: OnceLock<Instant>,
     pouring: Mutex<Pouring>,
 }
@@ -151,6 +152,7 @@ impl Landing {
             flight,
             reserved: AtomicBool::new(reserved),
             from_bucket: AtomicBool::new(false),
+            asked: OnceLock::new(),
             first_byte: OnceLock::new(),
             pouring: Mutex::default(),
         }
@@ -192,7 +194,7 @@ impl Landing {
             None => cache.gets.clone().acquire_owned().await.expect("the semaphore is never closed"),
         };
         cache.counters.gets.fetch_add(1, Ordering::Relaxed);
-        let (begun, before) = (Instant::now(), self.taken_bytes());
+        let (asked, before) = (*self.asked.get_or_init(Instant::now), self.taken_bytes());
         self.get().await.map_err(|mut error| {
             // The version we were pinned to is gone: for its reader that is a change, not an absence.
             if error.kind == Kind::NotFound {
@@ -200,8 +202,8 @@ impl Landing {
             }
             error
         })?;
-        let first_byte = self.first_byte.get().map_or(Duration::ZERO, |came| came.duration_since(begun));
-        cache.pace.note(self.taken_bytes() - before, first_byte, begun.elapsed());
+        let first_byte = self.first_byte.get().map_or(Duration::ZERO, |came| came.duration_since(asked));
+        cache.pace.note(self.taken_bytes() - before, first_byte, asked.elapsed());
         Ok(())
     }
 
@@ -244,7 +246,10 @@ impl Landing {
 
 impl Sink for Landing {
     fn take(&self, mut bytes: &[u8]) {
-        self.first_byte.get_or_init(Instant::now);
+        if self.first_byte.set(Instant::now()).is_ok() {
+            let asked = self.asked.get().expect("bytes come of a request that was sent");
+            self.cache.extents.lock().confirm(&self.object, *asked);
+        }
         self.cache.counters.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let mut pouring = self.pouring.lock();
         pouring.taken_bytes += bytes.len() as u64;

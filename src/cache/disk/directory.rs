@@ -19,6 +19,8 @@ const FREE_PART: u64 = 10;
 /// The directory. Nothing in a bucket can lead out of it: every name in it is a hash.
 #[derive(Debug)]
 pub(super) struct Directory {
+    /// What the user named; attribute indexes lie in it as well.
+    above: PathBuf,
     root: PathBuf,
 }
 
@@ -36,7 +38,7 @@ impl Directory {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a directory of yours"));
         }
         std::fs::set_permissions(&root, Permissions::from_mode(0o700))?;
-        Ok(Self { root })
+        Ok(Self { above: path.to_owned(), root })
     }
 
     /// The path of an entry's files, without their extension.
@@ -55,9 +57,25 @@ impl Directory {
         found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect()
     }
 
-    /// Removes an entry; the map first, so that no map ever speaks of bytes that are gone.
-    pub fn remove(&self, name: &Name) {
-        remove(&self.stem(name));
+    /// Bytes that the directory takes besides its entries: attribute indexes, and directories.
+    pub fn other_bytes(&self) -> u64 {
+        let beside = list(&self.above).into_iter().filter(|path| *path != self.root);
+        let below = |directory: &PathBuf| list(directory);
+        let inside: Vec<PathBuf> = beside.clone().flat_map(|path| below(&path)).collect();
+        let shelves = list(&self.root);
+        let all = beside.chain(inside).chain(shelves).chain([self.above.clone(), self.root.clone()]);
+        all.filter_map(|path| std::fs::symlink_metadata(path).ok()).map(|found| found.blocks() * 512).sum()
+    }
+
+    /// Whether somebody removed the whole directory.
+    pub fn is_gone(&self) -> bool {
+        std::fs::symlink_metadata(&self.root).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Removes an entry; the map first, so that no map ever speaks of bytes that are gone. Whether
+    /// there was one: of several who remove it at once, one hears so.
+    pub fn remove(&self, name: &Name) -> bool {
+        remove(&self.stem(name))
     }
 
     /// Bytes that may still be written before less than a tenth of the file system is free.
@@ -79,11 +97,10 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn remove(stem: &Path) {
-    for extension in ["map", "data"] {
-        // Gone already, or not ours to remove: either way there is nothing more to do.
-        let _ = std::fs::remove_file(stem.with_extension(extension));
-    }
+fn remove(stem: &Path) -> bool {
+    // Gone already, or not ours to remove: either way there is nothing more to do.
+    let [map, _data] = ["map", "data"].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
+    map
 }
 
 fn list(directory: &Path) -> Vec<PathBuf> {
@@ -114,7 +131,9 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
                 let used = map.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                 found.push((used, name, (map.blocks() + data.blocks()) * 512));
             }
-            (Some(_), Pair { map: Some(half), .. } | Pair { data: Some(half), .. }) if is_old(&half) => remove(&stem),
+            (Some(_), Pair { map: Some(half), .. } | Pair { data: Some(half), .. }) if is_old(&half) => {
+                remove(&stem);
+            }
             _ => {}
         }
     }

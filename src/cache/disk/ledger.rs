@@ -13,17 +13,23 @@ pub(super) const ENTRY_BYTES: u64 = 8 << 10;
 pub(super) struct Ledger {
     entries: LruCache<Name, u64>,
     total_bytes: u64,
+    other_bytes: u64,
 }
 
 impl Ledger {
     /// Accounts of an empty directory.
     pub fn new() -> Self {
-        Self { entries: LruCache::unbounded(), total_bytes: 0 }
+        Self { entries: LruCache::unbounded(), total_bytes: 0, other_bytes: 0 }
     }
 
-    /// What all entries take.
+    /// What all entries take, and what lies beside them.
     pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
+        self.total_bytes + self.other_bytes
+    }
+
+    /// What lies beside the entries and cannot be evicted.
+    pub fn set_other_bytes(&mut self, bytes: u64) {
+        self.other_bytes = bytes;
     }
 
     /// How many entries there are.

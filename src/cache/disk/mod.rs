@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use self::directory::Directory;
-use self::entry::{Entry, Found};
+use self::entry::{Entry, Found, Verdict};
 use self::ledger::{Ledger, Name};
 use self::queue::{Job, Queue};
 pub(super) use self::seal::BLOCK_BYTES;
@@ -57,6 +57,8 @@ pub struct DiskSettings {
     pub limit_bytes: Option<u64>,
     /// Tells buckets apart: endpoint and name.
     pub bucket: String,
+    /// Bytes that may wait to be written; what comes while they do is not kept.
+    pub queue_bytes: u64,
 }
 
 /// Numbers for `s3mount cache stats`. Counters begin at zero with the mount.
@@ -75,6 +77,16 @@ pub struct DiskStats {
     /// Not written: the disk was slower than the readers, too full or failed.
     pub skipped_bytes: u64,
     pub evictions: u64,
+}
+
+/// Whether a version is on disk, all of it.
+#[derive(Debug)]
+pub enum Whole {
+    /// All of it, and verified by this process.
+    File(File),
+    /// Some of it, or not verified: [`DiskCache::verify`] knows more.
+    Unverified,
+    No,
 }
 
 /// Clean bytes on disk. Every method but [`DiskCache::write`] and [`DiskCache::stats`] waits for
@@ -125,7 +137,7 @@ impl DiskCache {
             bucket: settings.bucket,
             open: Mutex::new(LruCache::new(OPEN_ENTRIES)),
             ledger: Mutex::new(Ledger::new()),
-            queue: Queue::default(),
+            queue: Queue::new(settings.queue_bytes),
             counters: Counters::default(),
         });
         let writing = Arc::clone(&inner);
@@ -152,12 +164,34 @@ impl DiskCache {
     }
 
     /// The file with all bytes of a version, when all are on disk and were verified by this
-    /// process: what may be given to the kernel to read. Verifies what was not yet.
-    pub fn whole(&self, object: &Pinned) -> Option<File> {
+    /// process: what may be given to the kernel to read. Cheap.
+    pub fn whole(&self, object: &Pinned) -> Whole {
+        let Some(entry) = self.inner.entry(&self.inner.identity(object), object) else { return Whole::No };
+        match entry.data() {
+            Ok(file) if entry.is_verified_whole() => Whole::File(file),
+            _ => Whole::Unverified,
+        }
+    }
+
+    /// The same after verifying what was not yet, as far as it is in memory and the time suffices.
+    pub fn verify(&self, object: &Pinned, budget: Duration) -> Option<File> {
         let identity = self.inner.identity(object);
         let entry = self.inner.entry(&identity, object)?;
-        entry.verify_whole().ok().filter(|whole| *whole)?;
-        entry.data().ok()
+        match entry.verify(Instant::now() + budget) {
+            Ok(Verdict::Whole) => {
+                self.inner.used(&name(&identity));
+                entry.data().ok()
+            }
+            Ok(Verdict::Incomplete) => None,
+            Ok(Verdict::Damaged) => {
+                self.inner.note_damage(object);
+                None
+            }
+            Err(error) => {
+                self.inner.discard_broken(&name(&identity), object, &error);
+                None
+            }
+        }
     }
 
     /// Removes one version.
@@ -222,18 +256,12 @@ impl Inner {
             }
             Ok(Found::Missing) => None,
             Ok(Found::Damaged) => {
-                self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    key = object.key.escape_debug().to_string(),
-                    "a cached block is damaged; it is fetched again"
-                );
+                self.note_damage(object);
                 None
             }
             Err(error) => {
                 self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                let key = object.key.escape_debug().to_string();
-                tracing::warn!(key, %error, "a cached object cannot be read; it is removed and fetched again");
-                self.discard(&name(&identity));
+                self.discard_broken(&name(&identity), object, &error);
                 None
             }
         }
@@ -249,9 +277,7 @@ impl Inner {
             Ok(entry) => Some(self.keep_open(name, entry)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                let key = object.key.escape_debug().to_string();
-                tracing::warn!(key, %error, "a cached object cannot be opened; it is removed and fetched again");
-                self.discard(&name);
+                self.discard_broken(&name, object, &error);
                 None
             }
         }
@@ -279,10 +305,22 @@ impl Inner {
         }
     }
 
-    fn discard(&self, name: &Name) {
+    fn discard(&self, name: &Name) -> bool {
         self.open.lock().pop(name);
         self.ledger.lock().remove(name);
-        self.directory.remove(name);
+        self.directory.remove(name)
+    }
+
+    fn note_damage(&self, object: &Pinned) {
+        self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(key = object.key.escape_debug().to_string(), "a cached block is damaged; it is fetched again");
+    }
+
+    fn discard_broken(&self, name: &Name, object: &Pinned, error: &io::Error) {
+        if self.discard(name) {
+            let key = object.key.escape_debug().to_string();
+            tracing::warn!(key, %error, "a cached object is damaged; it is removed and fetched again");
+        }
     }
 
     /// Lengths stand before what they measure, so that no two versions read the same.

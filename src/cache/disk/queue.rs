@@ -7,9 +7,6 @@ use parking_lot::{Condvar, Mutex};
 
 use super::super::Pinned;
 
-/// Bytes that may wait; what comes while they do is not kept on disk.
-const MAX_BYTES: u64 = 32 << 20;
-
 /// Some bytes of a version.
 pub(super) struct Job {
     pub object: Pinned,
@@ -27,18 +24,24 @@ struct State {
 }
 
 /// The queue between readers and the one thread that writes.
-#[derive(Default)]
 pub(super) struct Queue {
+    /// Bytes that may wait; what comes while they do is not kept on disk.
+    most_bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Queue {
+    /// An empty queue for so many bytes.
+    pub fn new(most_bytes: u64) -> Self {
+        Self { most_bytes, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Puts a job in, unless too much waits. Does not wait itself.
     pub fn offer(&self, job: Job) -> bool {
         let mut state = self.state.lock();
         let bytes = job.bytes.len() as u64;
-        if state.stopped || state.bytes + bytes > MAX_BYTES {
+        if state.stopped || state.bytes + bytes > self.most_bytes {
             return false;
         }
         state.bytes += bytes;

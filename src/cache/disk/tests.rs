@@ -9,11 +9,15 @@ use super::*;
 use crate::bucket::ETag;
 
 const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(directory: &Path, limit_bytes: u64) -> Arc<DiskCache> {
     let directory = directory.to_owned();
-    DiskCache::open(DiskSettings { directory, limit_bytes: Some(limit_bytes), bucket: "http://s3/b".to_owned() })
-        .unwrap()
+    DiskCache::open(settings(directory, Some(limit_bytes), "http://s3/b")).unwrap()
+}
+
+fn settings(directory: PathBuf, limit_bytes: Option<u64>, bucket: &str) -> DiskSettings {
+    DiskSettings { directory, limit_bytes, bucket: bucket.to_owned(), queue_bytes: 32 * MIB }
 }
 
 fn pinned(key: &str, size: u64) -> Pinned {
@@ -83,8 +87,10 @@ fn another_version_size_key_or_bucket_is_not_found() {
         Pinned { key: "a/c".into(), ..object.clone() },
     ];
     assert!(others.iter().all(|other| cache.read(other, &(0..10)).is_none()));
-    let settings = DiskSettings { directory: directory.path().into(), limit_bytes: None, bucket: "other".to_owned() };
-    assert_eq!(DiskCache::open(settings).unwrap().read(&object, &(0..10)), None);
+    assert_eq!(
+        DiskCache::open(settings(directory.path().into(), None, "other")).unwrap().read(&object, &(0..10)),
+        None
+    );
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn only_whole_blocks_are_kept_and_holes_are_not_read() {
     assert_eq!(cache.read(&object, &(BLOCK_BYTES..3 * BLOCK_BYTES)), Some(bytes(BLOCK_BYTES..3 * BLOCK_BYTES)));
     assert_eq!(cache.read(&object, &(BLOCK_BYTES - 1..BLOCK_BYTES)), None);
     assert_eq!(cache.read(&object, &(3 * BLOCK_BYTES..3 * BLOCK_BYTES + 1)), None);
-    assert!(cache.whole(&object).is_none());
+    assert!(cache.verify(&object, PATIENCE).is_none());
     assert_eq!(cache.stats().written_bytes, 2 * BLOCK_BYTES);
 }
 
@@ -109,7 +115,7 @@ fn a_flipped_bit_is_a_miss_until_written_again() {
     assert_eq!(cache.read(&object, &(0..10)), None);
     assert_eq!(cache.stats().damaged, 1);
     assert_eq!(cache.read(&object, &(BLOCK_BYTES..MIB)), Some(bytes(BLOCK_BYTES..MIB)));
-    assert!(cache.whole(&object).is_none());
+    assert!(cache.verify(&object, PATIENCE).is_none());
     cache.write(&object, 0, bytes(0..BLOCK_BYTES));
     cache.flush();
     assert_eq!(cache.read(&object, &(0..1000)), Some(bytes(0..1000)));
@@ -246,13 +252,17 @@ fn a_whole_object_is_given_out_as_a_file() {
     let (cache, object) = filled(directory.path());
     drop(cache);
     let again = open(directory.path(), 64 * MIB);
-    let file = again.whole(&object).unwrap();
+    assert!(matches!(again.whole(&object), Whole::Unverified));
+    let file = again.verify(&object, PATIENCE).unwrap();
+    assert!(matches!(again.whole(&object), Whole::File(_)));
     let mut all = vec![0; (MIB + 5) as usize];
     file.read_exact_at(&mut all, 0).unwrap();
     assert!(all == bytes(0..MIB + 5));
     the_file(directory.path(), "data").write_all_at(b"damage", 900_000).unwrap();
     drop(again);
-    assert!(open(directory.path(), 64 * MIB).whole(&object).is_none());
+    let damaged = open(directory.path(), 64 * MIB);
+    assert!(damaged.verify(&object, PATIENCE).is_none());
+    assert_eq!(damaged.stats().damaged, 1);
 }
 
 #[test]

@@ -12,16 +12,20 @@ use super::seal::Identity;
 use super::{Inner, directory, name};
 
 /// After so much of the limit was written, others may have written as much: look again.
-const RESCAN_PART: u64 = 16;
-/// This part of the limit is left for what is not accounted: directories, rounding.
+const RESCAN_PART: u64 = 32;
+/// This part of the limit is left for what is not accounted: rounding, what others write meanwhile.
 const MARGIN_PART: u64 = 32;
+/// How often the attribute indexes beside the entries are measured, and an idle cache looks.
+const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 /// How long nothing is written after the disk refused to.
 const PAUSE: Duration = Duration::from_mins(1);
 
 /// Why bytes were not written.
 enum Refusal {
-    /// They would not fit, whatever is evicted.
+    /// They would not fit below the limit, whatever else is evicted.
     NoRoom,
+    /// They would leave less free on the file system than has to be.
+    DiskFull,
     Disk(io::Error),
 }
 
@@ -31,79 +35,124 @@ impl From<io::Error> for Refusal {
     }
 }
 
+/// The writer's own notes.
+struct Writer<'a> {
+    inner: &'a Inner,
+    /// Since the last look into the directory.
+    written_bytes: u64,
+    paused_until: Option<Instant>,
+    measured: Instant,
+    /// The user knows that the file system is full.
+    told_full: bool,
+}
+
 /// Writes until the queue is stopped and empty.
 pub(super) fn run(inner: &Inner) {
-    let mut written_bytes = 0;
-    let mut paused_until = None;
-    rescan(inner);
+    let mut writer = Writer { inner, written_bytes: 0, paused_until: None, measured: Instant::now(), told_full: false };
+    writer.rescan();
     while let Some(job) = inner.queue.take() {
+        writer.write(&job);
+    }
+}
+
+impl Writer<'_> {
+    fn write(&mut self, job: &Job) {
         let length = job.bytes.len() as u64;
-        if paused_until.is_some_and(|until| Instant::now() < until) {
-            inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
-            continue;
-        }
-        match store(inner, &job) {
-            Ok(bytes) => written_bytes += bytes,
+        let paused = self.paused_until.is_some_and(|until| Instant::now() < until);
+        let stored = if paused { Err(Refusal::NoRoom) } else { self.store(job) };
+        match stored {
+            Ok(bytes) => {
+                self.written_bytes += bytes;
+                self.told_full = false;
+            }
             Err(refusal) => {
-                inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
-                if let Refusal::Disk(error) = refusal {
-                    tracing::warn!(%error, "cannot write to the disk cache; trying again in a minute");
-                    paused_until = Some(Instant::now() + PAUSE);
-                }
+                self.inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
+                self.tell(refusal);
             }
         }
-        if written_bytes > inner.limit_bytes / RESCAN_PART {
-            written_bytes = 0;
-            rescan(inner);
+        if self.written_bytes > self.inner.limit_bytes / RESCAN_PART {
+            self.rescan();
+        } else if self.measured.elapsed() > MEASURE_PERIOD {
+            self.measure();
         }
     }
-}
 
-fn rescan(inner: &Inner) {
-    let found = inner.directory.scan();
-    inner.ledger.lock().replace(found);
-    make_room(inner, 0, &Name::default());
-}
-
-fn store(inner: &Inner, job: &Job) -> Result<u64, Refusal> {
-    let identity = inner.identity(&job.object);
-    let name = name(&identity);
-    let charge = inner.ledger.lock().charge(&name, job.bytes.len() as u64);
-    if !make_room(inner, charge, &name) {
-        return Err(Refusal::NoRoom);
-    }
-    let entry = entry_to_write(inner, &identity, job)?;
-    let bytes = entry.write(job.offset, &job.bytes)?;
-    if bytes > 0 {
-        inner.ledger.lock().add(name, bytes);
-        inner.counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-    Ok(bytes)
-}
-
-fn entry_to_write(inner: &Inner, identity: &Identity, job: &Job) -> io::Result<Arc<Entry>> {
-    let name = name(identity);
-    if let Some(entry) = inner.entry(identity, &job.object) {
-        if !entry.is_orphan() {
-            return Ok(entry);
+    fn tell(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::NoRoom => {}
+            Refusal::DiskFull if self.told_full => {}
+            Refusal::DiskFull => {
+                self.told_full = true;
+                tracing::warn!("the disk of the cache is full: nothing new is cached until there is room");
+            }
+            Refusal::Disk(error) => {
+                tracing::warn!(%error, "cannot write to the disk cache; trying again in a minute");
+                self.paused_until = Some(Instant::now() + PAUSE);
+            }
         }
-        inner.open.lock().pop(&name);
     }
-    let stem = inner.directory.stem(&name);
-    stem.parent().map_or(Ok(()), directory::make)?;
-    Ok(inner.keep_open(name, Entry::create(&stem, identity, job.object.size)?))
+
+    fn rescan(&mut self) {
+        self.written_bytes = 0;
+        let found = self.inner.directory.scan();
+        self.inner.ledger.lock().replace(found);
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.measured = Instant::now();
+        let bytes = self.inner.directory.other_bytes();
+        self.inner.ledger.lock().set_other_bytes(bytes);
+        // What is too much already goes; nothing is to be written yet that could be refused.
+        let _ = make_room(self.inner, 0, &Name::default());
+    }
+
+    fn store(&mut self, job: &Job) -> Result<u64, Refusal> {
+        let identity = self.inner.identity(&job.object);
+        let name = name(&identity);
+        let charge = self.inner.ledger.lock().charge(&name, job.bytes.len() as u64);
+        make_room(self.inner, charge, &name)?;
+        let entry = self.entry(&identity, job)?;
+        let bytes = entry.write(job.offset, &job.bytes)?;
+        if bytes > 0 {
+            self.inner.ledger.lock().add(name, bytes);
+            self.inner.counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(bytes)
+    }
+
+    fn entry(&mut self, identity: &Identity, job: &Job) -> io::Result<Arc<Entry>> {
+        let inner = self.inner;
+        let name = name(identity);
+        if let Some(entry) = inner.entry(identity, &job.object) {
+            if !entry.is_orphan() {
+                return Ok(entry);
+            }
+            inner.open.lock().pop(&name);
+        }
+        if inner.directory.is_gone() {
+            tracing::warn!("the directory of the disk cache was removed; it is made again, empty");
+            inner.open.lock().clear();
+            self.rescan();
+        }
+        let stem = inner.directory.stem(&name);
+        stem.parent().map_or(Ok(()), directory::make)?;
+        Ok(inner.keep_open(name, Entry::create(&stem, identity, job.object.size)?))
+    }
 }
 
 /// Evicts until so many bytes more fit, below the limit and beside a tenth of the disk left free.
-fn make_room(inner: &Inner, bytes: u64, spared: &Name) -> bool {
+fn make_room(inner: &Inner, bytes: u64, spared: &Name) -> Result<(), Refusal> {
     let limit_bytes = inner.limit_bytes - inner.limit_bytes / MARGIN_PART;
     loop {
-        let fits = inner.ledger.lock().total_bytes() + bytes <= limit_bytes;
+        let within = inner.ledger.lock().total_bytes() + bytes <= limit_bytes;
         // A directory that is gone has no free space to tell; it is made anew by the next write.
-        if fits && inner.directory.spare_bytes().map_or(true, |spare| spare >= bytes) {
-            return true;
+        let spare = inner.directory.spare_bytes().map_or(true, |spare| spare >= bytes);
+        if within && spare {
+            return Ok(());
         }
-        let Some(oldest) = inner.ledger.lock().oldest(spared) else { return false };
+        let oldest = inner.ledger.lock().oldest(spared);
+        let Some(oldest) = oldest else { return Err(if within { Refusal::DiskFull } else { Refusal::NoRoom }) };
         inner.discard(&oldest);
         inner.counters.evictions.fetch_add(1, Ordering::Relaxed);
     }

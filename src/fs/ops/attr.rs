@@ -89,6 +89,8 @@ impl Fs {
             _ => return Err(Errno::EINVAL.into()),
         }
         self.revalidate(ino).await?;
+        self.part_from_readers(ino)?;
+        self.ensure_told(ino).await?;
         // Held like an open file: a release on its way would take the draft from under this.
         self.hold(ino)?;
         let outcome = self.truncate_held(ino, size, set).await;
@@ -97,6 +99,7 @@ impl Fs {
     }
 
     async fn truncate_held(&self, ino: Ino, size: u64, set: SetAttr) -> Result<()> {
+        self.pages_settled(ino).await?;
         if size == 0 && self.handles.is_written(ino) {
             // What O_TRUNC comes as: the writes that it makes room for are still to come.
             self.empty(ino).await?;

@@ -31,6 +31,10 @@ impl Fs {
             if let Some(content) = &node.content {
                 return Ok(Some(content.clone()));
             }
+            if node.backing.strong_count() > 0 {
+                // What the kernel reads by itself has no draft: see `part_from_readers`.
+                return Err(Errno::ESTALE.into());
+            }
             let key = tree.key(ino).ok_or(Errno::ESTALE)?;
             pin(&key, node)
         };
@@ -89,7 +93,8 @@ impl Fs {
     /// Brings the bytes of a file that is open here, before its object goes: whoever has it open
     /// reads on (`unlink(2)`).
     pub(super) async fn keep_for_openers(&self, ino: Ino) -> Result<()> {
-        let needed = self.tree.lock().get(ino).is_some_and(|node| node.opens > 0);
+        // What the kernel reads by itself, it goes on reading.
+        let needed = self.tree.lock().get(ino).is_some_and(|node| node.opens > 0 && node.backing.strong_count() == 0);
         if !needed {
             return Ok(());
         }

@@ -11,8 +11,9 @@ use super::Entry;
 use crate::fs::deferral::thread_group;
 use crate::fs::draft::{Content, Draft};
 use crate::fs::handles::{FileHandle, writes};
-use crate::fs::inodes::{Ino, Node};
+use crate::fs::inodes::{Ino, KernelStat, Node, Pages};
 use crate::fs::persist::pin;
+use crate::fs::small::Whole;
 use crate::fs::stat::{FileKind, Stat};
 use crate::fs::{Caller, Fs, Result};
 
@@ -35,40 +36,74 @@ impl Fs {
     /// # Errors
     /// `EROFS`, `ENOENT` when the object has gone, and whatever S3 answers.
     pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
-        if writes(flags) || flags & libc::O_TRUNC != 0 {
+        let changes = writes(flags) || flags & libc::O_TRUNC != 0;
+        let whole = if changes {
             self.writable()?;
-        }
-        self.revalidate(ino).await?;
-        self.open_node(ino, flags, caller).await
+            self.revalidate(ino).await?;
+            // What is written over is carried along.
+            self.ensure_told(ino).await?;
+            None
+        } else {
+            self.siblings_of_opened(ino);
+            self.check_to_read(ino).await?
+        };
+        self.open_node(ino, flags, caller, whole).await
     }
 
-    async fn open_node(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+    async fn open_node(&self, ino: Ino, flags: i32, caller: Caller, whole: Option<Whole>) -> Result<Opened> {
         self.hold(ino)?;
-        let opened = self.open_held(ino, flags, caller).await;
+        let opened = self.open_held(ino, flags, caller, whole).await;
         if opened.is_err() {
             self.let_go(ino);
         }
         opened
     }
 
-    async fn open_held(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+    async fn open_held(&self, ino: Ino, flags: i32, caller: Caller, whole: Option<Whole>) -> Result<Opened> {
+        self.pages_settled(ino).await?;
+        let changes = writes(flags) || flags & libc::O_TRUNC != 0;
+        if changes {
+            self.part_from_readers(ino)?;
+        }
         if flags & libc::O_TRUNC != 0 {
             self.empty(ino).await?;
         } else if writes(flags) {
             self.ensure_content(ino, false)?;
         }
+        let given = if changes { None } else { self.file_to_give(ino).await };
+        let opener = if writes(flags) { thread_group(caller.pid) } else { 0 };
         let mut tree = self.tree.lock();
         let key = tree.key(ino).ok_or(Errno::ESTALE)?;
         let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
+        if node.superseded {
+            // The kernel looks the name up anew then, and finds who has it now.
+            return Err(Errno::ESTALE.into());
+        }
         let pinned = pin(&key, node);
-        let local = node.content.is_some() && node.kernel_etag == node.etag;
-        let keep_cache = local || (node.etag.is_some() && node.kernel_etag == node.etag);
+        let backing = self.backing_of_open(node, given);
         let direct_io = pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
-        // With two versions open nobody can say which one a cached page is of.
-        node.kernel_etag = if direct_io { None } else { node.etag.clone() };
+        let told_otherwise = std::mem::replace(&mut node.kernel_stat, KernelStat::Current) == KernelStat::Outdated;
+        let may_fill = backing.is_none() && !told_otherwise;
+        let whole = whole.filter(|whole| may_fill && self.may_fill(node, whole, flags));
+        let mut keep_cache = node.pages == Pages::Of(node.etag.clone());
+        if backing.is_none() {
+            node.pages = match &whole {
+                Some(_) => Pages::Filling,
+                // With two versions open nobody can say which one a cached page is of.
+                None if direct_io => Pages::Unknown,
+                None => Pages::Of(node.etag.clone()),
+            };
+        }
+        // With the tree still locked: the next open has to see how this one reads.
+        let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned).backed_by(backing));
         drop(tree);
-        let opener = if writes(flags) { thread_group(caller.pid) } else { 0 };
-        let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned));
+        if told_otherwise {
+            // Else the size that the kernel remembers would cut the reads of this version.
+            self.tell_kernel(|kernel| kernel.forget_attributes(ino));
+        }
+        if let Some(whole) = whole {
+            keep_cache = self.fill_pages(ino, &whole.bytes, &whole.etag);
+        }
         Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })
     }
 
@@ -107,7 +142,8 @@ impl Fs {
         if self.tree.lock().get(ino).is_some_and(Node::is_directory) {
             return Err(Errno::EISDIR.into());
         }
-        let opened = self.open_node(ino, flags, caller).await?;
+        self.ensure_told(ino).await?;
+        let opened = self.open_node(ino, flags, caller, None).await?;
         Ok((self.enter(ino)?, opened))
     }
 

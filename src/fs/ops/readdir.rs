@@ -36,6 +36,7 @@ impl Fs {
             Some(snapshot) if from > 0 => snapshot,
             _ => {
                 let fresh = Arc::new(self.read_names(handle.ino).await?);
+                self.siblings_of_listed(handle.ino);
                 *handle.snapshot.lock() = Some(fresh.clone());
                 fresh
             }

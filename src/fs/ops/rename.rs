@@ -133,9 +133,8 @@ impl Fs {
             if now.etag != etag || now.size != 0 {
                 return Err(Errno::ESTALE.into());
             }
-            let metadata = before.stat.to_attributes(None).to_metadata()?;
             let options =
-                PutOptions { metadata, content_type: before.stat.content_type.clone(), condition: Condition::None };
+                PutOptions { metadata: now.metadata, content_type: now.content_type, condition: Condition::None };
             self.bucket.put(key, Bytes::new(), &options).await?
         } else {
             let (from, to) = (before.key.clone(), key.to_owned());

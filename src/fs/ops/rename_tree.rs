@@ -16,7 +16,7 @@ use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOption
 use crate::fs::inodes::Ino;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
-use crate::journal::{EventName, Intent, NewEvent};
+use crate::journal::{EventName, Intent};
 use crate::key::MAX_KEY_BYTES;
 
 /// Copies under way at once.
@@ -26,6 +26,16 @@ const NAMESPACE_DEADLINE: Duration = Duration::from_mins(1);
 const NAMESPACE_POLL: Duration = Duration::from_millis(10);
 /// Keys in one DeleteObjects request (AWS: at most 1,000).
 const KEYS_PER_DELETE: usize = 1_000;
+
+/// One object of a moved tree.
+#[derive(Debug)]
+pub(in crate::fs) struct Copied {
+    /// Where the copy lies.
+    key: String,
+    /// The version that was copied.
+    source_etag: ETag,
+    etag: ETag,
+}
 
 impl Fs {
     pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
@@ -37,10 +47,10 @@ impl Fs {
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
         let moved = self.move_tree(&from, &to).await;
         self.journal.settle(&[id], Vec::new()).await?;
-        let events = moved.inspect_err(|_| self.expire_around(plan))?;
+        let copies = moved.inspect_err(|_| self.expire_around(plan))?;
         self.relink(plan).await?;
         self.index.rename_tree(&from, &to);
-        self.follow(plan.ino, &events);
+        self.follow(plan.ino, &copies);
         self.defer_again(plan.ino).await?;
         self.touch_directory(plan.from.0);
         self.touch_directory(plan.to.0);
@@ -101,7 +111,7 @@ impl Fs {
 
     /// Copies everything under `from` to `to`, tells the journal, then deletes what was copied. Both
     /// end in `/`.
-    pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str) -> Result<Vec<NewEvent>> {
+    pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str) -> Result<Vec<Copied>> {
         let objects = self.keys_below(from).await?;
         let grown = to.len().saturating_sub(from.len());
         if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
@@ -115,10 +125,14 @@ impl Fs {
             events.push(removed(&object.key));
         }
         // Before the deletes: what they take away, no recovery could tell of any more.
-        self.settle(&[], events.clone()).await?;
-        let old: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+        self.settle(&[], events).await?;
+        let old: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
         self.delete_all(&old).await?;
-        Ok(events)
+        let copied = |(object, etag): (Listed, ETag)| {
+            let key = format!("{to}{}", &object.key[from.len()..]);
+            Copied { key, source_etag: object.etag, etag }
+        };
+        Ok(objects.into_iter().zip(etags).map(copied).collect())
     }
 
     /// All copies, or none.
@@ -189,28 +203,29 @@ impl Fs {
     }
 
     /// Open files below the moved directory go on under their new keys; copies of multipart
-    /// objects have new tags.
-    fn follow(&self, above: Ino, events: &[NewEvent]) {
-        let etags: HashMap<&str, &str> =
-            events.iter().filter_map(|event| Some((event.key.as_str(), event.etag.as_deref()?))).collect();
-        let moved: Vec<(Ino, String)> = {
+    /// objects have new tags. Who was on another version than the one that was copied stays on it:
+    /// it is gone, and his close is to learn that.
+    fn follow(&self, above: Ino, copies: &[Copied]) {
+        let copies: HashMap<&str, &Copied> = copies.iter().map(|copy| (copy.key.as_str(), copy)).collect();
+        let moved: Vec<(Ino, String, Option<ETag>)> = {
             let mut tree = self.tree.lock();
-            let below: Vec<Ino> = tree.nodes().map(|node| node.ino).filter(|ino| tree.is_within(*ino, above)).collect();
+            let below = tree.nodes().filter(|node| node.linked && tree.is_within(node.ino, above));
+            let below: Vec<Ino> = below.map(|node| node.ino).collect();
             for ino in &below {
                 if let Some(directory) = tree.directory_mut(*ino) {
                     directory.forget_versions();
                 }
             }
-            below.iter().filter_map(|ino| Some((*ino, tree.key(*ino)?))).collect()
+            below.iter().filter_map(|ino| Some((*ino, tree.key(*ino)?, tree.get(*ino)?.etag.clone()))).collect()
         };
-        for (ino, key) in moved {
-            if let Some(etag) = etags.get(key.as_str()) {
-                let etag = ETag::new(etag);
-                self.rebase(ino, &key, &etag);
-                self.stored(ino, &key, &etag);
-            } else if key.ends_with('/') {
-                let etag = self.tree.lock().get(ino).and_then(|node| node.etag.clone());
+        for (ino, key, etag) in moved {
+            if key.ends_with('/') {
                 self.remember(ino, &key, etag.as_ref());
+            } else if let Some(copy) = copies.get(key.as_str())
+                && etag.as_ref() == Some(&copy.source_etag)
+            {
+                self.rebase(ino, &key, &copy.etag);
+                self.stored(ino, &key, &copy.etag);
             }
         }
     }

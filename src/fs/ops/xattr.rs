@@ -35,6 +35,7 @@ impl Fs {
     pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.writable()?;
         let name = supported(name)?;
+        self.ensure_told(ino).await?;
         let mut stat = self.snapshot(ino)?.stat;
         match stat.xattrs.contains_key(name) {
             true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST.into()),
@@ -55,6 +56,7 @@ impl Fs {
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
         let name = supported(name)?;
+        self.ensure_told(ino).await?;
         if !self.snapshot(ino)?.stat.xattrs.contains_key(name) {
             return Err(Errno::ENODATA.into());
         }

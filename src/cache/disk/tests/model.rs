@@ -144,7 +144,7 @@ async fn after_a_restart_a_read_needs_no_get() {
     bench.restart();
     bench.step(Step::Read(0..SIZE)).await;
     assert_eq!(bench.bucket.count("GetObject"), gets);
-    assert!(bench.disk.whole(&bench.object).is_some());
+    assert!(bench.disk.verify(&bench.object, PATIENCE).is_some());
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
 
+mod attributes;
+
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use s3mount::bucket::{Bucket, Metadata};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};
-use s3mount::fs::{Caller, Fs, Ino, Settings};
+use s3mount::fs::{Attrs, Caller, Fs, Ino, Settings};
 use s3mount::journal::Journal;
 
 const ROOT: Ino = 1;
@@ -34,6 +36,11 @@ impl House {
     }
 
     async fn on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> Self {
+        Self::with(bucket, state, |settings| settings).await
+    }
+
+    /// With other settings.
+    async fn with(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, change: impl Fn(Settings) -> Settings) -> Self {
         let shared: Arc<dyn Bucket> = bucket.clone();
         let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
@@ -47,10 +54,14 @@ impl House {
             read_only: false,
             attr_ttl: Duration::from_secs(1),
             list_ttl: Duration::from_secs(5),
+            negative_ttl: Duration::from_secs(1),
+            attrs: Attrs::Auto,
+            list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
             events: false,
             upload: UploadSettings::default(),
         };
+        let settings = change(settings);
         let fs = Fs::new(shared, cache, index, journal, settings);
         fs.recover().await.unwrap();
         Self { bucket, fs, state }
@@ -454,4 +465,50 @@ async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
     std::fs::write(state.path().join("index.unwritten"), "").unwrap();
     let house = House::on(bucket, state).await;
     assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o600);
+}
+
+#[tokio::test]
+async fn a_write_into_a_version_that_is_replaced_loses_and_the_next_open_shows_theirs() {
+    let house = House::new().await;
+    house.bucket.insert("a", "0123456789", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 3, b"XY").await.unwrap();
+    // What the draft does not have of the old version, nobody has any more.
+    house.bucket.insert("a", "theirs", Metadata::new());
+    let refused = house.fs.flush(opened.handle, ME).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ESTALE);
+    house.fs.release(opened.handle).await.unwrap();
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    assert_eq!(house.read_file(ino).await, "theirs");
+}
+
+#[tokio::test]
+async fn a_chmod_that_lost_its_version_leaves_theirs_to_the_next_open() {
+    let house = House::new().await;
+    house.bucket.insert("a", "ours", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.setattr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await.unwrap();
+    house.bucket.insert("a", "theirs", Metadata::new());
+    assert_eq!(house.fs.flush(opened.handle, ME).await.unwrap_err().errno(), Errno::ESTALE);
+    house.fs.release(opened.handle).await.unwrap();
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    assert_eq!(house.read_file(ino).await, "theirs");
+}
+
+#[tokio::test]
+async fn a_moved_directory_does_not_pass_another_clients_version_off_as_ours() {
+    let house = House::new().await;
+    house.bucket.insert("d/a", "0123456789", Metadata::new());
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    let ino = house.lookup(directory, "a").await.unwrap().ino;
+    let reader = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    let writer = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.write(writer.handle, 3, b"XY").await.unwrap();
+    house.bucket.insert("d/a", "abcdefghijkl", Metadata::new());
+    house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await.unwrap();
+    assert_eq!(house.fs.read(reader.handle, 0, 100).await.unwrap_err().errno(), Errno::ESTALE);
+    assert_eq!(house.fs.flush(writer.handle, ME).await.unwrap_err().errno(), Errno::ESTALE);
+    assert_eq!(house.bucket.bytes("e/a").unwrap(), "abcdefghijkl");
 }

@@ -1,0 +1,91 @@
+//! Forgetting on request: S3 is asked again for everything, whatever the TTLs say.
+
+use nix::errno::Errno;
+
+use super::inodes::{Ino, Node, Tree};
+use super::names::Child;
+use super::{Fs, Result};
+use crate::bucket::ETag;
+use crate::cache::Pinned;
+use crate::key::ROOT_INO;
+
+/// What has to be forgotten of a path and everything below it.
+#[derive(Debug, Default)]
+struct Below {
+    objects: Vec<Pinned>,
+    nodes: Vec<(Ino, Ino, String)>,
+}
+
+impl Fs {
+    /// Forgets listings, attributes and cached bytes of a path below the mountpoint and of everything
+    /// in it, in memory, on disk and in the kernel. What is not stored yet stays. Returns of how many
+    /// objects bytes may have been forgotten.
+    ///
+    /// # Errors
+    /// `ENOENT` and whatever S3 answers while the path is looked up.
+    pub async fn invalidate(&self, path: &str) -> Result<usize> {
+        let mut ino = ROOT_INO;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            ino = self.resolve(ino, name).await?.ok_or(Errno::ENOENT)?;
+        }
+        let mut below = Below::default();
+        {
+            let mut tree = self.tree.lock();
+            let parent = tree.get(ino).ok_or(Errno::ENOENT)?.parent;
+            doubt_listing(&mut tree, parent);
+            doubt(&mut tree, ino, &mut below);
+        }
+        for object in &below.objects {
+            self.cache.invalidate(object).await;
+        }
+        self.tell_kernel(|kernel| {
+            for (ino, parent, name) in &below.nodes {
+                kernel.forget_attributes(*ino);
+                kernel.forget_pages(*ino);
+                kernel.forget_name(*parent, name);
+            }
+        });
+        Ok(below.objects.len())
+    }
+}
+
+/// Notes a node and everything below it, and expires what is known of them.
+fn doubt(tree: &mut Tree, ino: Ino, below: &mut Below) {
+    let mut waiting = vec![ino];
+    while let Some(ino) = waiting.pop() {
+        let key = tree.key(ino).unwrap_or_default();
+        let Some(node) = tree.get_mut(ino) else { continue };
+        node.expire();
+        if ino != ROOT_INO {
+            below.nodes.push((ino, node.parent, node.name.clone()));
+        }
+        below.objects.extend(version(&key, node));
+        if let Some(directory) = &node.directory {
+            for (name, child) in directory.children() {
+                waiting.extend(child.ino);
+                below.objects.extend(listed_version(&format!("{key}{name}"), child));
+            }
+        }
+        doubt_listing(tree, ino);
+    }
+}
+
+fn doubt_listing(tree: &mut Tree, ino: Ino) {
+    if let Some(directory) = tree.directory_mut(ino) {
+        directory.expire();
+    }
+}
+
+fn version(key: &str, node: &Node) -> Option<Pinned> {
+    let etag = node.etag.clone().filter(|_| !node.is_directory())?;
+    Some(pinned(key, etag, node.stat.size))
+}
+
+fn listed_version(key: &str, child: &Child) -> Option<Pinned> {
+    let seen = child.seen.as_ref().filter(|_| !child.is_directory)?;
+    Some(pinned(key, seen.etag.clone(), seen.size))
+}
+
+fn pinned(key: &str, etag: ETag, size: u64) -> Pinned {
+    Pinned { key: key.into(), etag, size }
+}

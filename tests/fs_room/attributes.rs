@@ -1,0 +1,186 @@
+//! Attributes from LIST: what foreign objects cost, and that nothing they carry is lost.
+
+use super::*;
+
+fn metadata(pairs: &[(&str, &str)]) -> Metadata {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A bucket as s3fs leaves it, and a mount that has not looked yet.
+async fn foreign_house() -> House {
+    let house = House::new().await;
+    house.bucket.insert("f", "bytes", metadata(&[("mode", "33216"), ("uid", "7"), ("x-thing", "kept")]));
+    house
+}
+
+async fn chmod(house: &House, ino: Ino, mode: u32) -> Result<Entry, s3mount::fs::Error> {
+    house.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }).await
+}
+
+/// Another machine: nothing remembered.
+async fn elsewhere(house: &House) -> House {
+    House::on(house.bucket.clone(), tempfile::tempdir().unwrap()).await
+}
+
+#[tokio::test]
+async fn foreign_objects_are_listed_without_a_head() {
+    let house = House::new().await;
+    for number in 0..1_500 {
+        house.bucket.insert(&format!("f{number:04}"), "12345", Metadata::new());
+    }
+    assert_eq!(house.names(ROOT).await.len(), 1_500);
+    let entry = house.lookup(ROOT, "f0007").await.unwrap();
+    assert_eq!((entry.stat.size, entry.stat.perm, entry.stat.uid), (5, 0o644, 1000));
+    assert_eq!(entry.stat.mtime, house.bucket.info("f0007").unwrap().modified);
+    assert_eq!(house.fs.getxattr(entry.ino, OsStr::new("user.k")).unwrap_err().errno(), Errno::ENODATA);
+    assert_eq!(house.bucket.requests().values().sum::<u64>(), 2, "{:?}", house.bucket.requests());
+}
+
+#[tokio::test]
+async fn what_s3mount_wrote_elsewhere_is_seen_with_its_attributes_by_heads_in_parallel() {
+    let writer = House::new().await;
+    for number in 0..100 {
+        let ino = writer.write_file(ROOT, &format!("f{number:03}"), b"x").await.ino;
+        chmod(&writer, ino, 0o600 + number % 8).await.unwrap();
+    }
+    let reader = elsewhere(&writer).await;
+    let delay = Effect::Delay(Duration::from_millis(30));
+    reader.bucket.inject(Fault { operation: Some("HeadObject"), ..Fault::always(delay) });
+    assert_eq!(reader.names(ROOT).await.len(), 100);
+    for number in 0..100 {
+        let entry = reader.lookup(ROOT, &format!("f{number:03}")).await.unwrap();
+        assert_eq!(u32::from(entry.stat.perm), 0o600 + number % 8);
+    }
+    assert_eq!(reader.bucket.count("HeadObject"), 100);
+    assert!(reader.bucket.most_at_once("HeadObject") >= 20);
+}
+
+#[tokio::test]
+async fn a_foreign_objects_metadata_survives_a_chmod_and_the_chmod_is_seen_elsewhere() {
+    let house = foreign_house().await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    chmod(&house, ino, 0o640).await.unwrap();
+    let metadata = house.bucket.info("f").unwrap().metadata;
+    assert_eq!((metadata["file-owner"].as_str(), metadata["x-thing"].as_str()), ("7", "kept"));
+    let reader = elsewhere(&house).await;
+    let seen = reader.lookup(ROOT, "f").await.unwrap().stat;
+    assert_eq!((seen.perm, seen.uid), (0o640, 7));
+}
+
+#[tokio::test]
+async fn a_foreign_objects_metadata_survives_a_rewrite() {
+    let house = foreign_house().await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE | libc::O_TRUNC, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"new").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    let written = house.bucket.info("f").unwrap();
+    assert_eq!((written.size, written.metadata["file-permissions"].as_str()), (3, "0100700"));
+    assert_eq!((written.metadata["file-owner"].as_str(), written.metadata["x-thing"].as_str()), ("7", "kept"));
+}
+
+#[tokio::test]
+async fn a_foreign_objects_metadata_survives_a_truncation_and_an_xattr() {
+    let house = foreign_house().await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    house.fs.setxattr(ino, OsStr::new("user.k"), b"v", 0).await.unwrap();
+    house.fs.setattr(ino, SetAttr { size: Some(2), ..SetAttr::default() }).await.unwrap();
+    let metadata = house.bucket.info("f").unwrap().metadata;
+    assert_eq!((metadata["file-owner"].as_str(), metadata["x-thing"].as_str()), ("7", "kept"));
+    assert_eq!(house.bucket.bytes("f").unwrap(), "by");
+}
+
+#[tokio::test]
+async fn a_renamed_foreign_object_keeps_its_metadata_and_its_inode_number() {
+    for body in ["bytes", ""] {
+        let house = House::new().await;
+        house.bucket.insert("f", body, metadata(&[("mode", "33216"), ("x-thing", "kept")]));
+        let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+        house.fs.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("g"), 0).await.unwrap();
+        assert_eq!(house.bucket.info("g").unwrap().metadata["x-thing"], "kept");
+        let house = house.restart().await;
+        let moved = house.lookup(ROOT, "g").await.unwrap();
+        assert_eq!(moved.ino, ino);
+        chmod(&house, ino, 0o640).await.unwrap();
+        assert_eq!(house.bucket.info("g").unwrap().metadata["x-thing"], "kept");
+    }
+}
+
+#[tokio::test]
+async fn reading_a_foreign_file_does_not_change_its_attributes() {
+    let house = foreign_house().await;
+    let before = house.lookup(ROOT, "f").await.unwrap();
+    assert_eq!(house.read_file(before.ino).await, "bytes");
+    assert_eq!(house.fs.getattr(before.ino).await.unwrap().stat, before.stat);
+    assert_eq!(house.bucket.count("HeadObject"), 0);
+}
+
+#[tokio::test]
+async fn a_foreign_object_replaced_before_our_chmod_is_not_given_old_metadata() {
+    let house = foreign_house().await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    house.bucket.insert("f", "other bytes", metadata(&[("uid", "9")]));
+    chmod(&house, ino, 0o640).await.unwrap();
+    assert_eq!(house.bucket.bytes("f").unwrap(), "other bytes");
+    assert_eq!(house.bucket.info("f").unwrap().metadata["file-owner"], "9");
+    assert_eq!(house.fs.getattr(ino).await.unwrap().stat.size, 11);
+}
+
+#[tokio::test]
+async fn with_full_attributes_every_object_is_asked_for_once() {
+    let bucket = Arc::new(MemoryBucket::new());
+    bucket.insert("f", "bytes", metadata(&[("mode", "33216"), ("uid", "7")]));
+    let full = |settings| Settings { attrs: Attrs::Full, ..settings };
+    let house = House::with(bucket.clone(), tempfile::tempdir().unwrap(), full).await;
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.uid, 7);
+    let House { fs, state, .. } = house;
+    drop(fs);
+    let house = House::with(bucket.clone(), state, full).await;
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o700);
+    assert_eq!(bucket.count("HeadObject"), 1);
+}
+
+#[tokio::test]
+async fn with_attributes_from_the_list_nothing_is_asked_for() {
+    let writer = House::new().await;
+    let directory = writer.fs.mkdir(ROOT, OsStr::new("d"), 0o700, ME).await.unwrap().ino;
+    writer.write_file(directory, "f", b"x").await;
+    let list = |settings| Settings { attrs: Attrs::List, ..settings };
+    let reader = House::with(writer.bucket.clone(), tempfile::tempdir().unwrap(), list).await;
+    assert_eq!(reader.names(ROOT).await, ["d"]);
+    let directory = reader.lookup(ROOT, "d").await.unwrap().ino;
+    let file = reader.lookup(directory, "f").await.unwrap().ino;
+    assert_eq!(reader.bucket.count("HeadObject"), 0);
+    chmod(&reader, file, 0o600).await.unwrap();
+    assert_eq!(reader.bucket.info("d/f").unwrap().metadata["file-owner"], "1000");
+}
+
+#[tokio::test]
+async fn where_list_tells_no_checksums_attributes_are_asked_for() {
+    for list_checksums in [Some(false), None] {
+        let bucket = Arc::new(MemoryBucket::new());
+        bucket.hide_checksums();
+        bucket.insert("f", "bytes", metadata(&[("uid", "7")]));
+        let settings = |settings| Settings { list_checksums, ..settings };
+        let house = House::with(bucket, tempfile::tempdir().unwrap(), settings).await;
+        assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.uid, 7);
+    }
+}
+
+#[tokio::test]
+async fn a_path_costs_one_listing_a_directory_and_a_head_for_what_is_ours() {
+    let writer = House::new().await;
+    let directory = writer.fs.mkdir(ROOT, OsStr::new("ours"), 0o750, ME).await.unwrap().ino;
+    writer.write_file(directory, "f", b"x").await;
+    let house = elsewhere(&writer).await;
+    house.bucket.insert("a/b/c", "x", Metadata::new());
+    let before: u64 = house.bucket.requests().values().sum();
+    let a = house.lookup(ROOT, "a").await.unwrap().ino;
+    let b = house.lookup(a, "b").await.unwrap().ino;
+    house.lookup(b, "c").await.unwrap();
+    assert_eq!(house.names(b).await, ["c"]);
+    assert_eq!(house.bucket.requests().values().sum::<u64>() - before, 3, "{:?}", house.bucket.requests());
+    let ours = house.lookup(ROOT, "ours").await.unwrap();
+    assert_eq!(ours.stat.perm, 0o750);
+    assert_eq!(house.bucket.requests().values().sum::<u64>() - before, 5);
+}

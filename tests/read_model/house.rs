@@ -1,0 +1,139 @@
+//! The rooms of one mount over a bucket in memory, and damage to what they keep on disk.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::sample::Index;
+use s3mount::bucket::Bucket;
+use s3mount::bucket::memory::MemoryBucket;
+use s3mount::bucket::upload::UploadSettings;
+use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
+use s3mount::fs::{Fs, Settings};
+use s3mount::journal::Journal;
+
+use super::steps::Case;
+
+/// How long a believing mount believes attributes and listings.
+const BELIEF: Duration = Duration::from_millis(3);
+
+/// A mount, its bucket, and what it keeps on this machine.
+pub struct House {
+    pub bucket: Arc<MemoryBucket>,
+    pub fs: Arc<Fs>,
+    pub disk: Arc<DiskCache>,
+    state: tempfile::TempDir,
+    believed: Duration,
+    disk_bytes: u64,
+}
+
+/// In memory where there is such a place: nothing here is about what `fsync(2)` does.
+fn state_directory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+impl House {
+    pub async fn new(case: &Case) -> Self {
+        let believed = if case.believing { BELIEF } else { Duration::ZERO };
+        let disk_bytes = if case.small_disk { 1 << 20 } else { 64 << 20 };
+        Self::open(Arc::new(MemoryBucket::new()), state_directory(), believed, disk_bytes).await
+    }
+
+    async fn open(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, believed: Duration, disk_bytes: u64) -> Self {
+        let shared: Arc<dyn Bucket> = bucket.clone();
+        let directory = state.path().join("cache");
+        let disk = DiskCache::open(DiskSettings {
+            directory: directory.clone(),
+            limit_bytes: Some(disk_bytes),
+            bucket: "model".to_owned(),
+            queue_bytes: 4 << 20,
+        })
+        .unwrap();
+        // The least that is taken: 4 MiB.
+        let settings = CacheSettings { memory_bytes: 0, max_parallel_gets: 8 };
+        let cache = BlockCache::with_disk(shared.clone(), settings, disk.clone());
+        let index = AttributeIndex::open(&directory.join("attributes.redb")).unwrap();
+        let journal = Journal::open(&state.path().join("journal")).unwrap();
+        let settings = Settings {
+            root_prefix: String::new(),
+            bucket_name: "model".into(),
+            uid: 1000,
+            gid: 1000,
+            umask: 0o022,
+            read_only: false,
+            attr_ttl: believed,
+            list_ttl: believed,
+            negative_ttl: believed,
+            attrs: s3mount::fs::Attrs::Auto,
+            list_checksums: Some(true),
+            draft_dir: state.path().join("drafts"),
+            events: false,
+            upload: UploadSettings::default(),
+        };
+        let fs = Fs::new(shared, cache, index, journal, settings);
+        fs.recover().await.unwrap();
+        Self { bucket, fs, disk, state, believed, disk_bytes }
+    }
+
+    /// As after `kill -9` and a new start.
+    pub async fn reboot(self, keep_cache: bool) -> Self {
+        let Self { bucket, fs, disk, state, believed, disk_bytes } = self;
+        disk.flush();
+        drop((fs, disk));
+        if !keep_cache {
+            let _ = std::fs::remove_dir_all(state.path().join("cache"));
+        }
+        Self::open(bucket, state, believed, disk_bytes).await
+    }
+
+    /// How long an old answer of the bucket may still be told: a listing that was believed names a
+    /// version, which is then believed in turn.
+    pub fn staleness(&self) -> Duration {
+        self.believed * 2
+    }
+
+    pub fn remove_cache_directory(&self) {
+        self.disk.flush();
+        let _ = std::fs::remove_dir_all(self.state.path().join("cache"));
+    }
+
+    /// Flips one bit of one file of the disk cache.
+    pub fn flip_bit(&self, file: Index, at: Index) {
+        let Some(file) = self.cached_file(file) else { return };
+        let length = file.metadata().unwrap().len();
+        if length > 0 {
+            let bit = at.index(length as usize * 8) as u64;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, bit / 8).unwrap();
+            file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+        }
+    }
+
+    /// Cuts one file of the disk cache short.
+    pub fn cut_file(&self, file: Index, at: Index) {
+        let Some(file) = self.cached_file(file) else { return };
+        let length = file.metadata().unwrap().len().max(1);
+        file.set_len(at.index(length as usize) as u64).unwrap();
+    }
+
+    /// Some file of blocks or of their checksums; the index is not one of them.
+    fn cached_file(&self, index: Index) -> Option<File> {
+        self.disk.flush();
+        let mut found = Vec::new();
+        files_below(&self.state.path().join("cache"), &mut found);
+        found.retain(|path| path.extension().is_some_and(|extension| extension == "data" || extension == "map"));
+        found.sort();
+        let path = (!found.is_empty()).then(|| index.get(&found))?;
+        Some(File::options().read(true).write(true).open(path).unwrap())
+    }
+}
+
+fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+}

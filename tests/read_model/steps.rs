@@ -1,0 +1,186 @@
+//! What can happen, and how often.
+
+use std::fmt;
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// Files that take part; a directory of theirs may be missing.
+pub const PATHS: [&str; 6] = ["a", "b", "d/a", "d/b", "e/a", "f/a"];
+/// Directories that take part. The first two are there from the beginning.
+pub const DIRECTORIES: [&str; 3] = ["d", "e", "f"];
+/// How many files are open at once, at most.
+pub const SLOTS: usize = 4;
+
+pub type Path = &'static str;
+
+/// One case: a mount and what happens to it.
+#[derive(Clone)]
+pub struct Case {
+    /// What S3 said is believed for a while, instead of never.
+    pub believing: bool,
+    /// A disk cache so small that it must evict.
+    pub small_disk: bool,
+    pub steps: Vec<Step>,
+}
+
+/// A step a line: what proptest shows of a failure.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "believing: {}, small_disk: {}", self.believing, self.small_disk)?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "    {step:?}"))
+    }
+}
+
+/// One step. Slots name open files: a step on an empty one does nothing.
+#[derive(Clone, Debug)]
+pub enum Step {
+    // Programs on this mount.
+    Open {
+        slot: usize,
+        path: Path,
+        write: bool,
+    },
+    /// `open(O_CREAT)`.
+    Create {
+        slot: usize,
+        path: Path,
+    },
+    Read {
+        slot: usize,
+        offset: u64,
+        bytes: u32,
+    },
+    Write {
+        slot: usize,
+        offset: u64,
+        bytes: usize,
+    },
+    Fsync {
+        slot: usize,
+    },
+    /// One of several descriptors is closed: a flush that is not the last.
+    Flush {
+        slot: usize,
+    },
+    /// `fstat(2)`.
+    Stat {
+        slot: usize,
+    },
+    Close {
+        slot: usize,
+    },
+    /// Open, read all, close.
+    Load {
+        path: Path,
+    },
+    /// Create or empty, write all, close.
+    Save {
+        path: Path,
+        bytes: usize,
+    },
+    Truncate {
+        path: Path,
+        bytes: usize,
+    },
+    Rename {
+        from: Path,
+        to: Path,
+    },
+    Remove {
+        path: Path,
+    },
+    MoveDirectory {
+        from: Path,
+        to: Path,
+    },
+    /// The kernel lets go of every inode that is not open.
+    Forget,
+    // Other clients of the bucket.
+    PutByOthers {
+        path: Path,
+        bytes: usize,
+    },
+    DeleteByOthers {
+        path: Path,
+    },
+    // What happens to the machine.
+    /// Killed and mounted again, with or without the local cache directory.
+    Reboot {
+        keep_cache: bool,
+    },
+    FlipBit {
+        file: Index,
+        at: Index,
+    },
+    CutFile {
+        file: Index,
+        at: Index,
+    },
+    RemoveCacheDirectory,
+    ClearDisk,
+    /// Something else said that this key changed.
+    ForgetKey {
+        path: Path,
+    },
+    /// Longer than anything is believed.
+    Wait,
+    /// Every name, size and byte.
+    CompareAll,
+}
+
+/// Sizes on both sides of what matters: empty, a page, a block on disk (128 KiB), a block of the
+/// bucket (1 MiB).
+fn any_size() -> impl Strategy<Value = usize> {
+    prop_oneof![1 => Just(0_usize), 4 => 1..6_000_usize, 4 => 120_000..400_000_usize, 1 => 1_000_000..1_300_000_usize]
+}
+
+fn any_offset() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => Just(0_u64), 3 => 0..6_000_u64, 3 => 0..420_000_u64, 1 => 0..1_400_000_u64]
+}
+
+fn by_programs() -> impl Strategy<Value = Step> {
+    let (slot, path) = (|| 0..SLOTS, || select(&PATHS[..]));
+    let directory = || select(&DIRECTORIES[..]);
+    prop_oneof![
+        6 => (slot(), path(), any::<bool>()).prop_map(|(slot, path, write)| Step::Open { slot, path, write }),
+        2 => (slot(), path()).prop_map(|(slot, path)| Step::Create { slot, path }),
+        9 => (slot(), any_offset(), 1..300_000_u32).prop_map(|(slot, offset, bytes)| Step::Read { slot, offset, bytes }),
+        5 => (slot(), any_offset(), 1..20_000_usize)
+            .prop_map(|(slot, offset, bytes)| Step::Write { slot, offset, bytes }),
+        1 => slot().prop_map(|slot| Step::Fsync { slot }),
+        1 => slot().prop_map(|slot| Step::Flush { slot }),
+        2 => slot().prop_map(|slot| Step::Stat { slot }),
+        4 => slot().prop_map(|slot| Step::Close { slot }),
+        5 => path().prop_map(|path| Step::Load { path }),
+        3 => (path(), any_size()).prop_map(|(path, bytes)| Step::Save { path, bytes }),
+        2 => (path(), any_size()).prop_map(|(path, bytes)| Step::Truncate { path, bytes }),
+        2 => (path(), path()).prop_map(|(from, to)| Step::Rename { from, to }),
+        1 => path().prop_map(|path| Step::Remove { path }),
+        1 => (directory(), directory()).prop_map(|(from, to)| Step::MoveDirectory { from, to }),
+        1 => Just(Step::Forget),
+    ]
+}
+
+fn by_others() -> impl Strategy<Value = Step> {
+    let (path, index) = (|| select(&PATHS[..]), any::<Index>);
+    prop_oneof![
+        8 => (path(), any_size()).prop_map(|(path, bytes)| Step::PutByOthers { path, bytes }),
+        2 => path().prop_map(|path| Step::DeleteByOthers { path }),
+        2 => prop::bool::weighted(0.8).prop_map(|keep_cache| Step::Reboot { keep_cache }),
+        3 => (index(), index()).prop_map(|(file, at)| Step::FlipBit { file, at }),
+        2 => (index(), index()).prop_map(|(file, at)| Step::CutFile { file, at }),
+        1 => Just(Step::RemoveCacheDirectory),
+        1 => Just(Step::ClearDisk),
+        2 => path().prop_map(|path| Step::ForgetKey { path }),
+        1 => Just(Step::Wait),
+        1 => Just(Step::CompareAll),
+    ]
+}
+
+/// A case of so many steps on average; shrinking leaves out what is not needed.
+pub fn any_case(steps: usize) -> impl Strategy<Value = Case> {
+    let any_step = prop_oneof![2 => by_programs(), 1 => by_others()];
+    (any::<bool>(), any::<bool>(), prop::collection::vec(any_step, 1..2 * steps))
+        .prop_map(|(believing, small_disk, steps)| Case { believing, small_disk, steps })
+}
