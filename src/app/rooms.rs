@@ -28,7 +28,7 @@ const PARALLEL_GETS: usize = 64;
 /// Largest attribute index that is taken over where there is no cache on disk; about a million names.
 const LARGEST_INDEX_BYTES: u64 = 1 << 30;
 /// What may wait for the disk is a part of `--memory`, within these bounds.
-const LEAST_QUEUE_BYTES: u64 = 4 << 20;
+const LEAST_QUEUE_BYTES: u64 = 1 << 20;
 const MOST_QUEUE_BYTES: u64 = 128 << 20;
 /// How long the end of a mount waits for the cache on disk.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -57,11 +57,15 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
 
 /// What serves a mounted bucket.
 pub(super) struct Rooms {
+    /// Of keys: what the root directory stands for.
+    pub(super) prefix: String,
+    /// What `cache warm` may hold at a time.
+    pub(super) warm_bytes: u64,
     pub(super) connection: Connection,
     cache: Arc<BlockCache>,
-    disk: Option<Arc<DiskCache>>,
+    pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     hooks: Option<Hooks>,
 }
 
@@ -83,7 +87,7 @@ impl Rooms {
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
         let disk = open_disk(config, places);
-        let waiting_for_disk = disk.as_ref().map_or(0, |_| queue_bytes(config));
+        let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
         let memory_bytes = config.memory_bytes - waiting_for_disk;
         let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let bucket = Arc::clone(&connection.bucket);
@@ -119,11 +123,17 @@ impl Rooms {
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
         keep_storing(&fs);
+        cache.keep_mending();
+        if let Some(disk) = disk.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+            // Only the kernel's own reads want that beforehand.
+            disk.verify_recent();
+        }
         let hooks = match specs {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,
         };
-        Ok(Self { connection, cache, disk, journal, fs, hooks })
+        let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.
@@ -186,11 +196,6 @@ fn keep_storing(fs: &Arc<Fs>) {
     });
 }
 
-/// The part of `--memory` that waits for the disk; the rest is the block cache's.
-fn queue_bytes(config: &Config) -> u64 {
-    (config.memory_bytes / 8).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES)
-}
-
 /// The cache on disk. A mount that cannot have one is slower, and says why.
 fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
     if config.cache_bytes == Some(0) {
@@ -200,7 +205,7 @@ fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
         directory: config.cache_dir.clone(),
         limit_bytes: config.cache_bytes,
         bucket: format!("{} {}", places.server, config.source.bucket),
-        queue_bytes: queue_bytes(config),
+        queue_bytes: (config.memory_bytes / 16).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
     };
     DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
 }

@@ -119,6 +119,15 @@ impl Config {
     }
 }
 
+/// The cache directory that is meant when nothing else is said.
+///
+/// # Errors
+/// When there is none: HOME is not set.
+pub fn cache_directory(said: Option<&Path>) -> Result<PathBuf, Error> {
+    let said = said.map(Path::to_owned).or_else(|| Dirs::of_this_user().cache);
+    absolute(&said.ok_or_else(|| no_home("cache"))?)
+}
+
 fn read_file(path: &Path) -> Result<Options, Error> {
     let text = std::fs::read_to_string(path).map_err(|cause| {
         Error::new(format!("cannot read {}: {cause}", path.display()), "--config takes a TOML file of options")

@@ -118,8 +118,10 @@ impl Fs {
             content.draft.lock().detach_base();
         }
         self.stored(ino, &before.key, &etag);
-        if let Some(bytes) = whole {
-            self.cache.insert(&Pinned { key: before.key.as_str().into(), etag: etag.clone(), size }, 0, bytes);
+        let pinned = Pinned { key: before.key.as_str().into(), etag: etag.clone(), size };
+        match whole {
+            Some(bytes) => self.cache.insert(&pinned, 0, bytes),
+            None => self.cache_draft(&pinned, content, generation),
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let settled = settled_intents(content, generation, intent);
@@ -127,6 +129,18 @@ impl Fs {
         let still_deferred = content.deferred.lock().is_some();
         content.draft.lock().set_kept(still_deferred);
         Ok(())
+    }
+
+    /// What was sent in parts is in the draft's file, until somebody writes to it.
+    fn cache_draft(&self, pinned: &Pinned, content: &Arc<Content>, generation: u64) {
+        // Out of descriptors: then the next reader fetches it.
+        let Ok(file) = content.draft.lock().reader() else { return };
+        // Held until it was asked: a draft that is gone could not tell what it held last.
+        let content = content.clone();
+        self.cache.insert_file(pinned, file, move || {
+            let _still = content.draft.lock();
+            content.generation() == generation
+        });
     }
 
     /// Sends the bytes; returns which generation they are, and the bytes where they are few.

@@ -8,8 +8,8 @@ use nix::libc;
 use parking_lot::Mutex;
 
 use super::inodes::Ino;
+use super::names::Child;
 use super::passthrough::Backing;
-use super::stat::Stat;
 use crate::bucket::ETag;
 use crate::cache::{Pinned, ReadAhead};
 
@@ -49,20 +49,15 @@ pub fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-/// One name of a directory as its handle shows it.
-#[derive(Clone, Debug)]
-pub struct DirEntry {
-    pub name: String,
-    pub ino: Ino,
-    pub stat: Stat,
-}
+/// Names of a directory, in binary order, as they were listed.
+pub type Names = Vec<(String, Child)>;
 
 /// An open directory: the names as they were at the first `readdir`, so that a walk that deletes
 /// as it goes misses nothing and sees nothing twice (`readdir(3p)`).
 #[derive(Debug)]
 pub struct DirHandle {
     pub ino: Ino,
-    pub snapshot: Mutex<Option<Arc<Vec<DirEntry>>>>,
+    pub snapshot: Mutex<Option<Arc<Names>>>,
 }
 
 /// All open files and directories, by handle number.

@@ -131,13 +131,16 @@ impl Node {
 pub struct Tree {
     nodes: HashMap<Ino, Node>,
     root_prefix: String,
+    /// When a directory was last let go of that knew of changes made here: from then on nobody can
+    /// tell what an older listing has missed.
+    forgotten_change: Instant,
 }
 
 impl Tree {
     /// A tree with nothing but its root.
     pub fn new(root_prefix: String, root: Stat) -> Self {
         let node = Node::new(ROOT_INO, ROOT_INO, "", root, Instant::now());
-        Self { nodes: HashMap::from([(ROOT_INO, node)]), root_prefix }
+        Self { nodes: HashMap::from([(ROOT_INO, node)]), root_prefix, forgotten_change: Instant::now() }
     }
 
     /// The node of a number, if it is in use.
@@ -148,6 +151,11 @@ impl Tree {
     /// The same, to change it.
     pub fn get_mut(&mut self, ino: Ino) -> Option<&mut Node> {
         self.nodes.get_mut(&ino)
+    }
+
+    /// A listing asked for before this moment may lack changes that were made here.
+    pub fn forgotten_change(&self) -> Instant {
+        self.forgotten_change
     }
 
     /// All nodes, in no order.
@@ -268,6 +276,9 @@ impl Tree {
             return;
         }
         let (parent, name, linked) = (node.parent, node.name.clone(), node.linked);
+        if node.directory.as_ref().is_some_and(Directory::has_changes) {
+            self.forgotten_change = Instant::now();
+        }
         self.nodes.remove(&ino);
         if linked && let Some(directory) = self.directory_mut(parent) {
             directory.forget_node(&name);

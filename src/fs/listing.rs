@@ -67,7 +67,8 @@ impl Flights {
     }
 }
 
-fn is_silence(error: &bucket::Error) -> bool {
+/// S3 gave no answer at all.
+pub fn is_silence(error: &bucket::Error) -> bool {
     matches!(error.kind, Kind::Unreachable | Kind::Deadline)
 }
 
@@ -113,7 +114,7 @@ impl Fs {
         if let Some(failure) = flight.failure_since(wanted) {
             return Err(failure);
         }
-        let outcome = self.fetch_listing(ino, max_pages).await;
+        let outcome = self.fetch_listing(ino, ttl, max_pages).await;
         *flight.failed.lock() = match &outcome {
             Err(Error::Bucket(error)) => Some((Instant::now(), error.clone())),
             _ => None,
@@ -125,14 +126,29 @@ impl Fs {
         self.tree.lock().directory_mut(ino).is_some_and(|directory| directory.is_fresh(ttl))
     }
 
-    async fn fetch_listing(&self, ino: Ino, max_pages: usize) -> Result<()> {
+    async fn fetch_listing(&self, ino: Ino, ttl: Duration, max_pages: usize) -> Result<()> {
         let prefix = self.tree.lock().key(ino).ok_or(Errno::ENOENT)?;
-        let (listing, asked) = self.read_listing(&prefix, max_pages).await?;
+        let (listing, asked) = self.read_listing(&prefix, max_pages, ttl).await?;
         self.take_listing(ino, &prefix, listing, asked).await
     }
 
-    /// What lies in a directory, and when that was asked for.
-    pub(super) async fn read_listing(&self, prefix: &str, max_pages: usize) -> Result<(Listing, Instant)> {
+    /// What lies in a directory and when that was asked for: from a walk that has just been there,
+    /// else from S3.
+    pub(super) async fn read_listing(
+        &self,
+        prefix: &str,
+        max_pages: usize,
+        ttl: Duration,
+    ) -> Result<(Listing, Instant)> {
+        let since = self.tree.lock().forgotten_change();
+        match self.walks.listing(prefix, ttl, since).await? {
+            Some(walked) => Ok(walked),
+            None => self.ask_listing(prefix, max_pages).await,
+        }
+    }
+
+    /// What lies in a directory, from S3.
+    pub(super) async fn ask_listing(&self, prefix: &str, max_pages: usize) -> Result<(Listing, Instant)> {
         let asked = Instant::now();
         let mut listing = Listing::default();
         let mut request = ListRequest { prefix: prefix.to_owned(), delimited: true, ..ListRequest::default() };

@@ -15,6 +15,7 @@ mod deferral;
 mod draft;
 mod errors;
 mod handles;
+mod heads;
 mod inodes;
 mod invalidate;
 mod kernel;
@@ -31,6 +32,7 @@ mod small;
 mod stat;
 mod status;
 mod told;
+mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,12 +102,14 @@ pub struct Fs {
     settings: Settings,
     tree: Mutex<inodes::Tree>,
     handles: handles::Handles,
-    odd_keys: Mutex<status::OddKeys>,
+    odd_keys: Arc<Mutex<status::OddKeys>>,
     listings: listing::Flights,
     passthrough: passthrough::Passthrough,
     kernel: kernel::Link,
     siblings: siblings::Siblings,
     origins: Arc<told::Origins>,
+    heads: Arc<heads::Heads>,
+    walks: Arc<walk::Walks>,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -121,16 +125,29 @@ impl Fs {
         settings: Settings,
     ) -> Arc<Self> {
         let root = stat::Stat::directory(&settings);
+        let origins = Arc::new(told::Origins::new(settings.attrs, settings.list_checksums));
+        let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
+        let heads = heads::Heads::new(bucket.clone(), index.clone());
+        let walks = walk::Walks::new(
+            bucket.clone(),
+            origins.clone(),
+            odd_keys.clone(),
+            heads.clone(),
+            &settings.root_prefix,
+            settings.list_ttl,
+        );
         Arc::new(Self {
             bucket,
             cache,
             index,
             journal,
             tree: Mutex::new(inodes::Tree::new(settings.root_prefix.clone(), root)),
-            origins: Arc::new(told::Origins::new(settings.attrs, settings.list_checksums)),
+            origins,
+            heads,
+            walks,
             settings,
             handles: handles::Handles::default(),
-            odd_keys: Mutex::default(),
+            odd_keys,
             listings: listing::Flights::default(),
             passthrough: passthrough::Passthrough::default(),
             kernel: kernel::Link::default(),

@@ -175,6 +175,11 @@ impl Directory {
         self.children.remove(name)?.ino
     }
 
+    /// Names were changed here, which listings asked for earlier know nothing of.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Whether the name was changed here after `moment`.
     pub fn changed_since(&self, name: &str, moment: Instant) -> bool {
         self.changed.get(name).is_some_and(|changed| *changed >= moment)

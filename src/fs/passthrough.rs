@@ -129,6 +129,9 @@ impl Fs {
                 directory.adopt(&name, twin.ino, false);
             }
             tree.insert(twin);
+            if let Some(node) = tree.get_mut(ino) {
+                node.superseded = true;
+            }
             tree.orphan(ino);
         }
         Err(Errno::ESTALE.into())

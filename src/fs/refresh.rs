@@ -4,11 +4,12 @@
 
 use std::time::{Instant, SystemTime};
 
+use super::heads::is_version;
 use super::inodes::{Ino, KernelStat};
+use super::listing::is_silence;
 use super::names::Seen;
 use super::stat::Stat;
 use super::{Fs, Result};
-use crate::bucket::ObjectInfo;
 use crate::bucket::attributes::Attributes;
 use crate::cache::Remembered;
 use crate::error::Kind;
@@ -19,12 +20,16 @@ impl Fs {
         if let Some(remembered) = self.known_attributes(key, directory, seen) {
             return Ok(remembered);
         }
-        match self.bucket.head(key).await {
-            Ok(info) => {
-                let remembered = self.remembered(key, info);
-                self.index.put(key, remembered.clone());
-                Ok(remembered)
+        if let Some(outcome) = self.heads.join(key).await {
+            // Its answer is in the index now. If there was none, another try would cost the whole
+            // deadline once more.
+            outcome.or_else(|error| if is_silence(&error) { Err(error) } else { Ok(()) })?;
+            if let Some(remembered) = self.known_attributes(key, directory, seen) {
+                return Ok(remembered);
             }
+        }
+        match self.heads.ask(key).await {
+            Ok(remembered) => Ok(remembered),
             Err(error) if directory && error.kind == Kind::NotFound => Ok(self.implicit_directory(key)),
             Err(error) => Err(error.into()),
         }
@@ -64,24 +69,6 @@ impl Fs {
             self.index.put(key, remembered.clone());
         }
         remembered
-    }
-
-    /// What a HEAD told, in the form of the index.
-    pub(super) fn remembered(&self, key: &str, info: ObjectInfo) -> Remembered {
-        Remembered {
-            etag: Some(info.etag),
-            size: info.size,
-            modified: Some(info.modified),
-            attributes: self.keep_ino(key, Attributes::from_metadata(&info.metadata)),
-            content_type: info.content_type,
-            untold: false,
-        }
-    }
-
-    /// A new version of a key keeps the inode number that the key had here.
-    fn keep_ino(&self, key: &str, mut attributes: Attributes) -> Attributes {
-        attributes.ino = attributes.ino.or_else(|| self.index.get(key)?.attributes.ino);
-        attributes
     }
 
     /// A directory that exists only because something lies in it. The moment we first saw it is
@@ -128,10 +115,4 @@ impl Fs {
 pub fn same_second(left: SystemTime, right: SystemTime) -> bool {
     let second = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
     second(left) == second(right)
-}
-
-fn is_version(remembered: &Remembered, seen: &Seen) -> bool {
-    remembered.etag.as_ref() == Some(&seen.etag)
-        && remembered.size == seen.size
-        && remembered.modified.is_none_or(|modified| same_second(modified, seen.modified))
 }

@@ -5,20 +5,19 @@
 
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, StreamExt};
 use nix::errno::Errno;
 
 use super::inodes::{Ino, Node};
 use super::names::{Child, Listing, Seen};
 use super::refresh::same_second;
 use super::stat::Stat;
-use super::{Error, Fs, Result};
+use super::{Fs, Result};
 use crate::cache::Remembered;
 use crate::error::Kind;
 use crate::key::ROOT_INO;
 
 /// HEADs under way at once for one listing.
-const PARALLEL_HEADS: usize = 64;
+pub(super) const PARALLEL_HEADS: usize = 64;
 
 /// What memory knows of a name.
 enum Known {
@@ -99,13 +98,13 @@ impl Fs {
         let asked = Instant::now();
         let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
         let (file_key, below) = (format!("{prefix}{name}"), format!("{prefix}{name}/"));
-        let (head, listed) = tokio::join!(self.bucket.head(&file_key), self.read_listing(&below, 1));
+        let (head, listed) = tokio::join!(self.bucket.head(&file_key), self.ask_listing(&below, 1));
         let (listing, _) = listed?;
         let child = if listing.is_nothing() {
             match head {
                 Ok(info) => {
                     let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified, asks: true };
-                    self.index.put(&file_key, self.remembered(&file_key, info));
+                    self.index.put(&file_key, self.heads.remembered(&file_key, info));
                     Child { ino: None, is_directory: false, seen: Some(seen) }
                 }
                 Err(error) if error.kind == Kind::NotFound => {
@@ -133,7 +132,7 @@ impl Fs {
     }
 
     /// S3 does not have the name (any more).
-    fn lose(&self, parent: Ino, name: &str, asked: Instant) {
+    pub(super) fn lose(&self, parent: Ino, name: &str, asked: Instant) {
         let mut tree = self.tree.lock();
         if tree.child(parent, name).is_some_and(Node::is_drafted) {
             return;
@@ -154,7 +153,7 @@ impl Fs {
         if child.ino.is_some() || self.known_attributes(&key, true, None).is_some() {
             return self.node_of(parent, name, child).await.map(Some);
         }
-        let (listing, asked) = self.read_listing(&key, 1).await?;
+        let (listing, asked) = self.read_listing(&key, 1, self.settings.list_ttl).await?;
         if listing.is_nothing() {
             self.lose(parent, name, asked);
             return Ok(None);
@@ -165,7 +164,8 @@ impl Fs {
     /// The node of a directory whose listing has just come.
     async fn adopt_listed(&self, parent: Ino, name: &str, key: &str, listing: Listing, asked: Instant) -> Result<Ino> {
         let remembered = match &listing.marker {
-            None if listing.complete => self.implicit_directory(key),
+            // It would be the first key of the first page.
+            None => self.implicit_directory(key),
             marker => self.attributes(key, true, marker.as_ref()).await?,
         };
         let ino = self.adopt(parent, name, key, true, &remembered, asked);
@@ -212,7 +212,7 @@ impl Fs {
     }
 
     /// The node of a name that S3 has: the one in memory brought up to date, or a new one.
-    fn adopt(
+    pub(super) fn adopt(
         &self,
         parent: Ino,
         name: &str,
@@ -263,29 +263,15 @@ impl Fs {
         tree.orphan(ino);
     }
 
-    /// Attributes of all names of a directory, the missing ones fetched in parallel.
-    pub(super) async fn resolve_all(&self, parent: Ino) -> Result<Vec<(String, Ino)>> {
-        let names: Vec<(String, Child)> = {
-            let mut tree = self.tree.lock();
-            let directory = tree.directory_mut(parent).ok_or(Errno::ENOTDIR)?;
-            directory.children().map(|(name, child)| (name.clone(), child.clone())).collect()
+    /// Attributes of a directory that a walk has read or is reading now, and when they were asked for.
+    pub(super) async fn walked_directory(&self, key: &str) -> Result<Option<(Remembered, Instant)>> {
+        let since = self.tree.lock().forgotten_change();
+        let Some((marker, asked)) = self.walks.marker(key, since).await else { return Ok(None) };
+        let remembered = match marker {
+            Some(seen) => self.attributes(key, true, Some(&seen)).await?,
+            None => self.implicit_directory(key),
         };
-        let mut found = Vec::with_capacity(names.len());
-        let mut nodes = stream::iter(names)
-            .map(|(name, child)| async move {
-                let node = self.node_of(parent, &name, child).await;
-                (name, node)
-            })
-            .buffered(PARALLEL_HEADS);
-        while let Some((name, node)) = nodes.next().await {
-            match node {
-                Ok(ino) => found.push((name, ino)),
-                // Deleted by somebody between LIST and HEAD.
-                Err(Error::Posix(Errno::ENOENT)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
+        Ok(Some((remembered, asked)))
     }
 
     /// Asks S3 about a node whose attributes are too old to be believed.

@@ -36,6 +36,13 @@ impl FileKind {
         }
     }
 
+    /// Of an object whose metadata tells this mode, if any. The key alone decides what is a
+    /// directory.
+    pub fn of_object(mode: Option<u32>, directory: bool) -> Self {
+        let told = mode.map(Self::from_mode).filter(|kind| (*kind == Self::Directory) == directory);
+        told.unwrap_or(if directory { Self::Directory } else { Self::File })
+    }
+
     /// The type bits for a mode.
     pub fn mode_bits(self) -> u32 {
         match self {
@@ -103,8 +110,7 @@ impl Stat {
     pub fn of_object(remembered: &Remembered, directory: bool, settings: &Settings) -> Self {
         let attributes = remembered.attributes.clone();
         let modified = remembered.modified.unwrap_or_else(SystemTime::now);
-        let told = attributes.mode.map(FileKind::from_mode).filter(|kind| (*kind == FileKind::Directory) == directory);
-        let kind = told.unwrap_or(if directory { FileKind::Directory } else { FileKind::File });
+        let kind = FileKind::of_object(attributes.mode, directory);
         let default_perm = if directory { 0o777 } else { 0o666 } & !u32::from(settings.umask);
         let mtime = attributes.mtime.unwrap_or(modified);
         Self {

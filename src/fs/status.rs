@@ -28,6 +28,11 @@ impl OddKeys {
         self.prefixes.len() < MAX_ODD_KEYS && self.prefixes.insert(prefix.to_owned())
     }
 
+    #[cfg(test)]
+    pub fn keys(&self) -> Vec<&str> {
+        self.known.keys().map(String::as_str).collect()
+    }
+
     /// A listing showed this key.
     pub fn note(&mut self, key: &str, oddity: Oddity) {
         if self.known.len() < MAX_ODD_KEYS {

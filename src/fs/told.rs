@@ -92,14 +92,10 @@ impl Fs {
             if let Some(outage) = self.listings.outage() {
                 return Err(outage);
             }
-            let answer = self.bucket.head(&key).await.map_err(Error::from);
+            let answer = self.heads.ask(&key).await.map_err(Error::from);
             self.listings.note_outcome(&answer);
             let remembered = match answer {
-                Ok(found) => {
-                    let remembered = self.remembered(&key, found);
-                    self.index.put(&key, remembered.clone());
-                    remembered
-                }
+                Ok(remembered) => remembered,
                 Err(error) if directory && error.is_not_found() => self.implicit_directory(&key),
                 Err(Error::Bucket(error)) => return Err(lost_is_stale(error)),
                 Err(other) => return Err(other),
@@ -121,10 +117,14 @@ impl Fs {
         if node.told {
             return Ok(true);
         }
-        let other_version = node.etag != remembered.etag && !node.is_directory();
-        if other_version && (node.opens > 0 || node.is_drafted()) {
-            node.expire();
-            return Err(Errno::ESTALE.into());
+        if node.etag != remembered.etag && !node.is_directory() {
+            if node.opens > 0 || node.is_drafted() || node.backing.strong_count() > 0 {
+                node.expire();
+                return Err(Errno::ESTALE.into());
+            }
+            drop(tree);
+            self.adopt_attributes(ino, false, &remembered, asked);
+            return Ok(true);
         }
         let stat = Stat::of_object(&remembered, node.is_directory(), &self.settings);
         let Stat { size, mtime, atime, ctime, .. } = std::mem::replace(&mut node.stat, stat);

@@ -308,7 +308,7 @@ impl Filesystem for Adapter {
     fn readdir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let fs = self.fs.clone();
         self.answer(async move { fs.readdir(handle.0, offset).await }, move |outcome| match outcome {
-            Ok(listed) => fill(reply, &listed, offset),
+            Ok(listed) => fill(reply, &listed),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -322,8 +322,8 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let (fs, filler) = (self.fs.clone(), self.fs.clone());
-        self.answer(async move { fs.readdir(handle.0, offset).await }, move |outcome| match outcome {
-            Ok(listed) => fill_plus(&filler, reply, &listed, offset),
+        self.answer(async move { fs.readdirplus(handle.0, offset).await }, move |outcome| match outcome {
+            Ok(listed) => fill_plus(&filler, reply, &listed),
             Err(error) => reply.error(errno(&error)),
         });
     }

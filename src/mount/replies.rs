@@ -150,10 +150,9 @@ pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, outcome: Result<Vec<u8>>
 }
 
 /// As many names as the reply holds.
-pub(super) fn fill(mut reply: ReplyDirectory, listed: &[Listed], offset: u64) {
-    for (position, line) in listed.iter().enumerate() {
-        let next = offset + position as u64 + 1;
-        if reply.add(INodeNo(line.ino), next, file_type(line.kind), &line.name) {
+pub(super) fn fill(mut reply: ReplyDirectory, listed: &[Listed]) {
+    for line in listed {
+        if reply.add(INodeNo(line.ino), line.next, file_type(line.kind), &line.name) {
             break;
         }
     }
@@ -161,11 +160,10 @@ pub(super) fn fill(mut reply: ReplyDirectory, listed: &[Listed], offset: u64) {
 }
 
 /// As many entries as the reply holds; references of those that did not fit are given back.
-pub(super) fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listed: &[Listed], offset: u64) {
-    for (position, line) in listed.iter().enumerate() {
+pub(super) fn fill_plus(fs: &Fs, mut reply: ReplyDirectoryPlus, listed: &[Listed]) {
+    for line in listed {
         let Some(entry) = fs.enter_listed(line) else { continue };
-        let next = offset + position as u64 + 1;
-        let full = reply.add(INodeNo(entry.ino), next, &line.name, &entry.ttl, &file_attr(&entry), GENERATION);
+        let full = reply.add(INodeNo(entry.ino), line.next, &line.name, &entry.ttl, &file_attr(&entry), GENERATION);
         if full {
             if line.name != "." && line.name != ".." {
                 fs.forget(entry.ino, 1);

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
 
 mod attributes;
+mod opening;
+mod siblings;
+mod walks;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ const WRITE: i32 = libc::O_RDWR;
 /// A file system on a bucket in memory.
 struct House {
     bucket: Arc<MemoryBucket>,
+    cache: Arc<BlockCache>,
     fs: Arc<Fs>,
     state: tempfile::TempDir,
 }
@@ -42,7 +46,7 @@ impl House {
     /// With other settings.
     async fn with(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, change: impl Fn(Settings) -> Settings) -> Self {
         let shared: Arc<dyn Bucket> = bucket.clone();
-        let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
+        let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 64 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
         let journal = Journal::open(&state.path().join("journal")).unwrap();
         let settings = Settings {
@@ -62,14 +66,14 @@ impl House {
             upload: UploadSettings::default(),
         };
         let settings = change(settings);
-        let fs = Fs::new(shared, cache, index, journal, settings);
+        let fs = Fs::new(shared, cache.clone(), index, journal, settings);
         fs.recover().await.unwrap();
-        Self { bucket, fs, state }
+        Self { bucket, cache, fs, state }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
-        let Self { bucket, fs, state } = self;
+        let Self { bucket, fs, state, .. } = self;
         drop(fs);
         Self::on(bucket, state).await
     }
@@ -94,10 +98,25 @@ impl House {
     }
 
     async fn names(&self, ino: Ino) -> Vec<String> {
+        self.list(ino, false).await.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Reads a directory as the kernel does: all of it, `plus` with attributes and a reference each.
+    async fn list(&self, ino: Ino, plus: bool) -> Vec<(String, Option<Entry>)> {
         let handle = self.fs.opendir(ino).unwrap();
-        let listed = self.fs.readdir(handle, 2).await.unwrap();
+        let (mut from, mut lines) = (2, Vec::new());
+        loop {
+            let read = if plus { self.fs.readdirplus(handle, from).await } else { self.fs.readdir(handle, from).await };
+            let read = read.unwrap();
+            let Some(last) = read.last() else { break };
+            from = last.next;
+            for line in read {
+                let entry = if plus { self.fs.enter_listed(&line) } else { None };
+                lines.push((line.name, entry));
+            }
+        }
         self.fs.releasedir(handle);
-        listed.into_iter().map(|line| line.name).collect()
+        lines
     }
 }
 
@@ -459,7 +478,7 @@ async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
     std::fs::copy(at("index.redb"), at("before")).unwrap();
     house.fs.setattr(ino, set(0o600)).await.unwrap();
     assert!(at("index.unwritten").exists(), "the index notes what it has not written");
-    let House { bucket, fs, state } = house;
+    let House { bucket, fs, state, .. } = house;
     drop(fs);
     std::fs::rename(state.path().join("before"), state.path().join("index.redb")).unwrap();
     std::fs::write(state.path().join("index.unwritten"), "").unwrap();

@@ -41,6 +41,7 @@ mod xattr;
 
 // Larger than a verb.
 mod cache;
+mod cache_command;
 mod command;
 mod crash;
 mod hooks_run;

@@ -158,7 +158,7 @@ impl Landing {
         }
     }
 
-    async fn fly(self, permit: Option<OwnedSemaphorePermit>) {
+    async fn fly(self, mut permit: Option<OwnedSemaphorePermit>) {
         if !self.reserved.load(Ordering::Relaxed) {
             self.cache.wait_for_room(|extents| extents.reserve(&self.flight)).await;
             self.reserved.store(true, Ordering::Relaxed);
@@ -167,8 +167,12 @@ impl Landing {
             return;
         }
         self.from_bucket.store(true, Ordering::Relaxed);
-        if let Err(error) = self.fetch(permit).await {
+        if let Err(error) = self.fetch(&mut permit).await {
             self.land_rest(&error);
+        }
+        if let Some(disk) = self.cache.disk.as_ref().filter(|_| self.flight.ahead) {
+            // Nobody waits for this but the next read-ahead, for which the permit is kept meanwhile.
+            disk.keep_up().await;
         }
     }
 
@@ -187,12 +191,11 @@ impl Landing {
     }
 
     /// What is left of the range from the bucket, checked to be this version's and complete.
-    async fn fetch(&self, permit: Option<OwnedSemaphorePermit>) -> Result<()> {
+    async fn fetch(&self, permit: &mut Option<OwnedSemaphorePermit>) -> Result<()> {
         let cache = &self.cache;
-        let _permit = match permit {
-            Some(permit) => permit,
-            None => cache.gets.clone().acquire_owned().await.expect("the semaphore is never closed"),
-        };
+        if permit.is_none() {
+            *permit = Some(cache.gets.clone().acquire_owned().await.expect("the semaphore is never closed"));
+        }
         cache.counters.gets.fetch_add(1, Ordering::Relaxed);
         let (asked, before) = (*self.asked.get_or_init(Instant::now), self.taken_bytes());
         self.get().await.map_err(|mut error| {

@@ -46,6 +46,7 @@ impl Fs {
         self.keep_directory(plan.from.0, &plan.from.1).await?;
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
         let moved = self.move_tree(&from, &to).await;
+        self.walks.forget_all();
         self.journal.settle(&[id], Vec::new()).await?;
         let copies = moved.inspect_err(|_| self.expire_around(plan))?;
         self.relink(plan).await?;

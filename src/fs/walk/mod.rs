@@ -1,0 +1,262 @@
+//! Walked trees: when directory after directory is entered, one flat LIST (no delimiter) tells what
+//! lies in all of them, a thousand keys a request.
+//!
+//! A walk begins where a directory with many unknown sub-directories is read, or where one
+//! sub-directory after the other is listed by itself. It reads a few pages ahead of its readers and
+//! stops when they do not follow; so a guess that fails costs a few requests, however large the tree.
+//!
+//! What it reads is kept by prefix, with the moment it was asked for, until somebody asks for that
+//! directory: then it is a listing like any other.
+
+mod sorter;
+mod stream;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::stream::{Progress, Walk};
+use self::table::Table;
+use super::heads::Heads;
+use super::names::{Listing, Seen};
+use super::status::OddKeys;
+use super::told::Origins;
+use crate::bucket::{self, Bucket};
+
+/// Siblings that are listed by themselves before a walk begins at their parent.
+const SIBLINGS: u32 = 3;
+/// Pages that a reader lets a walk go on before it asks for its directory itself.
+const PATIENCE_PAGES: usize = 2;
+/// Walks at once; beyond, the oldest ends.
+const MAX_WALKS: usize = 8;
+/// Directories whose entered children are counted.
+const MAX_COUNTED: usize = 1_000;
+/// A guess that failed is not tried again for this long, and twice as long the next time.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+
+/// All walks of a mount.
+#[derive(Debug)]
+pub struct Walks {
+    pub(super) bucket: Arc<dyn Bucket>,
+    pub(super) origins: Arc<Origins>,
+    pub(super) odd_keys: Arc<Mutex<OddKeys>>,
+    pub(super) heads: Arc<Heads>,
+    /// The mount's prefix: no walk begins above it.
+    top: String,
+    /// How long a listing is believed.
+    ttl: Duration,
+    /// The server's flat listings are no use.
+    disabled: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    table: Table,
+    walks: Vec<Arc<Walk>>,
+    next_walk: u64,
+    entered: HashMap<String, Entered>,
+    /// Answers asked for before this moment are of no use: many keys changed at once.
+    not_before: Option<Instant>,
+}
+
+/// How the sub-directories of a directory are being entered.
+#[derive(Debug)]
+struct Entered {
+    since: Instant,
+    count: u32,
+    paused_until: Option<Instant>,
+    pause: Duration,
+}
+
+impl Entered {
+    fn new() -> Self {
+        Self { since: Instant::now(), count: 0, paused_until: None, pause: FIRST_PAUSE }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+impl Walks {
+    /// No walk yet.
+    pub fn new(
+        bucket: Arc<dyn Bucket>,
+        origins: Arc<Origins>,
+        odd_keys: Arc<Mutex<OddKeys>>,
+        heads: Arc<Heads>,
+        top: &str,
+        ttl: Duration,
+    ) -> Arc<Self> {
+        let (top, disabled) = (top.to_owned(), AtomicBool::new(false));
+        Arc::new(Self { bucket, origins, odd_keys, heads, top, ttl, disabled, state: Mutex::default() })
+    }
+
+    /// What lies in the directory `prefix`, if a walk has read that within `ttl` and after `since`,
+    /// or is just about to. The moment is when it was asked for.
+    ///
+    /// # Errors
+    /// When a walk that was waited for had no answer from S3.
+    pub async fn listing(
+        self: &Arc<Self>,
+        prefix: &str,
+        ttl: Duration,
+        since: Instant,
+    ) -> bucket::Result<Option<(Listing, Instant)>> {
+        if let Some(found) = self.take(prefix, ttl, since) {
+            return Ok(Some(found));
+        }
+        self.count_entering(prefix);
+        let Some(walk) = self.ahead_of(prefix) else { return Ok(None) };
+        walk.grant(walk.pages() + PATIENCE_PAGES);
+        match walk.wait_for(prefix).await {
+            Progress::Passed | Progress::Ended => Ok(self.take(prefix, ttl, since)),
+            Progress::Paused => {
+                self.give_up(&walk);
+                Ok(None)
+            }
+            Progress::Failed(error) => Err(error),
+        }
+    }
+
+    /// The marker of a directory that a walk has read or is reading now, and when it was asked for.
+    /// Unlike [`Self::listing`] this makes no walk go on.
+    pub async fn marker(&self, prefix: &str, since: Instant) -> Option<(Option<Seen>, Instant)> {
+        let known = || {
+            let mut state = self.state.lock();
+            let since = oldest(&mut state, self.ttl, since);
+            state.table.marker(prefix, since)
+        };
+        if let Some(marker) = known() {
+            return Some(marker);
+        }
+        self.ahead_of(prefix)?.wait_for(prefix).await;
+        known()
+    }
+
+    /// The sub-directories of `root` from `first` on are about to be entered, some `count` of them:
+    /// reads as many pages ahead as it is likely to take.
+    pub fn begin(self: &Arc<Self>, root: &str, first: &str, count: usize) {
+        /// In sub-directories of fewer keys than this a walk costs less time than their HEADs.
+        const KEYS_IN_ONE: usize = 16;
+        const KEYS_IN_PAGE: usize = 1_000;
+        if self.ahead_of(first).is_some() || self.state.lock().entered.get(root).is_some_and(Entered::is_paused) {
+            return;
+        }
+        self.start(root, first, (count * KEYS_IN_ONE).div_ceil(KEYS_IN_PAGE));
+    }
+
+    /// Many keys changed at once (the rename of a directory): nothing that was asked for before now
+    /// is used any more.
+    pub fn forget_all(&self) {
+        let mut state = self.state.lock();
+        state.not_before = Some(Instant::now());
+        state.table = Table::default();
+    }
+
+    fn take(&self, prefix: &str, ttl: Duration, since: Instant) -> Option<(Listing, Instant)> {
+        let mut state = self.state.lock();
+        let since = oldest(&mut state, ttl.min(self.ttl), since);
+        let (listing, asked, source) = state.table.take(prefix, since)?;
+        if let Some(walk) = state.walks.iter().find(|walk| walk.number == source.walk) {
+            walk.hit(source.page);
+        }
+        Some((listing, asked))
+    }
+
+    /// The walk that has `prefix` still before it.
+    fn ahead_of(&self, prefix: &str) -> Option<Arc<Walk>> {
+        let mut state = self.state.lock();
+        state.walks.retain(|walk| !walk.has_ended());
+        state.walks.iter().find(|walk| walk.is_ahead_of(prefix)).cloned()
+    }
+
+    /// One more sub-directory is listed by itself: after some, a walk begins at their parent.
+    fn count_entering(self: &Arc<Self>, prefix: &str) {
+        let Some(parent) = parent_of(prefix).filter(|parent| parent.len() >= self.top.len()) else { return };
+        if self.ahead_of(prefix).is_some() {
+            return;
+        }
+        {
+            let mut state = self.state.lock();
+            if state.entered.len() >= MAX_COUNTED {
+                state.entered.retain(|_, entered| entered.since.elapsed() < self.ttl || entered.is_paused());
+            }
+            if state.entered.len() >= MAX_COUNTED {
+                return;
+            }
+            let entered = state.entered.entry(parent.to_owned()).or_insert_with(Entered::new);
+            if entered.since.elapsed() > self.ttl {
+                (entered.since, entered.count) = (Instant::now(), 0);
+            }
+            entered.count += 1;
+            if entered.count < SIBLINGS || entered.is_paused() {
+                return;
+            }
+        }
+        self.start(parent, prefix, 1);
+    }
+
+    /// The reader could not wait any longer.
+    fn give_up(&self, walk: &Walk) {
+        walk.end();
+        let mut state = self.state.lock();
+        let entered = state.entered.entry(walk.root.clone()).or_insert_with(Entered::new);
+        entered.paused_until = Some(Instant::now() + entered.pause);
+        entered.pause *= 2;
+        entered.count = 0;
+    }
+
+    /// This server lists in an order of its own.
+    fn disable(&self) {
+        tracing::debug!("flat listings do not come in the order of their keys: no walks on this server");
+        self.disabled.store(true, Ordering::Relaxed);
+    }
+
+    fn start(self: &Arc<Self>, root: &str, first: &str, pages: usize) {
+        if self.disabled.load(Ordering::Relaxed) {
+            return;
+        }
+        let walk = {
+            let mut state = self.state.lock();
+            state.next_walk += 1;
+            // Before everything in `first`, behind the sub-directories that were entered already.
+            let walk = Arc::new(Walk::new(state.next_walk, root, first.trim_end_matches('/'), pages));
+            for other in state.walks.iter().filter(|other| other.root == root) {
+                other.end();
+            }
+            if state.walks.len() >= MAX_WALKS {
+                state.walks.remove(0).end();
+            }
+            state.walks.push(walk.clone());
+            walk
+        };
+        tracing::debug!(root = %root.escape_debug(), pages, "a walk begins");
+        tokio::spawn(stream::run(self.clone(), walk));
+    }
+
+    fn keep(&self, walked: Vec<sorter::Walked>, source: table::Source) {
+        let mut state = self.state.lock();
+        state.table.expire(self.ttl);
+        for walked in walked {
+            state.table.insert(walked, source);
+        }
+    }
+}
+
+/// The moment after which an answer must have been asked for.
+fn oldest(state: &mut State, ttl: Duration, since: Instant) -> Instant {
+    let expired = Instant::now().checked_sub(ttl).unwrap_or(since);
+    since.max(expired).max(state.not_before.unwrap_or(since))
+}
+
+/// `a/b/` for `a/b/c/`, the empty prefix for `a/`; nothing for that.
+fn parent_of(prefix: &str) -> Option<&str> {
+    let inside = prefix.strip_suffix('/')?;
+    Some(inside.rfind('/').map_or("", |slash| &inside[..=slash]))
+}
