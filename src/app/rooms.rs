@@ -28,7 +28,7 @@ const PARALLEL_GETS: usize = 64;
 /// Largest attribute index that is taken over where there is no cache on disk; about a million names.
 const LARGEST_INDEX_BYTES: u64 = 1 << 30;
 /// What may wait for the disk is a part of `--memory`, within these bounds.
-const LEAST_QUEUE_BYTES: u64 = 16 << 20;
+const LEAST_QUEUE_BYTES: u64 = 1 << 20;
 const MOST_QUEUE_BYTES: u64 = 128 << 20;
 /// How long the end of a mount waits for the cache on disk.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -86,8 +86,10 @@ impl Rooms {
         connection: Connection,
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
-        let settings = CacheSettings { memory_bytes: config.memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let disk = open_disk(config, places);
+        let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
+        let memory_bytes = config.memory_bytes - waiting_for_disk;
+        let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let bucket = Arc::clone(&connection.bucket);
         let cache = match &disk {
             Some(disk) => BlockCache::with_disk(bucket, settings, Arc::clone(disk)),
@@ -115,7 +117,7 @@ impl Rooms {
             list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
-            upload: UploadSettings::default(),
+            upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
@@ -207,7 +209,7 @@ fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
         directory: config.cache_dir.clone(),
         limit_bytes: config.cache_bytes,
         bucket: format!("{} {}", places.server, config.source.bucket),
-        queue_bytes: (config.memory_bytes / 8).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
+        queue_bytes: (config.memory_bytes / 16).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
     };
     DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
 }

@@ -17,6 +17,8 @@ mod disk;
 mod extents;
 mod flight;
 mod index;
+mod pace;
+mod pool;
 mod prefetch;
 mod record;
 mod warm;

@@ -168,6 +168,8 @@ impl Fs {
             let etag = self.upload_parts(&before.key, source, size, &options).await?;
             return Ok((generation, etag, size, None));
         }
+        let size = content.draft.lock().size();
+        let _memory = self.settings.upload.lend(size).await;
         let (bytes, generation) = {
             let draft = content.draft.lock();
             (draft.read_local(0..draft.size())?, content.generation())

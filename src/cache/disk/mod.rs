@@ -233,6 +233,11 @@ impl DiskCache {
         self.inner.queue.offer(job).is_ok() && hears.await.unwrap_or(false)
     }
 
+    /// Memory that what waits for the disk may take.
+    pub fn most_waiting_bytes(&self) -> u64 {
+        self.inner.queue.most_waiting_bytes()
+    }
+
     /// Waits until the disk has nearly caught up with what it was handed, a moment at most: it should
     /// miss nothing of a fast reader, and a slow disk should not slow a reader much.
     pub async fn keep_up(&self) {

@@ -73,12 +73,17 @@ impl Queue {
         Self { most_bytes, state: Mutex::default(), changed: Condvar::new(), room: Notify::new() }
     }
 
+    /// Bytes that wait when the disk is far behind.
+    pub fn most_waiting_bytes(&self) -> u64 {
+        OVERDRAFT * self.most_bytes
+    }
+
     /// Puts a job in; gives it back when too much waits. Does not wait itself.
     pub fn offer(&self, job: Job) -> Result<(), Job> {
         let mut state = self.state.lock();
         let bytes = job.bytes();
         // One that is larger than all that may wait, waits alone.
-        if state.stopped || (state.bytes > 0 && state.bytes + bytes > OVERDRAFT * self.most_bytes) {
+        if state.stopped || (state.bytes > 0 && state.bytes + bytes > self.most_waiting_bytes()) {
             return Err(job);
         }
         state.bytes += bytes;
