@@ -14,6 +14,7 @@ QUIET_S = 0.3
 SETTLE_DEADLINE_S = 60
 # How long a step that ran out of time gets to die once its mount is gone.
 DEATH_S = 10
+DISK_POLL_S = 0.1
 
 
 @dataclass
@@ -27,6 +28,12 @@ class Result:
     durable_s: float | None = None
     cpu_s: float | None = None
     peak_mb: float | None = None
+    # Over the network, both directions, headers included.
+    moved_mb: float | None = None
+    # Most that the tool had on disk, where that was looked at.
+    disk_mb: float | None = None
+    # Requests that waited for an answer at the same time, at most.
+    in_flight: int = 0
     requests: dict = field(default_factory=dict)
 
     def as_dict(self):
@@ -39,7 +46,8 @@ def measure(step, work, mount, wire, deadline_s):
     mount.forget_peak()
     cpu_before = mount.cpu_s()
     wire.reset()
-    result, ended = in_child(lambda: step.run(work), wire, mount, deadline_s)
+    disk = Disk(mount) if step.watches_disk else None
+    result, ended = in_child(lambda: step.run(work), wire, mount, deadline_s, disk)
     if result.timed_out:
         wire.read()
         result.requests = dict(wire.requests)
@@ -49,7 +57,8 @@ def measure(step, work, mount, wire, deadline_s):
         if wire.last_seen and wire.last_seen > ended:
             result.durable_s = result.wall_s + wire.last_seen - ended
     wire.read()
-    result.requests = dict(wire.requests)
+    result.requests, result.moved_mb, result.in_flight = dict(wire.requests), wire.moved_mb(), wire.most_unanswered
+    result.disk_mb = disk and disk.most_mb
     cpu_after = mount.cpu_s()
     if cpu_after is None or mount.process.poll() is not None:
         result.failure = "the daemon died"
@@ -57,6 +66,16 @@ def measure(step, work, mount, wire, deadline_s):
     result.cpu_s = cpu_after - cpu_before
     result.peak_mb = mount.peak_mb()
     return result
+
+
+class Disk:
+    """Most that a tool had on disk, looked at now and then."""
+
+    def __init__(self, mount):
+        self.mount, self.most_mb = mount, 0.0
+
+    def look(self):
+        self.most_mb = max(self.most_mb, self.mount.disk_mb())
 
 
 def settle(wire, write_back_s, deadline):
@@ -73,7 +92,7 @@ def settle(wire, write_back_s, deadline):
             seen, quiet_since = sum(wire.requests.values()), time.monotonic()
 
 
-def in_child(function, wire, mount, deadline_s):
+def in_child(function, wire, mount, deadline_s, disk=None):
     """Runs a function in a child process that can be given up on: a system call on a broken mount
     may never return. Returns the result and when it ended."""
     reader, writer = os.pipe()
@@ -87,7 +106,7 @@ def in_child(function, wire, mount, deadline_s):
         os._exit(0)
     os.close(writer)
     try:
-        told = wait_for(reader, wire, deadline_s)
+        told = wait_for(reader, wire, deadline_s, disk)
     finally:
         os.close(reader)
         bury(child, mount)
@@ -111,12 +130,14 @@ def timed(function):
     return failure, time.perf_counter() - start, time.time()
 
 
-def wait_for(reader, wire, deadline_s):
+def wait_for(reader, wire, deadline_s, disk):
     """What the child says at its end; None when it does not say anything in time. The requests are
     taken in meanwhile, so that the kernel need not keep them."""
     deadline = time.monotonic() + deadline_s
     while (left := deadline - time.monotonic()) > 0:
-        ready, _, _ = select.select([reader, wire], [], [], left)
+        ready, _, _ = select.select([reader, wire], [], [], min(left, DISK_POLL_S) if disk else left)
+        if disk:
+            disk.look()
         if reader in ready:
             return os.read(reader, 1 << 16) or None
         wire.read()

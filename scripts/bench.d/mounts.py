@@ -179,10 +179,11 @@ class Mount:
         self.path, self.kept = place / "mnt", place / "kept"
         self.process = None
 
-    def start(self):
+    def start(self, options=()):
         self.path.mkdir(parents=True, exist_ok=True)
         self.kept.mkdir(exist_ok=True)
         command, env = self.tool.command(self.port, self.path, self.kept)
+        command = [*command, *options]
         self.process = spawn(command, self.log, env)
         until(lambda: is_mounted(self.path), START_DEADLINE_S, f"the mount of {self.tool.name}", self.process)
 
@@ -209,6 +210,17 @@ class Mount:
     def forget(self):
         """Empties what the tool keeps on disk: the next start is cold."""
         shutil.rmtree(self.kept, ignore_errors=True)
+
+    def disk_mb(self):
+        """What the tool keeps on disk takes there."""
+        total = 0
+        for directory, _, names in os.walk(self.kept):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+                except FileNotFoundError:
+                    pass
+        return total / 1e6
 
     def cpu_s(self):
         """User and system time of the daemon so far; None if it is dead."""

@@ -58,12 +58,22 @@ def rows(run, profile, cell):
             yield [title, *(cell(result) for result in results)]
 
 
+MARKS = {
+    "sdk": "the AWS SDK alone, 32 connections: the large object",
+    "sdk-parallel": "the AWS SDK alone, 32 connections: four objects at once",
+    "local": "a local file as large, in the page cache",
+}
+
+
 def tables(run):
     """(heading, rows with their header) of each table."""
     heads = [f"{tool} {version}" for tool, version in run["tools"].items()]
     for profile, title in run["profiles"].items():
         yield f"{title}: wall s → until stored / S3 requests", [["step", *heads], *rows(run, profile, first_cell)]
         yield f"{title}: CPU s / peak memory in MB", [["step", *heads], *rows(run, profile, second_cell)]
+        if found := run["marks"].get(profile):
+            marks = [[MARKS[name], number(figures["wall_s"])] for name, figures in found.items()]
+            yield f"{title}: what reading is held against", [["read", "wall s"], *marks]
 
 
 def as_text(run):

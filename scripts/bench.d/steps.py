@@ -15,24 +15,34 @@ SMALL_BYTES = 4 * KIB
 PARALLEL_READERS = 4
 RANDOM_READS = 200
 FILES_PER_DIRECTORY = 10
+NEEDLE = b"\na needle in a haystack\n"
+PARALLEL_WRITERS = 32
+# The object of one byte that all those are copies of.
+SINGLE = "single"
+# What is told of files that are written here must be told of them elsewhere.
+OWN_MODE, OWN_MTIME_S = 0o640, 1_600_000_000
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much of everything there is."""
 
-    large_mib: int = 256
-    parallel_mib: int = 64
+    large_mib: int = 1024
+    parallel_mib: int = 1024
+    written_mib: int = 256
     rewritten_mib: int = 128
     small: int = 200
-    listed: int = 2000
-    found: int = 2000
+    searched: int = 200
+    listed: int = 10_000
+    found: int = 10_000
+    crowd: int = 100_000
+    own: int = 10_000
     tree: int = 400
     moved: int = 100
-    cloned: int = 300
+    cloned: int = 400
 
 
-QUICK = Sizes(16, 4, 16, 20, 200, 200, 40, 10, 30)
+QUICK = Sizes(32, 16, 16, 16, 20, 20, 300, 300, 2000, 100, 40, 10, 30)
 
 
 class Refused(Exception):
@@ -73,11 +83,15 @@ def large_body(mib):
     return noise("large", MIB) * mib
 
 
+def parallel_keys():
+    return [f"parallel/{number}" for number in range(PARALLEL_READERS)]
+
+
 def large_objects(sizes):
     """The (key, body) pairs that are too large to be in memory all at once."""
     yield "large", large_body(sizes.large_mib)
-    for number in range(PARALLEL_READERS):
-        yield f"parallel/{number}", large_body(sizes.parallel_mib)
+    for key in parallel_keys():
+        yield key, large_body(sizes.parallel_mib)
     yield "rewritten", large_body(sizes.rewritten_mib)
     yield "appended", large_body(sizes.rewritten_mib)
 
@@ -86,15 +100,23 @@ def small_objects(sizes):
     """All other objects that are in the bucket before a tool sees it."""
     for number in range(sizes.small):
         yield f"small/{number:04}", noise(number, SMALL_BYTES)
-    for number in range(sizes.listed):
-        yield f"listed/{number:05}", b"x"
-    for number in range(sizes.found):
-        yield f"found/{number // FILES_PER_DIRECTORY:04}/{number:05}", b"x"
+    for number in range(sizes.searched):
+        yield f"searched/{number:04}", noise(number, SMALL_BYTES) + NEEDLE
     for path, body in tree("tree", sizes.tree):
         yield f"tree/{path}", body
         yield f"removed/{path}", body
     for number in range(sizes.moved):
         yield f"moved/{number:04}", noise(number, SMALL_BYTES)
+
+
+def names(sizes):
+    """Keys of objects of one byte, too many to be put one by one."""
+    for number in range(sizes.listed):
+        yield f"listed/{number:05}"
+    for number in range(sizes.found):
+        yield f"found/{number // FILES_PER_DIRECTORY:04}/{number:05}"
+    for number in range(sizes.crowd):
+        yield f"crowd/{number:06}"
 
 
 def make_sources(place, sizes):
@@ -136,7 +158,7 @@ def read_large(work):
 
 def read_parallel(work):
     with ThreadPoolExecutor(PARALLEL_READERS) as pool:
-        paths = [work.mnt / "parallel" / str(number) for number in range(PARALLEL_READERS)]
+        paths = [work.mnt / key for key in parallel_keys()]
         for _ in pool.map(lambda path: read_all(path, work.sizes.parallel_mib * MIB), paths):
             pass
 
@@ -153,7 +175,7 @@ def read_random(work):
 def write_large(work):
     piece = noise("written", MIB)
     with open(work.mnt / "written", "wb", buffering=0) as file:
-        for _ in range(work.sizes.large_mib):
+        for _ in range(work.sizes.written_mib):
             file.write(piece)
 
 
@@ -167,6 +189,40 @@ def create_small(work):
 def read_small(work):
     for number in range(work.sizes.small):
         read_all(work.mnt / "small" / f"{number:04}", SMALL_BYTES)
+
+
+def search(work):
+    lines = run("grep", "-r", "-l", "-a", "needle in a", work.mnt / "searched").splitlines()
+    expect(len(lines), work.sizes.searched, "files with a needle")
+
+
+def list_crowd(work):
+    lines = run("ls", work.mnt / "crowd").splitlines()
+    expect(len(lines), work.sizes.crowd, "names")
+
+
+def write_own(work):
+    (work.mnt / "own").mkdir()
+
+    def write(number):
+        file = os.open(work.mnt / "own" / f"{number:05}", os.O_CREAT | os.O_WRONLY, 0o600)
+        os.write(file, b"x")
+        os.fchmod(file, OWN_MODE)
+        os.utime(file, (OWN_MTIME_S, OWN_MTIME_S + number))
+        os.close(file)
+
+    with ThreadPoolExecutor(PARALLEL_WRITERS) as pool:
+        for _ in pool.map(write, range(work.sizes.own)):
+            pass
+
+
+def list_own(work):
+    lines = run("ls", "-l", "--time-style=+%s", work.mnt / "own").decode().splitlines()[1:]
+    expect(len(lines), work.sizes.own, "names")
+    for line in lines:
+        mode, _, _, _, _, mtime, name = line.split()
+        if (mode, int(mtime)) != ("-rw-r-----", OWN_MTIME_S + int(name)):
+            raise Refused(f"{name} has {mode} and {mtime}")
 
 
 def list_long(work):
@@ -226,7 +282,11 @@ def status(work):
 # --- what is in the bucket after it -----------------------------------------------------------
 
 def check_written(s3, sizes):
-    expect(s3.size("written"), sizes.large_mib * MIB, "bytes in the bucket")
+    expect(s3.size("written"), sizes.written_mib * MIB, "bytes in the bucket")
+
+
+def check_own(s3, sizes):
+    expect(s3.count("own/"), sizes.own, "objects in the bucket")
 
 
 def check_created(s3, sizes):
@@ -290,20 +350,39 @@ class Step:
     start: str = COLD
     check: Callable | None = None
     needs: str | None = None
+    # Options of s3mount that it is about: then the other tools have no part in it.
+    options: tuple = ()
+    tools: tuple | None = None
+    # Seconds that it may take, where that is more than for others.
+    deadline_s: float = 0
+    watches_disk: bool = False
 
+    def is_for(self, tool):
+        return self.tools is None or tool.name in self.tools
+
+
+OWN = ("s3mount",)
+TIGHT = ("--memory", "256M", "--cache-size", "512M")
 
 STEPS = [
     Step("first", "first 64 KiB of a {large_mib} MiB object, cold", first_bytes),
     Step("read", "read {large_mib} MiB, cold", read_large),
     Step("reread", "read {large_mib} MiB again", read_large, AGAIN, needs="read"),
+    Step("remount", "read {large_mib} MiB after a remount", read_large, REMOUNTED, needs="read"),
     Step("parallel", "read 4 × {parallel_mib} MiB in parallel, cold", read_parallel),
+    Step("tight", "the same, " + " ".join(TIGHT), read_parallel, options=TIGHT, tools=OWN, watches_disk=True),
     Step("random", "200 random 4 KiB reads in {large_mib} MiB, cold", read_random),
-    Step("write", "write {large_mib} MiB, with close", write_large, check=check_written),
+    Step("write", "write {written_mib} MiB, with close", write_large, check=check_written),
     Step("create", "create {small} files of 4 KiB", create_small, check=check_created),
     Step("small", "read {small} files of 4 KiB, cold", read_small),
     Step("small-again", "read {small} files of 4 KiB again", read_small, AGAIN, needs="small"),
+    Step("grep", "`grep -r` in {searched} files, cold", search),
+    Step("grep-again", "`grep -r` in {searched} files again", search, AGAIN, needs="grep"),
     Step("ls", "`ls -l` of {listed} objects, cold", list_long),
     Step("find", "`find` over {found} objects, 10 to a directory, cold", find),
+    Step("crowd", "`ls` of {crowd} objects in one directory, cold", list_crowd),
+    Step("own", "write {own} files, 32 at a time", write_own, check=check_own, tools=OWN, deadline_s=600),
+    Step("ls-own", "`ls -l` of them by another machine, cold", list_own, needs="own", tools=OWN, deadline_s=60),
     Step("tar-x", "`tar x` of {tree} files", tar_extract, check=check_extracted),
     Step("tar-c", "`tar c` of {tree} files, cold", tar_create),
     Step("rm", "`rm -rf` of {tree} files", remove_tree, check=check_removed),

@@ -1,4 +1,4 @@
-"""Counts the HTTP requests to a port on the loopback interface, whoever sends them.
+"""Counts the HTTP requests to a port on the loopback interface, whoever sends them, and the bytes.
 
 All tools are counted the same way and none is slowed down: a filter in the kernel passes only the
 packets whose payload begins like an HTTP request or answer, a few hundred bytes each. Nothing is in
@@ -10,6 +10,8 @@ import socket
 import struct
 from collections import Counter
 
+import network
+
 ETH_P_IP = 0x0800
 SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE = 33
@@ -18,7 +20,7 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
 
 METHODS = [b"GET ", b"PUT ", b"POST", b"HEAD", b"DELE"]
 ANSWER = b"HTTP"
-SNAP_BYTES = 160
+SNAP_BYTES = 512
 BUFFER_BYTES = 64 << 20
 
 # Classic BPF opcodes (linux/filter.h).
@@ -59,6 +61,12 @@ def http_filter(port):
     )
 
 
+def verb(request):
+    """The method of a request; listings, which are GETs too, apart."""
+    method, target = request.split(b" ", 2)[:2]
+    return "LIST" if b"list-type=2" in target else method.decode()
+
+
 class Wire:
     """The requests since the last `reset`, and when the last request or answer was seen."""
 
@@ -83,9 +91,17 @@ class Wire:
 
     def reset(self):
         """Forgets what was seen."""
-        self.requests, self.unanswered, self.last_seen = Counter(), 0, None
+        self._forget()
         self.read()
+        self._forget()
+
+    def _forget(self):
         self.requests, self.unanswered, self.last_seen = Counter(), 0, None
+        self.most_unanswered, self.moved_before = 0, network.moved_bytes()
+
+    def moved_mb(self):
+        """All that went over the network since the last `reset`."""
+        return (network.moved_bytes() - self.moved_before) / 1e6
 
     def read(self):
         """Takes in what has arrived; never waits."""
@@ -107,7 +123,8 @@ class Wire:
                 self.unanswered -= 1
         else:
             self.unanswered += 1
-            self.requests[payload.split(b" ", 1)[0].decode()] += 1
+            self.most_unanswered = max(self.most_unanswered, self.unanswered)
+            self.requests[verb(payload)] += 1
         for _, kind, data in control:
             if kind == SO_TIMESTAMPNS:
                 seconds, nanos = struct.unpack("qq", data[:16])

@@ -1,5 +1,6 @@
 //! Wires the rooms together: start, signals, readiness, drain, end.
 
+mod caching;
 pub mod control;
 mod daemon;
 pub mod demo;
@@ -11,6 +12,7 @@ mod running;
 mod serve;
 mod status;
 
+pub use caching::{CacheDirectory, clear_directory, look_into};
 pub use daemon::Ready;
 pub use failure::Failure;
 pub use places::{run_dir, socket_path};

@@ -28,7 +28,7 @@ const PARALLEL_GETS: usize = 64;
 /// Largest attribute index that is taken over where there is no cache on disk; about a million names.
 const LARGEST_INDEX_BYTES: u64 = 1 << 30;
 /// What may wait for the disk is a part of `--memory`, within these bounds.
-const LEAST_QUEUE_BYTES: u64 = 16 << 20;
+const LEAST_QUEUE_BYTES: u64 = 1 << 20;
 const MOST_QUEUE_BYTES: u64 = 128 << 20;
 /// How long the end of a mount waits for the cache on disk.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -57,11 +57,15 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
 
 /// What serves a mounted bucket.
 pub(super) struct Rooms {
+    /// Of keys: what the root directory stands for.
+    pub(super) prefix: String,
+    /// What `cache warm` may hold at a time.
+    pub(super) warm_bytes: u64,
     pub(super) connection: Connection,
     cache: Arc<BlockCache>,
-    disk: Option<Arc<DiskCache>>,
+    pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
-    fs: Arc<Fs>,
+    pub(super) fs: Arc<Fs>,
     hooks: Option<Hooks>,
 }
 
@@ -82,8 +86,10 @@ impl Rooms {
         connection: Connection,
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
-        let settings = CacheSettings { memory_bytes: config.memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let disk = open_disk(config, places);
+        let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
+        let memory_bytes = config.memory_bytes - waiting_for_disk;
+        let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let bucket = Arc::clone(&connection.bucket);
         let cache = match &disk {
             Some(disk) => BlockCache::with_disk(bucket, settings, Arc::clone(disk)),
@@ -111,17 +117,23 @@ impl Rooms {
             list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
-            upload: UploadSettings::default(),
+            upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
         keep_storing(&fs);
+        cache.keep_mending();
+        if let Some(disk) = disk.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
+            // Only the kernel's own reads want that beforehand.
+            disk.verify_recent();
+        }
         let hooks = match specs {
             Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
             None => None,
         };
-        Ok(Self { connection, cache, disk, journal, fs, hooks })
+        let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.
@@ -165,7 +177,11 @@ impl Rooms {
         let value = |part: serde_json::Result<Value>| part.expect("numbers and names are JSON");
         Parts {
             cache: value(serde_json::to_value(self.cache.stats())),
-            disk: value(serde_json::to_value(self.disk.as_ref().map(|disk| disk.stats()))),
+            disk: self.disk.as_ref().map_or(Value::Null, |disk| {
+                let mut told = value(serde_json::to_value(disk.stats()));
+                told["directory"] = disk.directory().to_string_lossy().into();
+                told
+            }),
             files: value(serde_json::to_value(self.fs.status())),
             hooks: value(serde_json::to_value(self.hooks.as_ref().map(Hooks::status))),
         }
@@ -193,7 +209,7 @@ fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
         directory: config.cache_dir.clone(),
         limit_bytes: config.cache_bytes,
         bucket: format!("{} {}", places.server, config.source.bucket),
-        queue_bytes: (config.memory_bytes / 8).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
+        queue_bytes: (config.memory_bytes / 16).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
     };
     DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
 }

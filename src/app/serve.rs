@@ -93,8 +93,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms)));
     let control = {
         let facts = Arc::clone(&facts);
-        control::Server::start(&socket, move || facts.status(), order)
-            .map_err(|cause| local("listen at", &socket, &cause))?
+        control::Server::start(&socket, facts, order).map_err(|cause| local("listen at", &socket, &cause))?
     };
     let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
     rooms.attach(&mounted)?;

@@ -60,9 +60,9 @@ pub struct Left {
 /// What stays the same as long as a mount lives, and where to ask for the rest.
 pub(super) struct Facts {
     config: Config,
-    mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
     state_dir: PathBuf,
-    rooms: Arc<Rooms>,
+    pub(super) rooms: Arc<Rooms>,
     started: Instant,
     ending: AtomicBool,
 }

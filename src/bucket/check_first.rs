@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result,
+    PutOptions, Result, Sink,
 };
 use crate::error::Kind;
 
@@ -56,6 +56,10 @@ impl<B: Bucket> Bucket for CheckFirst<B> {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
         self.inner.get(key, range, if_match).await
+    }
+
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        self.inner.get_into(key, range, etag, sink).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

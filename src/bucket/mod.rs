@@ -175,6 +175,14 @@ pub struct Fetched {
     pub bytes: Bytes,
 }
 
+/// Takes the bytes of an answer in order, as they come.
+pub trait Sink: Send + Sync {
+    /// The next bytes.
+    fn take(&self, bytes: &[u8]);
+    /// How many bytes were taken so far: where a request that broke off goes on.
+    fn taken_bytes(&self) -> u64;
+}
+
 /// A failed request: which, on what, why, and what the server called it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct Error {
@@ -233,6 +241,32 @@ impl Error {
     }
 }
 
+/// Some servers ignore `If-Match`: the answer's own tag decides.
+///
+/// # Errors
+/// [`Kind::Changed`].
+pub fn check_version(key: &str, came: &ETag, wanted: &ETag) -> Result<()> {
+    if came == wanted {
+        return Ok(());
+    }
+    let cause = format!("the object is version {came} now, {wanted} was opened");
+    let (key, operation) = (key.to_owned(), "GetObject");
+    Err(Error { kind: Kind::Changed, operation, key, cause, http_status: None, request_id: None })
+}
+
+/// What ends before its range does was cut short, or is not what it says.
+///
+/// # Errors
+/// [`Kind::Corrupt`].
+pub fn check_length(key: &str, came: &Bytes, wanted: &Range<u64>) -> Result<()> {
+    if came.len() as u64 == wanted.end - wanted.start {
+        return Ok(());
+    }
+    let cause = format!("{} bytes came for the range {}-{}", came.len(), wanted.start, wanted.end);
+    let (key, operation) = (key.to_owned(), "GetObject");
+    Err(Error { kind: Kind::Corrupt, operation, key, cause, http_status: None, request_id: None })
+}
+
 /// Result of a request.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -243,6 +277,19 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn head(&self, key: &str) -> Result<ObjectInfo>;
     /// `GetObject`, whole (`range` = `None`) or a range; with `If-Match` when a tag is given.
     async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched>;
+    /// `GetObject` of a range of one version, handed to `sink` while it comes: of the range, what the
+    /// sink has not taken yet. No byte of another version is handed over. A sum of the whole object
+    /// is not checked: that is what [`Bucket::get`] does.
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        let start = range.start + sink.taken_bytes();
+        if start < range.end {
+            let fetched = self.get(key, Some(start..range.end), Some(etag)).await?;
+            check_version(key, &fetched.info.etag, etag)?;
+            check_length(key, &fetched.bytes, &(start..range.end))?;
+            sink.take(&fetched.bytes);
+        }
+        Ok(())
+    }
     /// `ListObjectsV2`, one page.
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
     /// `PutObject`, with a CRC32C that the server confirms.

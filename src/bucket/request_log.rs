@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result,
+    PutOptions, Result, Sink,
 };
 
 /// How many of the last errors are kept.
@@ -147,6 +147,13 @@ impl<B: Bucket> Bucket for Counted<B> {
         let fetched = self.count("GetObject", self.inner.get(key, range, if_match)).await?;
         self.log.bytes_received.fetch_add(fetched.bytes.len() as u64, Ordering::Relaxed);
         Ok(fetched)
+    }
+
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        let before = sink.taken_bytes();
+        let answer = self.count("GetObject", self.inner.get_into(key, range, etag, sink)).await;
+        self.log.bytes_received.fetch_add(sink.taken_bytes() - before, Ordering::Relaxed);
+        answer
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

@@ -4,21 +4,25 @@ mod fetch;
 mod whole;
 
 use std::fmt;
-use std::ops::Range;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::ops::{Range, RangeInclusive};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::ahead::Stream;
 use super::disk::DiskCache;
 use super::extents::{Extents, Piece};
+use super::pace::Pace;
+use super::pool::Pool;
 use super::{BLOCK_BYTES, CacheSettings, CacheStats, Pinned, ReadAhead};
+use crate::bucket::upload::{Loan, PartMemory};
 use crate::bucket::{Bucket, Result};
 
 /// Least budget that is taken: room for a few blocks, or reads would wait for each other.
@@ -27,9 +31,14 @@ const MIN_MEMORY_BYTES: u64 = 4 << 20;
 const STEP_BYTES: u64 = 2 * BLOCK_BYTES;
 /// So many steps of a long read are under way at once.
 const PARALLEL_STEPS: usize = 16;
+/// What is lent is counted in these.
+const LOAN_UNIT_BYTES: u64 = 1 << 10;
+/// A window is cut into so many parts: one is read while the others come, and each GET costs the
+/// time of half a mebibyte.
+const WINDOW_PARTS: RangeInclusive<u64> = 4..=32;
 /// Largest buffer that `insert` keeps as it is; larger ones are copied into pieces of this size,
 /// since an extent is evicted as a whole.
-const MAX_EXTENT_BYTES: u64 = 8 << 20;
+const MAX_EXTENT_BYTES: u64 = BLOCK_BYTES;
 
 /// Clean bytes in memory, by version and offset, within a budget.
 pub struct BlockCache {
@@ -40,8 +49,16 @@ pub struct BlockCache {
     gets: Arc<Semaphore>,
     /// GETs that read-ahead must leave to readers.
     spare_gets: usize,
-    /// Told whenever a flight gives back room.
+    /// Told whenever there may be room.
     room: Notify,
+    /// Held by who waits for room.
+    turn: tokio::sync::Mutex<()>,
+    /// The part of the budget that may be lent, in units of [`LOAN_UNIT_BYTES`].
+    loans: Arc<Semaphore>,
+    pool: Arc<Pool>,
+    pace: Pace,
+    /// GETs of read-ahead under way.
+    ahead_gets: AtomicUsize,
     pub(super) runtime: OnceLock<Handle>,
     streams: AtomicI64,
     counters: Counters,
@@ -69,14 +86,22 @@ impl BlockCache {
 
     fn build(bucket: Arc<dyn Bucket>, settings: CacheSettings, disk: Option<Arc<DiskCache>>) -> Arc<Self> {
         let gets = settings.max_parallel_gets.max(1);
+        let spare_gets = gets / 4;
+        let limit_bytes = settings.memory_bytes.max(MIN_MEMORY_BYTES);
+        let loans = (limit_bytes / 2 / LOAN_UNIT_BYTES) as usize;
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
             bucket,
             disk,
-            extents: Mutex::new(Extents::new(settings.memory_bytes.max(MIN_MEMORY_BYTES))),
+            extents: Mutex::new(Extents::new(limit_bytes)),
             gets: Arc::new(Semaphore::new(gets)),
-            spare_gets: gets / 4,
+            spare_gets,
             room: Notify::new(),
+            turn: tokio::sync::Mutex::new(()),
+            loans: Arc::new(Semaphore::new(loans)),
+            pool: Arc::default(),
+            pace: Pace::new(gets - spare_gets),
+            ahead_gets: AtomicUsize::new(0),
             runtime: OnceLock::new(),
             streams: AtomicI64::new(0),
             counters: Counters::default(),
@@ -93,7 +118,7 @@ impl BlockCache {
         let hit = self.extents.lock().hit(object, &range)?;
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         if let (Some(stream), Some(myself)) = (hit.stream, self.myself.upgrade()) {
-            stream.note(object, &range, &myself);
+            stream.note(object, &range, &myself, true);
             stream.advance(&myself);
         }
         if hit.rest.is_empty() {
@@ -133,7 +158,7 @@ impl BlockCache {
         }
         self.runtime.get_or_init(Handle::current);
         let stream = ahead.stream();
-        let wanted = stream.note(object, &range, self);
+        let wanted = stream.note(object, &range, self, false);
         let pieces = self.pieces(object, &range, &wanted, stream);
         stream.advance(self);
         let here = pieces.iter().all(|piece| matches!(piece, Piece::Here(_)));
@@ -212,6 +237,11 @@ impl BlockCache {
         (limit / 2 / streams.max(1).unsigned_abs()).min(limit / 4)
     }
 
+    /// What an isolated read may take of the budget.
+    pub(super) fn extent_share_bytes(&self) -> u64 {
+        self.extents.lock().budget().limit_bytes() / 16
+    }
+
     /// Bytes that one guess about whole objects may have fetched unread.
     pub fn prefetch_share_bytes(&self) -> u64 {
         self.ahead_share_bytes(false)
@@ -222,11 +252,51 @@ impl BlockCache {
         self.streams.fetch_add(change, Ordering::Relaxed);
     }
 
+    /// GETs of read-ahead under way now.
+    fn ahead_gets(&self) -> usize {
+        self.ahead_gets.load(Ordering::Relaxed)
+    }
+
+    /// Into how many GETs a stream should cut its window, so that all that pay are under way.
+    pub(super) fn ahead_parts(&self) -> u64 {
+        let streams = self.streams.load(Ordering::Relaxed).max(1).unsigned_abs();
+        (self.pace.streams() as u64 / streams).clamp(*WINDOW_PARTS.start(), *WINDOW_PARTS.end())
+    }
+
     /// A stream lost interest in a range.
     pub(super) fn abandon(&self, object: &Pinned, range: &Range<u64>, stream: &Weak<Stream>) {
         let idle = self.extents.lock().abandon(object, range, stream);
         for flight in idle {
             flight.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl PartMemory for BlockCache {
+    /// Evicts for it; at most half of the budget is lent at a time.
+    async fn lend(&self, bytes: u64) -> Loan {
+        let most = self.extents.lock().budget().limit_bytes() / 2;
+        let bytes = bytes.clamp(LOAN_UNIT_BYTES, most);
+        let permits = u32::try_from(bytes / LOAN_UNIT_BYTES).unwrap_or(u32::MAX);
+        let permit = self.loans.clone().acquire_many_owned(permits).await.expect("the semaphore is never closed");
+        self.wait_for_room(|extents| extents.reserve_bytes(bytes, false)).await;
+        Box::new(Lent { cache: self.myself.upgrade(), bytes, _permit: permit })
+    }
+}
+
+/// Room that somebody else fills.
+struct Lent {
+    cache: Option<Arc<BlockCache>>,
+    bytes: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(cache) = &self.cache {
+            cache.extents.lock().release_bytes(self.bytes);
+            cache.room.notify_waiters();
         }
     }
 }

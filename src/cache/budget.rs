@@ -16,10 +16,23 @@ pub(super) struct Budget {
     reserved_bytes: u64,
     /// The part of both that read-ahead asked for and nobody read yet.
     ahead_bytes: u64,
-    /// Recency of what was read at least once, with charges; evicted first.
-    read: LruCache<Place, u64>,
+    /// Of what is in `spent`.
+    spent_bytes: u64,
+    /// What streams have read to its end: the kernel has it in its page cache. Evicted first, and
+    /// when it is more than its share even where there is room: what a stream reads once should not
+    /// take fresh memory for each block, which costs more time than anything else about it.
+    spent: LruCache<Place, u64>,
+    /// Recency of what was read at least once, with charges; evicted next.
+    read: LruCache<Place, Read>,
     /// Recency of what read-ahead brought and nobody read: evicted only when a reader needs room.
     unread: LruCache<Place, u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Read {
+    bytes: u64,
+    /// Brought by read-ahead and not read to its end yet.
+    streamed: bool,
 }
 
 impl Budget {
@@ -30,6 +43,8 @@ impl Budget {
             held_bytes: 0,
             reserved_bytes: 0,
             ahead_bytes: 0,
+            spent_bytes: 0,
+            spent: LruCache::unbounded(),
             read: LruCache::unbounded(),
             unread: LruCache::unbounded(),
         }
@@ -72,20 +87,27 @@ impl Budget {
         self.ahead_bytes -= if ahead { bytes } else { 0 };
     }
 
-    /// Enters an extent as the most recent one.
-    pub fn hold(&mut self, place: Place, bytes: u64, unread: bool) {
+    /// Enters an extent as the most recent one. One that read-ahead brought (`streamed`) is unread, or
+    /// its reader waited for it and has it.
+    pub fn hold(&mut self, place: Place, bytes: u64, streamed: bool, unread: bool) {
         self.held_bytes += bytes;
         if unread {
             self.ahead_bytes += bytes;
             self.unread.put(place, bytes);
+        } else if streamed {
+            self.spent_bytes += bytes;
+            self.spent.put(place, bytes);
         } else {
-            self.read.put(place, bytes);
+            self.read.put(place, Read { bytes, streamed });
         }
     }
 
     /// Strikes an extent off.
     pub fn let_go(&mut self, place: Place) {
-        if let Some(bytes) = self.read.pop(&place) {
+        if let Some(bytes) = self.spent.pop(&place) {
+            self.held_bytes -= bytes;
+            self.spent_bytes -= bytes;
+        } else if let Some(Read { bytes, .. }) = self.read.pop(&place) {
             self.held_bytes -= bytes;
         } else if let Some(bytes) = self.unread.pop(&place) {
             self.held_bytes -= bytes;
@@ -93,21 +115,36 @@ impl Budget {
         }
     }
 
-    /// An extent was read: it is the most recent now.
-    pub fn touch(&mut self, place: Place) {
-        if self.read.promote(&place) {
-            return;
-        }
-        if let Some(bytes) = self.unread.pop(&place) {
+    /// An extent was read, perhaps to its end: it is the most recent now. What is read again after
+    /// that is worth keeping.
+    pub fn touch(&mut self, place: Place, to_its_end: bool) {
+        let known = if let Some(bytes) = self.unread.pop(&place) {
             self.ahead_bytes -= bytes;
-            self.read.put(place, bytes);
+            Read { bytes, streamed: true }
+        } else if let Some(bytes) = self.spent.pop(&place) {
+            self.spent_bytes -= bytes;
+            Read { bytes, streamed: false }
+        } else if let Some(read) = self.read.pop(&place) {
+            read
+        } else {
+            return;
+        };
+        if known.streamed && to_its_end {
+            self.spent_bytes += known.bytes;
+            self.spent.put(place, known.bytes);
+        } else {
+            self.read.put(place, known);
         }
     }
 
     /// Nobody will read this one: it goes first, and counts as read-ahead no longer.
     pub fn demote(&mut self, place: Place) {
-        self.touch(place);
-        self.read.demote(&place);
+        if let Some(bytes) = self.unread.pop(&place) {
+            self.ahead_bytes -= bytes;
+            self.spent_bytes += bytes;
+            self.spent.put(place, bytes);
+            self.spent.demote(&place);
+        }
     }
 
     /// Whether read-ahead brought this and nobody read it yet.
@@ -115,10 +152,17 @@ impl Budget {
         self.unread.contains(&place)
     }
 
+    /// Whether streams have left more behind than their share.
+    pub fn has_surplus(&self) -> bool {
+        self.spent_bytes > self.limit_bytes / 8
+    }
+
     /// What to evict next; of unread read-ahead only when `unread_too`.
     pub fn oldest(&self, unread_too: bool) -> Option<Place> {
-        let unread = || self.unread.peek_lru().filter(|_| unread_too);
-        self.read.peek_lru().or_else(unread).map(|(place, _)| *place)
+        let spent = self.spent.peek_lru().map(|(place, _)| place);
+        let read = || self.read.peek_lru().map(|(place, _)| place);
+        let unread = || self.unread.peek_lru().map(|(place, _)| place).filter(|_| unread_too);
+        spent.or_else(read).or_else(unread).copied()
     }
 }
 
@@ -132,8 +176,8 @@ mod tests {
     #[test]
     fn what_was_read_goes_before_what_waits_to_be_read() {
         let mut budget = Budget::new(100);
-        budget.hold(A, 10, true);
-        budget.hold(B, 10, false);
+        budget.hold(A, 10, true, true);
+        budget.hold(B, 10, false, false);
         assert_eq!(budget.oldest(true), Some(B));
         budget.let_go(B);
         assert_eq!((budget.oldest(false), budget.oldest(true)), (None, Some(A)));
@@ -142,16 +186,37 @@ mod tests {
     #[test]
     fn reading_makes_recent_and_frees_the_share_of_read_ahead() {
         let mut budget = Budget::new(100);
-        budget.hold(A, 40, true);
-        budget.hold(B, 10, false);
+        budget.hold(A, 40, true, true);
+        budget.hold(B, 10, false, false);
         assert!(!budget.fits_ahead(20));
-        budget.touch(A);
+        budget.touch(A, false);
         assert!(budget.fits_ahead(20));
         assert_eq!(budget.oldest(true), Some(B));
-        budget.touch(B);
+        budget.touch(B, true);
         assert_eq!(budget.oldest(true), Some(A));
-        budget.demote(B);
-        assert_eq!(budget.oldest(true), Some(B));
+    }
+
+    #[test]
+    fn what_a_stream_has_passed_goes_first_unless_it_is_read_again() {
+        let mut budget = Budget::new(100);
+        budget.hold(B, 10, false, false);
+        budget.hold(A, 20, true, true);
+        budget.touch(A, false);
+        assert_eq!((budget.oldest(true), budget.has_surplus()), (Some(B), false));
+        budget.touch(A, true);
+        assert_eq!((budget.oldest(true), budget.has_surplus()), (Some(A), true));
+        budget.touch(A, true);
+        assert_eq!((budget.oldest(true), budget.has_surplus()), (Some(B), false));
+    }
+
+    #[test]
+    fn what_nobody_will_read_goes_first() {
+        let mut budget = Budget::new(100);
+        budget.hold(B, 10, false, false);
+        budget.hold(A, 40, true, true);
+        budget.demote(A);
+        assert_eq!(budget.oldest(false), Some(A));
+        assert!(budget.fits_ahead(50) && !budget.is_unread(A));
     }
 
     #[test]
@@ -160,9 +225,14 @@ mod tests {
         budget.reserve(60, true);
         assert!(!budget.fits(50));
         budget.release(60, true);
-        budget.hold(A, 50, true);
-        budget.let_go(A);
-        budget.let_go(A);
-        assert!(budget.fits(100) && budget.fits_ahead(50));
+        for ends in [[false, false], [false, true], [true, true]] {
+            budget.hold(A, 50, true, true);
+            for end in ends {
+                budget.touch(A, end);
+            }
+            budget.let_go(A);
+            budget.let_go(A);
+            assert!(budget.fits(100) && budget.fits_ahead(50) && !budget.has_surplus());
+        }
     }
 }

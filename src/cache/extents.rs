@@ -25,6 +25,20 @@ pub(super) fn charge(range: &Range<u64>) -> u64 {
     range.end - range.start + OVERHEAD_BYTES
 }
 
+/// Charged for a GET besides its bytes, and at most as much as those: what its connection has read and
+/// not handed over yet. hyper's buffers grow to 400 KiB, and the next one is filled while the last one
+/// is copied.
+const MAX_CONNECTION_BYTES: u64 = 512 << 10;
+
+fn connection_charge(flight: &Flight) -> u64 {
+    MAX_CONNECTION_BYTES.min(flight.range.end - flight.range.start)
+}
+
+/// What a flight takes from the budget before it starts.
+fn flight_charge(flight: &Flight) -> u64 {
+    connection_charge(flight) + (0..flight.seats()).map(|seat| charge(flight.seat(seat))).sum::<u64>()
+}
+
 struct Held {
     bytes: Bytes,
     /// The read-ahead of the handle that it was fetched for.
@@ -33,14 +47,15 @@ struct Held {
 
 enum Extent {
     Held(Held),
-    Coming(Arc<Flight>),
+    /// A seat of a flight.
+    Coming(Arc<Flight>, usize),
 }
 
 impl Extent {
     fn end(&self, start: u64) -> u64 {
         match self {
             Self::Held(held) => start + held.bytes.len() as u64,
-            Self::Coming(flight) => flight.range.end,
+            Self::Coming(flight, seat) => flight.seat(*seat).end,
         }
     }
 }
@@ -57,10 +72,21 @@ struct Version {
 pub(super) enum Piece {
     /// Its bytes.
     Here(Bytes),
-    /// Part of a flight: what to wait for, and the part within the flight's bytes.
+    /// Part of a seat of a flight: what to wait for, and the part within the seat's bytes.
     Coming(Waiting, Range<usize>),
     /// Neither here nor coming.
     Gap(Range<u64>),
+}
+
+impl Piece {
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Here(bytes) => bytes.len() as u64,
+            Self::Coming(_, within) => within.len() as u64,
+            Self::Gap(range) => range.end - range.start,
+        }
+    }
 }
 
 /// A range found wholly in memory.
@@ -121,9 +147,9 @@ impl Extents {
             rest.push(part(&held.bytes, next, range));
             reached = extent.end(next);
         }
-        self.budget.touch(Place { version, start });
+        self.budget.touch(Place { version, start }, end <= range.end);
         if !rest.is_empty() {
-            self.touch_range(version, range);
+            self.touch_range(version, &(end..range.end));
         }
         Some(Hit { first, rest, stream })
     }
@@ -139,7 +165,7 @@ impl Extents {
             }
             pieces.push(match extent {
                 Extent::Held(held) => Piece::Here(part(&held.bytes, start, range)),
-                Extent::Coming(flight) => Piece::Coming(flight.join(), within(&flight.range, range)),
+                Extent::Coming(flight, seat) => Piece::Coming(flight.join(*seat), within(flight.seat(*seat), range)),
             });
             reached = extent.end(start);
         }
@@ -177,45 +203,67 @@ impl Extents {
     }
 
     /// Enters a flight over a gap.
-    pub fn board(&mut self, object: &Pinned, flight: Arc<Flight>) {
+    pub fn board(&mut self, object: &Pinned, flight: &Arc<Flight>) {
         let version = self.version_id_or_new(object);
         let entry = self.versions.get_mut(&version).expect("the id was just looked up");
-        entry.extents.insert(flight.range.start, Extent::Coming(flight));
+        for seat in 0..flight.seats() {
+            entry.extents.insert(flight.seat(seat).start, Extent::Coming(flight.clone(), seat));
+        }
     }
 
     /// Takes room for a flight from the budget, evicting what was read longest ago. For read-ahead
     /// only up to half of the budget, and never at the cost of other read-ahead.
     pub fn reserve(&mut self, flight: &Flight) -> bool {
-        let bytes = charge(&flight.range);
-        if flight.ahead && !self.budget.fits_ahead(bytes) || !self.make_room(bytes, !flight.ahead) {
+        let bytes = flight_charge(flight);
+        if flight.ahead && !self.budget.fits_ahead(bytes) {
             return false;
         }
-        self.budget.reserve(bytes, flight.ahead);
+        self.reserve_bytes(bytes, flight.ahead)
+    }
+
+    /// Takes room for bytes that are not held here.
+    pub fn reserve_bytes(&mut self, bytes: u64, ahead: bool) -> bool {
+        if !self.make_room(bytes, !ahead) {
+            return false;
+        }
+        self.budget.reserve(bytes, ahead);
         true
     }
 
-    /// Ends a flight: its room is given back, or taken by its bytes. Bytes of a flight that is no
-    /// longer entered (forgotten, cancelled) are not kept.
-    pub fn land(&mut self, object: &Pinned, flight: &Arc<Flight>, reserved: bool, bytes: Option<&Bytes>) {
+    /// Gives back what [`Extents::reserve_bytes`] took.
+    pub fn release_bytes(&mut self, bytes: u64) {
+        self.budget.release(bytes, false);
+    }
+
+    /// A seat of a flight is over: its room is given back, or taken by its bytes. Bytes of a flight
+    /// that is no longer entered (forgotten, cancelled) are not kept.
+    pub fn land(&mut self, object: &Pinned, flight: &Arc<Flight>, seat: usize, reserved: bool, bytes: Option<&Bytes>) {
+        let range = flight.seat(seat);
         if reserved {
-            self.budget.release(charge(&flight.range), flight.ahead);
+            self.budget.release(charge(range), flight.ahead);
         }
-        let Some(version) = self.take_off(object, flight) else { return };
+        let Some(version) = self.take_off(object, flight, seat) else { return };
         if let Some(bytes) = bytes {
-            let unread = flight.ahead && !flight.has_waiters();
+            let unread = flight.ahead && !flight.is_awaited(seat);
             let held = Held { bytes: bytes.clone(), stream: flight.stream.clone() };
-            self.hold(Place { version, start: flight.range.start }, held, unread);
+            self.hold(Place { version, start: range.start }, held, flight.ahead, unread);
         }
         self.drop_version_if_empty(version);
     }
 
-    /// Takes a flight out of the books when it is entered; the id of its version if it was.
-    fn take_off(&mut self, object: &Pinned, flight: &Arc<Flight>) -> Option<u64> {
+    /// A flight that had room is over, with all of its seats.
+    pub fn end(&mut self, flight: &Flight) {
+        self.budget.release(connection_charge(flight), flight.ahead);
+    }
+
+    /// Takes a seat out of the books when it is entered; the id of its version if it was.
+    fn take_off(&mut self, object: &Pinned, flight: &Arc<Flight>, seat: usize) -> Option<u64> {
         let version = self.version_id(object)?;
         let extents = &mut self.versions.get_mut(&version)?.extents;
-        match extents.get(&flight.range.start) {
-            Some(Extent::Coming(entered)) if Arc::ptr_eq(entered, flight) => {
-                extents.remove(&flight.range.start);
+        let start = flight.seat(seat).start;
+        match extents.get(&start) {
+            Some(Extent::Coming(entered, _)) if Arc::ptr_eq(entered, flight) => {
+                extents.remove(&start);
                 Some(version)
             }
             _ => None,
@@ -233,7 +281,7 @@ impl Extents {
             // A small rest of a large buffer would keep all of it in memory: a copy is cheaper.
             let bytes = if slice.len() * 2 < bytes.len() { Bytes::copy_from_slice(&slice) } else { slice };
             let version = self.version_id_or_new(object);
-            self.hold(Place { version, start: gap.start }, Held { bytes, stream: Weak::new() }, false);
+            self.hold(Place { version, start: gap.start }, Held { bytes, stream: Weak::new() }, false, false);
         }
     }
 
@@ -264,38 +312,42 @@ impl Extents {
     /// the caller to abort, what it brought unread goes first when room is needed.
     pub fn abandon(&mut self, object: &Pinned, range: &Range<u64>, stream: &Weak<Stream>) -> Vec<Arc<Flight>> {
         let Some(version) = self.version_id(object) else { return Vec::new() };
-        let mut idle = Vec::new();
+        let mut idle: Vec<Arc<Flight>> = Vec::new();
         let mut brought = Vec::new();
         for (start, extent) in self.versions[&version].overlapping(range) {
             match extent {
-                Extent::Coming(flight) if flight.ahead && flight.stream.ptr_eq(stream) && !flight.has_waiters() => {
+                Extent::Coming(flight, _) if flight.stream.ptr_eq(stream) && !flight.has_waiters() => {
                     idle.push(flight.clone());
                 }
                 Extent::Held(held) if held.stream.ptr_eq(stream) => brought.push(Place { version, start }),
                 _ => {}
             }
         }
+        // A flight is met once for each of its seats.
+        idle.dedup_by(|one, other| Arc::ptr_eq(one, other));
         for place in brought {
             if self.budget.is_unread(place) {
                 self.budget.demote(place);
             }
         }
         for flight in &idle {
-            self.take_off(object, flight);
+            for seat in 0..flight.seats() {
+                self.take_off(object, flight, seat);
+            }
         }
         self.drop_version_if_empty(version);
         idle
     }
 
-    fn hold(&mut self, place: Place, held: Held, unread: bool) {
-        self.budget.hold(place, charge(&(0..held.bytes.len() as u64)), unread);
+    fn hold(&mut self, place: Place, held: Held, streamed: bool, unread: bool) {
+        self.budget.hold(place, charge(&(0..held.bytes.len() as u64)), streamed, unread);
         let entry = self.versions.get_mut(&place.version).expect("a version with a flight or a fresh one is entered");
         entry.extents.insert(place.start, Extent::Held(held));
     }
 
     /// Evicts until so many bytes more fit. Unread read-ahead only when `unread_too`.
     fn make_room(&mut self, bytes: u64, unread_too: bool) -> bool {
-        while !self.budget.fits(bytes) {
+        while !self.budget.fits(bytes) || self.budget.has_surplus() {
             let Some(place) = self.budget.oldest(unread_too) else { return false };
             self.budget.let_go(place);
             let entry = self.versions.get_mut(&place.version).expect("what is accounted is entered");
@@ -307,8 +359,8 @@ impl Extents {
     }
 
     fn touch_range(&mut self, version: u64, range: &Range<u64>) {
-        for (start, _) in self.versions[&version].overlapping(range) {
-            self.budget.touch(Place { version, start });
+        for (start, extent) in self.versions[&version].overlapping(range) {
+            self.budget.touch(Place { version, start }, extent.end(start) <= range.end);
         }
     }
 

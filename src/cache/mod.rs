@@ -3,6 +3,7 @@
 //! - [`BlockCache`]: bytes named by (key, `ETag`, offset), in memory, within one budget. Whatever is
 //!   missing comes in ranged GETs pinned to that `ETag`; concurrent readers share them.
 //! - [`DiskCache`]: the same on the local disk, kept across mounts; checksummed, written behind.
+//! - [`Warming`]: fills it before anybody reads.
 //! - [`ReadAhead`]: one per file handle; sees sequential use and fetches before it is asked.
 //! - [`Prefetch`]: whole objects that will be asked for, if a guess is right.
 //! - [`AttributeIndex`]: attributes by key, kept across mounts: a HEAD is paid once.
@@ -16,17 +17,21 @@ mod disk;
 mod extents;
 mod flight;
 mod index;
+mod pace;
+mod pool;
 mod prefetch;
 mod record;
+mod warm;
 
 use std::sync::Arc;
 
 pub use ahead::ReadAhead;
 pub use blocks::BlockCache;
-pub use disk::{DiskCache, DiskSettings, DiskStats, Whole};
+pub use disk::{DiskCache, DiskDirectory, DiskSettings, DiskStats, Whole};
 pub use index::AttributeIndex;
 pub use prefetch::Prefetch;
 pub use record::Remembered;
+pub use warm::Warming;
 
 use crate::bucket::ETag;
 use crate::error::Kind;

@@ -1,5 +1,6 @@
 //! The command line: flags exactly as typed, one file per command, and what is said on the terminal.
 
+mod cache;
 mod demo;
 mod mount;
 mod mount_options;
@@ -52,6 +53,8 @@ enum Command {
     Umount(umount::Arguments),
     /// Tell how mounts are doing
     Status(status::Arguments),
+    /// Look at, fill and empty the cache on disk
+    Cache(cache::Arguments),
     /// Try everything with an S3 server inside this program
     Demo(demo::Arguments),
 }
@@ -78,6 +81,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Mount(arguments)) => arguments.run(),
         Some(Command::Umount(arguments)) => arguments.run(),
         Some(Command::Status(arguments)) => arguments.run(),
+        Some(Command::Cache(arguments)) => arguments.run(),
         Some(Command::Demo(arguments)) => arguments.run(),
     }
 }

@@ -55,7 +55,7 @@ impl Outcome {
             Reply::Storing { files } => self.show(files),
             Reply::Refused(failure) => self.refused = Some(failure),
             Reply::Unmounted { left } => self.left = Some(left),
-            Reply::Status(_) | Reply::Alive => {}
+            _ => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Flags + environment + file → one validated [`Config`]. Read by `app` alone: each room gets its
 //! own small settings. Every default of an option stands here, once.
 
+mod memory;
 mod options;
 mod source;
 mod units;
@@ -18,7 +19,6 @@ const DEFAULT_UMASK: u16 = 0o022;
 const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(1);
 const DEFAULT_LIST_TTL: Duration = Duration::from_secs(5);
 const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(1);
-const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// Below this a single read-ahead does not fit.
 const LEAST_MEMORY_BYTES: u64 = 16 << 20;
 /// How long is waited for a server that answers nothing, at start.
@@ -106,7 +106,7 @@ impl Config {
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,
             cache_bytes: options.cache_size.map(|size| size.0),
             state_dir: absolute(&options.state_dir.map_or_else(|| dirs.state.ok_or_else(|| no_home("state")), Ok)?)?,
-            memory_bytes: options.memory.map_or(DEFAULT_MEMORY_BYTES, |size| size.0),
+            memory_bytes: options.memory.map_or_else(memory::default_bytes, |size| size.0),
             log: telemetry::Settings {
                 level: options.log_level.unwrap_or_default(),
                 format: options.log_format.unwrap_or_default(),
@@ -117,6 +117,15 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// The cache directory that is meant when nothing else is said.
+///
+/// # Errors
+/// When there is none: HOME is not set.
+pub fn cache_directory(said: Option<&Path>) -> Result<PathBuf, Error> {
+    let said = said.map(Path::to_owned).or_else(|| Dirs::of_this_user().cache);
+    absolute(&said.ok_or_else(|| no_home("cache"))?)
 }
 
 fn read_file(path: &Path) -> Result<Options, Error> {

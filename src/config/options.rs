@@ -90,7 +90,7 @@ pub struct Options {
     /// Where what must survive a crash is kept, and the log [default: ~/.local/state/s3mount, root: /var/lib/s3mount]
     #[arg(long, value_name = "DIR", env = "S3MOUNT_STATE_DIR", help_heading = "Local files and memory")]
     pub state_dir: Option<PathBuf>,
-    /// Most memory for cached file contents [default: 256M]
+    /// Most memory for file contents, cached or on their way [default: a quarter of what there is, 512M at most]
     #[arg(long, value_name = "SIZE", env = "S3MOUNT_MEMORY", help_heading = "Local files and memory")]
     pub memory: Option<Size>,
 

@@ -46,7 +46,7 @@ impl Fs {
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
-            return Ok(());
+            return self.refuse_superseded(ino, content, &snapshot).await;
         }
         if content.bytes_dirty() {
             self.commit_bytes(ino, content, &snapshot).await
@@ -62,6 +62,17 @@ impl Fs {
         } else {
             Ok(())
         }
+    }
+
+    /// What is written to a file without a name goes with it, unless the name was lost to somebody
+    /// else's version: the writer does not know that yet.
+    async fn refuse_superseded(&self, ino: Ino, content: &Arc<Content>, snapshot: &Snapshot) -> Result<()> {
+        let superseded = self.tree.lock().get(ino).is_some_and(|node| node.superseded);
+        if superseded && content.bytes_dirty() {
+            self.set_conflict_aside(ino, content, &snapshot.key).await?;
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(())
     }
 
     pub(super) fn content(&self, ino: Ino) -> Option<Arc<Content>> {
@@ -107,8 +118,10 @@ impl Fs {
             content.draft.lock().detach_base();
         }
         self.stored(ino, &before.key, &etag);
-        if let Some(bytes) = whole {
-            self.cache.insert(&Pinned { key: before.key.as_str().into(), etag: etag.clone(), size }, 0, bytes);
+        let pinned = Pinned { key: before.key.as_str().into(), etag: etag.clone(), size };
+        match whole {
+            Some(bytes) => self.cache.insert(&pinned, 0, bytes),
+            None => self.cache_draft(&pinned, content, generation),
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let settled = settled_intents(content, generation, intent);
@@ -116,6 +129,18 @@ impl Fs {
         let still_deferred = content.deferred.lock().is_some();
         content.draft.lock().set_kept(still_deferred);
         Ok(())
+    }
+
+    /// What was sent in parts is in the draft's file, until somebody writes to it.
+    fn cache_draft(&self, pinned: &Pinned, content: &Arc<Content>, generation: u64) {
+        // Out of descriptors: then the next reader fetches it.
+        let Ok(file) = content.draft.lock().reader() else { return };
+        // Held until it was asked: a draft that is gone could not tell what it held last.
+        let content = content.clone();
+        self.cache.insert_file(pinned, file, move || {
+            let _still = content.draft.lock();
+            content.generation() == generation
+        });
     }
 
     /// Sends the bytes; returns which generation they are, and the bytes where they are few.
@@ -143,6 +168,8 @@ impl Fs {
             let etag = self.upload_parts(&before.key, source, size, &options).await?;
             return Ok((generation, etag, size, None));
         }
+        let size = content.draft.lock().size();
+        let _memory = self.settings.upload.lend(size).await;
         let (bytes, generation) = {
             let draft = content.draft.lock();
             (draft.read_local(0..draft.size())?, content.generation())
@@ -164,13 +191,29 @@ impl Fs {
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
         self.undefer(content).await?;
-        self.expire(ino);
+        self.part_from_name(ino);
         tracing::error!(
             key = %key.escape_debug(),
             kept = %kept.display(),
             "somebody else wrote this key meanwhile: theirs stays, ours is kept in this file"
         );
         Ok(())
+    }
+
+    /// The name is theirs from now on, and gets an inode of its own: the writer, whose close came to
+    /// nothing, may keep this one open for long.
+    fn part_from_name(&self, ino: Ino) {
+        self.expire(ino);
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.get_mut(ino).filter(|node| node.linked && node.opens > 0) else { return };
+        node.superseded = true;
+        let (parent, name) = (node.parent, node.name.clone());
+        if let Some(directory) = tree.directory_mut(parent) {
+            directory.remove_absent(&name);
+        }
+        tree.orphan(ino);
+        drop(tree);
+        self.tell_kernel(|kernel| kernel.forget_name(parent, &name));
     }
 
     /// The next open asks S3. A listing that is believed still names the version that we were on.

@@ -189,9 +189,8 @@ impl Draft {
         self.file.set_len(size)?;
         if size < self.size {
             self.written.remove(size..u64::MAX);
-            if let Some((_, limit)) = &mut self.base {
-                *limit = (*limit).min(size);
-            }
+            // Of a file that was emptied nothing shows through: it needs no version below it.
+            self.base = self.base.take().map(|(base, limit)| (base, limit.min(size))).filter(|(_, limit)| *limit > 0);
         }
         self.size = size;
         Ok(())
@@ -315,6 +314,15 @@ mod tests {
         draft.set_size(50).unwrap();
         assert_eq!(draft.pieces(0..100), [Piece::Base(0..10), Piece::Local(10..50)]);
         assert_eq!(draft.read_local(10..50).unwrap(), vec![0; 40]);
+    }
+
+    #[test]
+    fn an_emptied_draft_needs_no_base() {
+        let (_directory, mut draft) = draft_over(100);
+        draft.set_size(0).unwrap();
+        assert!(draft.base().is_none());
+        draft.write(0, b"x").unwrap();
+        assert_eq!(draft.missing(100), None);
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl Fs {
     pub async fn invalidate(&self, path: &str) -> Result<usize> {
         let mut ino = ROOT_INO;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            ino = self.resolve(ino, name).await?.ok_or(Errno::ENOENT)?;
+            ino = match self.resolve(ino, name).await? {
+                Some(found) => found,
+                None => self.resolve_anew(ino, name).await?,
+            };
         }
         let mut below = Below::default();
         {
@@ -46,6 +49,13 @@ impl Fs {
             }
         });
         Ok(below.objects.len())
+    }
+
+    /// A name that was missing may have appeared since.
+    async fn resolve_anew(&self, parent: Ino, name: &str) -> Result<Ino> {
+        doubt_listing(&mut self.tree.lock(), parent);
+        self.tell_kernel(|kernel| kernel.forget_name(parent, name));
+        Ok(self.resolve(parent, name).await?.ok_or(Errno::ENOENT)?)
     }
 }
 

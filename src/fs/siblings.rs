@@ -49,6 +49,15 @@ enum Order {
     Inode,
 }
 
+impl Order {
+    fn other(self) -> Self {
+        match self {
+            Self::Name => Self::Inode,
+            Self::Inode => Self::Name,
+        }
+    }
+}
+
 /// All directories that are being read.
 #[derive(Debug, Default)]
 pub(super) struct Siblings {
@@ -126,7 +135,11 @@ impl Fs {
         let mut state = self.siblings.state.lock();
         let belief = state.belief.filter(Belief::is_alive);
         let mut walk = state.take(directory).unwrap_or_else(|| self.new_walk(directory, belief));
-        self.follow_open(&mut walk, &name);
+        if walk.last.is_empty() && walk.hits == 0 {
+            walk.begin_anew(&name);
+        } else {
+            self.follow_open(&mut walk, &name);
+        }
         if walk.window > 0 {
             self.fetch_siblings(&mut walk);
             state.belief = Some(Belief { order: walk.order, at: Instant::now(), idle_listings: 0 });
@@ -173,19 +186,21 @@ impl Fs {
             Verdict::Again => {}
             Verdict::Hit { skipped } => walk.advance(name, skipped),
             Verdict::Miss => {
-                let (was, before) = (walk.order, std::mem::take(&mut walk.last));
-                walk.begin_anew(name);
-                walk.order = if was == Order::Name { Order::Inode } else { Order::Name };
+                let before = walk.begin_anew(name);
                 // Two opens that are no neighbours in one order may be so in the other.
-                walk.last = before;
-                if !walk.last.is_empty() && self.following(walk, 1).first().is_some_and(|next| next == name) {
+                walk.order = walk.order.other();
+                if self.first_after(walk, &before).is_some_and(|next| next == name) {
                     walk.hits = 1;
-                } else if walk.last.is_empty() {
-                    walk.order = was;
                 }
-                name.clone_into(&mut walk.last);
             }
         }
+    }
+
+    fn first_after(&self, walk: &mut Walk, name: &str) -> Option<String> {
+        let last = std::mem::replace(&mut walk.last, name.to_owned());
+        let first = self.following(walk, 1).into_iter().next();
+        walk.last = last;
+        first
     }
 
     /// Fetches as far ahead as the window reaches.
@@ -320,14 +335,14 @@ impl Walk {
         self.window = window;
     }
 
-    /// The guess has failed: this open may be the first of a new order.
-    fn begin_anew(&mut self, name: &str) {
+    /// Nothing is foretold any more: this open may be the first of a new order. Returns the one before.
+    fn begin_anew(&mut self, name: &str) -> String {
         self.prefetch.stop();
         self.ahead.clear();
         self.opened.clear();
         self.remember(name);
-        name.clone_into(&mut self.last);
         (self.hits, self.skipped, self.window) = (0, 0, 0);
+        std::mem::replace(&mut self.last, name.to_owned())
     }
 
     fn remember(&mut self, name: &str) {

@@ -14,10 +14,9 @@ use super::inodes::Ino;
 use super::names::Seen;
 use super::persist::lost_is_stale;
 use super::stat::Stat;
-use super::{Fs, Result};
+use super::{Error, Fs, Result};
 use crate::bucket::{ListPage, Listed};
 use crate::cache::Remembered;
-use crate::error::Kind;
 
 /// Where the attributes in a listing come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,10 +88,17 @@ impl Fs {
                 }
                 (tree.key(ino).ok_or(Errno::ESTALE)?, node.is_directory())
             };
-            let remembered = match self.heads.ask(&key).await {
+            // Who waits here has waited for a lookup before: in an outage that would be two deadlines.
+            if let Some(outage) = self.listings.outage() {
+                return Err(outage);
+            }
+            let answer = self.heads.ask(&key).await.map_err(Error::from);
+            self.listings.note_outcome(&answer);
+            let remembered = match answer {
                 Ok(remembered) => remembered,
-                Err(error) if directory && error.kind == Kind::NotFound => self.implicit_directory(&key),
-                Err(error) => return Err(lost_is_stale(error)),
+                Err(error) if directory && error.is_not_found() => self.implicit_directory(&key),
+                Err(Error::Bucket(error)) => return Err(lost_is_stale(error)),
+                Err(other) => return Err(other),
             };
             if self.tell(ino, remembered, asked)? {
                 return Ok(());

@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use fusermount::unmount_by_helper;
-pub use mountpoint::{lies_on, named, prepare, silence};
+pub use mountpoint::{holding, lies_on, named, prepare, silence};
 pub use session::{MountSettings, Mounted, mount, unmount};
 
 use crate::error::Kind;

@@ -143,6 +143,22 @@ pub fn named(mountpoint: &Path) -> Result<PathBuf> {
     })
 }
 
+/// The mount of ours that a path lies on, and the path below it: empty for its root. What does not
+/// exist lies where it would be.
+///
+/// # Errors
+/// [`Error::NotMounted`].
+pub fn holding(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    let absolute = std::path::absolute(path).map_err(|cause| Error::system("look at", path, cause))?;
+    let real = real_path(&absolute);
+    let above = mounts().into_iter().filter(|mount| real.starts_with(&mount.mountpoint));
+    // The last of the longest: it lies on top.
+    let holder = above.max_by_key(|mount| mount.mountpoint.as_os_str().len()).filter(Occupant::is_ours);
+    let holder = holder.ok_or_else(|| Error::NotMounted(path.to_owned()))?;
+    let below = real.strip_prefix(&holder.mountpoint).unwrap_or(Path::new("")).to_owned();
+    Ok((holder.mountpoint, below))
+}
+
 /// Why nobody answers for this mountpoint.
 #[must_use]
 pub fn silence(mountpoint: &Path) -> Error {
@@ -170,11 +186,17 @@ fn answers_as_dead(mountpoint: &Path) -> bool {
 /// Whether a path, which need not exist yet, would lie on the mount.
 #[must_use]
 pub fn lies_on(path: &Path, mountpoint: &Path) -> bool {
+    real_path(path).starts_with(mountpoint)
+}
+
+/// Without symbolic links, as far as it exists.
+fn real_path(path: &Path) -> PathBuf {
     let existing = path.ancestors().find_map(|ancestor| {
         let rest = path.strip_prefix(ancestor).ok()?;
-        Some(ancestor.canonicalize().ok()?.join(rest))
+        let real = ancestor.canonicalize().ok()?;
+        Some(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
     });
-    existing.unwrap_or_else(|| path.to_owned()).starts_with(mountpoint)
+    existing.unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(test)]

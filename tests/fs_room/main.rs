@@ -5,6 +5,8 @@
 
 mod attributes;
 mod large;
+mod opening;
+mod siblings;
 mod walks;
 
 use std::ffi::OsStr;
@@ -28,6 +30,7 @@ const WRITE: i32 = libc::O_RDWR;
 /// A file system on a bucket in memory.
 struct House {
     bucket: Arc<MemoryBucket>,
+    cache: Arc<BlockCache>,
     fs: Arc<Fs>,
     state: tempfile::TempDir,
 }
@@ -44,7 +47,7 @@ impl House {
     /// With other settings.
     async fn with(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, change: impl Fn(Settings) -> Settings) -> Self {
         let shared: Arc<dyn Bucket> = bucket.clone();
-        let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 8 });
+        let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 64 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
         let journal = Journal::open(&state.path().join("journal")).unwrap();
         let settings = Settings {
@@ -64,14 +67,14 @@ impl House {
             upload: UploadSettings::default(),
         };
         let settings = change(settings);
-        let fs = Fs::new(shared, cache, index, journal, settings);
+        let fs = Fs::new(shared, cache.clone(), index, journal, settings);
         fs.recover().await.unwrap();
-        Self { bucket, fs, state }
+        Self { bucket, cache, fs, state }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
-        let Self { bucket, fs, state } = self;
+        let Self { bucket, fs, state, .. } = self;
         drop(fs);
         Self::on(bucket, state).await
     }
@@ -476,7 +479,7 @@ async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
     std::fs::copy(at("index.redb"), at("before")).unwrap();
     house.fs.setattr(ino, set(0o600)).await.unwrap();
     assert!(at("index.unwritten").exists(), "the index notes what it has not written");
-    let House { bucket, fs, state } = house;
+    let House { bucket, fs, state, .. } = house;
     drop(fs);
     std::fs::rename(state.path().join("before"), state.path().join("index.redb")).unwrap();
     std::fs::write(state.path().join("index.unwritten"), "").unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::stage::{Maker, Mount, PATIENCE, Stage, wait_for};
+use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
 
 const MIB: usize = 1 << 20;
 
@@ -77,6 +77,18 @@ fn what_was_written_is_read_after_a_remount_without_a_get() {
     await_written(&mount, small.len());
     mount.remount();
     assert!(fs::read(mount.at("small")).unwrap() == small);
+    assert_eq!(gets(&mount), 0);
+}
+
+#[test]
+fn what_was_written_in_parts_is_read_after_a_remount_without_a_get() {
+    let mut mount = Stage::on(Maker::Embedded).mount();
+    let large = pattern(17 * MIB + 3);
+    fs::write(mount.at("large"), &large).unwrap();
+    assert!(number(&mount, "requests", "UploadPart") > 0);
+    await_written(&mount, large.len());
+    mount.remount();
+    assert!(fs::read(mount.at("large")).unwrap() == large);
     assert_eq!(gets(&mount), 0);
 }
 
@@ -176,4 +188,82 @@ fn the_limit_holds_at_every_moment() {
     await_written(&mount, 20 * MIB);
     assert!(used(&mount) <= limit);
     assert!(number(&mount, "disk", "evictions") > 0);
+}
+
+#[test]
+fn two_mounts_share_what_either_has_read() {
+    let bytes = pattern(5 * MIB);
+    let first = with_object(&bytes, &[]);
+    let second = Second::of(&first);
+    assert!(fs::read(second.mountpoint.join("object")).unwrap() == bytes);
+    let status = process::run(first.command().arg("status").arg(&second.mountpoint).arg("--json"));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["requests"].get("GetObject"), None);
+}
+
+/// The bucket of a mount at another place, with the same cache.
+struct Second<'a> {
+    first: &'a Mount,
+    mountpoint: PathBuf,
+}
+
+impl<'a> Second<'a> {
+    fn of(first: &'a Mount) -> Self {
+        let mountpoint = first.beside("second");
+        fs::create_dir(&mountpoint).unwrap();
+        let mut command = first.command();
+        command.arg("--cache-dir").arg(first.beside("cache")).arg("--state-dir").arg(first.beside("second-state"));
+        process::run(command.arg(first.outside().bucket()).arg(&mountpoint));
+        Self { first, mountpoint }
+    }
+}
+
+impl Drop for Second<'_> {
+    fn drop(&mut self) {
+        process::output(self.first.command().arg("umount").arg("--lazy").arg(&self.mountpoint), PATIENCE);
+    }
+}
+
+/// A small file system of its own, gone at the end.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(place: PathBuf, bytes: usize) -> Self {
+        fs::create_dir(&place).unwrap();
+        let options = format!("size={bytes}");
+        nix::mount::mount(Some("disk"), &place, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
+            .expect("tmpfs");
+        Self(place)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_read_past() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let disk = Disk::new(place.path().join("disk"), 40 * MIB);
+    let mut mount =
+        Stage::on(Maker::Embedded).args(&["--cache-dir", disk.0.to_str().unwrap(), "--cache-size", "30M"]).prepare();
+    let bytes = pattern(3 * MIB);
+    for number in 0..4 {
+        mount.outside().put(&format!("o{number}"), &bytes);
+    }
+    mount.start();
+    assert!(fs::read(mount.at("o0")).unwrap() == bytes);
+    fs::write(disk.0.join("of another program"), vec![1; 38 * MIB]).ok();
+    for number in 1..4 {
+        assert!(fs::read(mount.at(&format!("o{number}"))).unwrap() == bytes);
+    }
+    wait_for("the disk cache", PATIENCE, || (number(&mount, "disk", "skipped_bytes") > 6 << 20).then_some(()));
+    assert_eq!(warnings(&mount, &["disk"]), 1, "{}", mount.log());
+    assert!(fs::read(mount.at("o0")).unwrap() == bytes);
+    drop(mount);
 }

@@ -41,6 +41,7 @@ mod xattr;
 
 // Larger than a verb.
 mod cache;
+mod cache_command;
 mod command;
 mod crash;
 mod hooks_run;
@@ -52,4 +53,6 @@ mod permissions;
 mod programs;
 mod races;
 mod remount;
+mod replaced;
+mod siblings;
 mod suites;

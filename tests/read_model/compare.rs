@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use s3mount::error::Errno;
 
-use super::play::World;
+use super::play::{COLOR, FOREIGN_MODE, World};
 use super::steps::{DIRECTORIES, PATHS};
 
 /// Fails with the first wrong byte rather than with all bytes.
@@ -17,6 +16,10 @@ pub fn assert_bytes(found: &[u8], expected: &[u8], what: &str) {
     panic!("{what}: {} bytes where {} must come, first wrong at {wrong:?}", found.len(), expected.len());
 }
 
+fn mode_of(metadata: &str) -> u32 {
+    u32::from_str_radix(metadata, 8).unwrap() & 0o7777
+}
+
 impl World {
     /// Nothing that was acknowledged is lost, nothing is there that nobody stored.
     pub fn compare_bucket(&self) {
@@ -24,8 +27,11 @@ impl World {
         let keys: Vec<String> = bucket.keys().into_iter().filter(|key| !key.ends_with('/')).collect();
         let expected: Vec<&String> = self.reference.stored.keys().collect();
         assert_eq!(keys.iter().collect::<Vec<_>>(), expected, "keys in the bucket");
-        for (path, bytes) in &self.reference.stored {
-            assert_bytes(&bucket.bytes(path).unwrap(), bytes, &format!("the object {path}"));
+        for (path, version) in &self.reference.stored {
+            assert_bytes(&bucket.bytes(path).unwrap(), &version.bytes, &format!("the object {path}"));
+            let metadata = bucket.info(path).unwrap().metadata;
+            let mode = metadata.get("file-permissions").map_or(FOREIGN_MODE, |mode| mode_of(mode));
+            assert_eq!((mode, metadata.get(COLOR)), (version.mode, version.color.as_ref()), "metadata of {path}");
         }
     }
 
@@ -33,7 +39,7 @@ impl World {
     pub async fn compare_some(&mut self, turn: usize) {
         let directory = ["", DIRECTORIES[0], DIRECTORIES[1], DIRECTORIES[2]][turn % 4];
         self.compare_names(directory).await;
-        self.compare_size(PATHS[turn % PATHS.len()]).await;
+        self.compare_stat(PATHS[turn % PATHS.len()]).await;
     }
 
     pub async fn compare_all(&mut self) {
@@ -42,7 +48,7 @@ impl World {
             self.compare_names(directory).await;
         }
         for path in PATHS {
-            self.compare_size(path).await;
+            self.compare_stat(path).await;
             self.load(path).await;
         }
     }
@@ -66,16 +72,17 @@ impl World {
         assert!(wrong.is_empty(), "ls of {directory:?} shows {found:?} instead of {expected:?}");
     }
 
-    /// `stat`: there or not, and how large.
-    async fn compare_size(&mut self, path: &str) {
+    /// `stat`: there or not, how large, and who may do what.
+    async fn compare_stat(&mut self, path: &str) {
         let allowed = self.allowed(path);
-        let sizes: Vec<_> = allowed.iter().map(|bytes| bytes.as_ref().map(Bytes::len)).collect();
+        let stats = allowed.iter().map(|version| version.as_ref().map(|is| (is.bytes.len(), is.mode)));
+        let stats: Vec<_> = stats.collect();
         let found = match self.find(path).await {
-            Ok(entry) => Some(entry.stat.size as usize),
+            Ok(entry) => Some((entry.stat.size as usize, u32::from(entry.stat.perm))),
             Err(Errno::ENOENT) => None,
             Err(error) => panic!("stat of {path}: {error}"),
         };
-        assert!(sizes.contains(&found), "stat of {path} shows {found:?}, not one of {sizes:?}");
+        assert!(stats.contains(&found), "stat of {path} shows (bytes, mode) {found:?}, not one of {stats:?}");
     }
 
     /// Names that may be told or not, since an old answer may still be believed.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::sample::Index;
 use s3mount::bucket::Bucket;
 use s3mount::bucket::memory::MemoryBucket;
 use s3mount::bucket::upload::UploadSettings;
@@ -25,8 +24,24 @@ pub struct House {
     pub fs: Arc<Fs>,
     pub disk: Arc<DiskCache>,
     state: tempfile::TempDir,
+    traits: Traits,
+}
+
+/// What stays the same over all reboots of a case.
+#[derive(Clone, Copy)]
+struct Traits {
     believed: Duration,
+    telling: bool,
     disk_bytes: u64,
+}
+
+/// What may happen to a file behind our back.
+#[derive(Clone, Copy, Debug)]
+pub enum Damage {
+    /// A bit flips.
+    Flip,
+    /// It ends earlier.
+    Cut,
 }
 
 /// In memory where there is such a place: nothing here is about what `fsync(2)` does.
@@ -39,15 +54,21 @@ impl House {
     pub async fn new(case: &Case) -> Self {
         let believed = if case.believing { BELIEF } else { Duration::ZERO };
         let disk_bytes = if case.small_disk { 1 << 20 } else { 64 << 20 };
-        Self::open(Arc::new(MemoryBucket::new()), state_directory(), believed, disk_bytes).await
+        let bucket = MemoryBucket::new();
+        if !case.telling {
+            bucket.hide_checksums();
+        }
+        let traits = Traits { believed, telling: case.telling, disk_bytes };
+        Self::open(Arc::new(bucket), state_directory(), traits).await
     }
 
-    async fn open(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, believed: Duration, disk_bytes: u64) -> Self {
+    async fn open(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, traits: Traits) -> Self {
+        let believed = traits.believed;
         let shared: Arc<dyn Bucket> = bucket.clone();
         let directory = state.path().join("cache");
         let disk = DiskCache::open(DiskSettings {
             directory: directory.clone(),
-            limit_bytes: Some(disk_bytes),
+            limit_bytes: Some(traits.disk_bytes),
             bucket: "model".to_owned(),
             queue_bytes: 4 << 20,
         })
@@ -68,31 +89,31 @@ impl House {
             list_ttl: believed,
             negative_ttl: believed,
             attrs: s3mount::fs::Attrs::Auto,
-            list_checksums: Some(true),
+            list_checksums: Some(traits.telling),
             draft_dir: state.path().join("drafts"),
             events: false,
             upload: UploadSettings::default(),
         };
         let fs = Fs::new(shared, cache, index, journal, settings);
         fs.recover().await.unwrap();
-        Self { bucket, fs, disk, state, believed, disk_bytes }
+        Self { bucket, fs, disk, state, traits }
     }
 
     /// As after `kill -9` and a new start.
     pub async fn reboot(self, keep_cache: bool) -> Self {
-        let Self { bucket, fs, disk, state, believed, disk_bytes } = self;
+        let Self { bucket, fs, disk, state, traits } = self;
         disk.flush();
         drop((fs, disk));
         if !keep_cache {
             let _ = std::fs::remove_dir_all(state.path().join("cache"));
         }
-        Self::open(bucket, state, believed, disk_bytes).await
+        Self::open(bucket, state, traits).await
     }
 
     /// How long an old answer of the bucket may still be told: a listing that was believed names a
     /// version, which is then believed in turn.
     pub fn staleness(&self) -> Duration {
-        self.believed * 2
+        self.traits.believed * 2
     }
 
     pub fn remove_cache_directory(&self) {
@@ -100,34 +121,34 @@ impl House {
         let _ = std::fs::remove_dir_all(self.state.path().join("cache"));
     }
 
-    /// Flips one bit of one file of the disk cache.
-    pub fn flip_bit(&self, file: Index, at: Index) {
+    /// Damages one file of the disk cache at one place. Both numbers wrap around.
+    pub fn damage(&self, damage: Damage, file: usize, at: usize) {
         let Some(file) = self.cached_file(file) else { return };
-        let length = file.metadata().unwrap().len();
-        if length > 0 {
-            let bit = at.index(length as usize * 8) as u64;
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, bit / 8).unwrap();
-            file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+        let length = file.metadata().unwrap().len() as usize;
+        match damage {
+            _ if length == 0 => {}
+            Damage::Cut => file.set_len((at % length) as u64).unwrap(),
+            Damage::Flip => {
+                let bit = (at % (length * 8)) as u64;
+                let mut byte = [0];
+                // Cut by the cache itself meanwhile: then there is no such bit.
+                if file.read_exact_at(&mut byte, bit / 8).is_ok() {
+                    file.write_all_at(&[byte[0] ^ 1 << (bit % 8)], bit / 8).unwrap();
+                }
+            }
         }
     }
 
-    /// Cuts one file of the disk cache short.
-    pub fn cut_file(&self, file: Index, at: Index) {
-        let Some(file) = self.cached_file(file) else { return };
-        let length = file.metadata().unwrap().len().max(1);
-        file.set_len(at.index(length as usize) as u64).unwrap();
-    }
-
     /// Some file of blocks or of their checksums; the index is not one of them.
-    fn cached_file(&self, index: Index) -> Option<File> {
+    fn cached_file(&self, number: usize) -> Option<File> {
         self.disk.flush();
         let mut found = Vec::new();
         files_below(&self.state.path().join("cache"), &mut found);
         found.retain(|path| path.extension().is_some_and(|extension| extension == "data" || extension == "map"));
         found.sort();
-        let path = (!found.is_empty()).then(|| index.get(&found))?;
-        Some(File::options().read(true).write(true).open(path).unwrap())
+        let path = found.get(number % found.len().max(1))?;
+        // Evicted meanwhile: nothing to damage.
+        File::options().read(true).write(true).open(path).ok()
     }
 }
 

@@ -10,6 +10,7 @@
 mod compare;
 mod house;
 mod play;
+mod race;
 mod reference;
 mod steps;
 
@@ -33,6 +34,16 @@ fn run(case: &Case) {
         }
         world.play(&Step::CompareAll).await;
     });
+}
+
+#[test]
+fn racing_readers_each_see_one_version_where_list_tells_whose_objects_are_whose() {
+    RUNTIME.block_on(race::readers_and_others(true));
+}
+
+#[test]
+fn racing_readers_each_see_one_version_where_it_does_not() {
+    RUNTIME.block_on(race::readers_and_others(false));
 }
 
 proptest! {

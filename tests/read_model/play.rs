@@ -12,11 +12,17 @@ use s3mount::fs::{Caller, FileKind, Ino};
 
 use super::compare::assert_bytes;
 use super::house::House;
-use super::reference::{File, FileId, Place, Reference, Stale};
+use super::reference::{File, FileId, Place, Reference, Stale, Version};
 use super::steps::{Case, DIRECTORIES, PATHS, SLOTS, Step};
 
-const ROOT: Ino = 1;
-const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };
+pub const ROOT: Ino = 1;
+pub const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };
+/// What objects without attributes have: 0666 less the umask.
+pub const FOREIGN_MODE: u32 = 0o644;
+/// What files that are made here have.
+const OWN_MODE: u32 = 0o600;
+/// Metadata that only other programs know.
+pub const COLOR: &str = "color";
 /// What the kernel asks for at once, about.
 const READ_BYTES: u32 = 200_000;
 
@@ -37,7 +43,7 @@ struct Lookups {
 /// What another client replaced, and how long it may still be shown.
 struct Replaced {
     path: String,
-    before: Option<Bytes>,
+    before: Option<Version>,
     until: Instant,
 }
 
@@ -57,7 +63,7 @@ pub struct World {
 }
 
 /// Bytes that no other version has at any offset, cheaply: noise of a prime length, repeated.
-fn noise(version: u64, bytes: usize) -> Vec<u8> {
+pub fn noise(version: u64, bytes: usize) -> Vec<u8> {
     let mut state = version.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -115,6 +121,7 @@ impl World {
             Step::Load { path } => self.load(path).await,
             Step::Save { path, bytes } => self.save(path, bytes).await,
             Step::Truncate { path, bytes } => self.truncate(path, bytes).await,
+            Step::Chmod { path, mode } => self.chmod(path, mode).await,
             Step::Rename { from, to } => self.rename(from, to).await,
             Step::Remove { path } => self.remove(path).await,
             Step::MoveDirectory { from, to } => self.move_directory(from, to).await,
@@ -122,8 +129,7 @@ impl World {
             Step::PutByOthers { path, bytes } => self.put_by_others(path, Some(bytes)),
             Step::DeleteByOthers { path } => self.put_by_others(path, None),
             Step::Reboot { keep_cache } => self.reboot(keep_cache).await,
-            Step::FlipBit { file, at } => self.house().flip_bit(file, at),
-            Step::CutFile { file, at } => self.house().cut_file(file, at),
+            Step::Damage { damage, file, at } => self.house().damage(damage, file, at),
             Step::RemoveCacheDirectory => self.house().remove_cache_directory(),
             Step::ClearDisk => self.house().disk.clear(),
             Step::ForgetKey { path } => self.house().fs.forget_key(path),
@@ -138,7 +144,7 @@ impl World {
     }
 
     /// What a name may show now: what the reference says, and what may still be believed.
-    pub fn allowed(&self, path: &str) -> Vec<Option<Bytes>> {
+    pub fn allowed(&self, path: &str) -> Vec<Option<Version>> {
         let mut allowed = self.reference.shown(path);
         let drafted = self.reference.at(path).is_some_and(|id| self.reference.files[&id].drafted);
         if !drafted {
@@ -166,7 +172,8 @@ impl World {
             && self.reference.is_estranged(id)
             && let Some(path) = file.path().map(str::to_owned)
         {
-            let (before, until) = (file.base.clone(), Instant::now() + self.house().staleness());
+            let before = file.base.clone().map(|bytes| Version { bytes, ..file.version() });
+            let until = Instant::now() + self.house().staleness();
             self.replaced.push(Replaced { path, before, until });
         }
     }
@@ -210,7 +217,18 @@ impl World {
     pub async fn find(&mut self, path: &str) -> Result<Entry, Errno> {
         let (directory, name) = directory_of(path);
         let parent = self.find_directory(directory).await?;
-        self.lookup(parent, name).await
+        let found = self.lookup(parent, name).await;
+        self.note_found(path, found.as_ref().ok().map(|entry| entry.ino));
+        found
+    }
+
+    /// Who had the file open under a name that now leads elsewhere keeps an inode without a name.
+    fn note_found(&mut self, path: &str, found: Option<Ino>) {
+        let Some(id) = self.reference.at(path) else { return };
+        let open = self.slots.iter().flatten().find(|slot| slot.file == id);
+        if open.is_some_and(|slot| Some(slot.ino) != found) {
+            self.reference.files.get_mut(&id).unwrap().place = Place::Taken;
+        }
     }
 
     async fn open_slot(&mut self, slot: usize, path: &str, write: bool) {
@@ -247,19 +265,20 @@ impl World {
                 self.house().fs.release(handle).await.unwrap();
                 return None;
             };
-            assert!(allowed.contains(&Some(bytes.clone())), "{path}: {} bytes of no version allowed", bytes.len());
-            bytes
+            let mut versions = allowed.into_iter().flatten();
+            let version = versions.find(|version| version.bytes == bytes);
+            version.unwrap_or_else(|| panic!("{path}: {} bytes of no version allowed", bytes.len()))
         };
         let file = self.join(path, version);
         Some(self.slot(handle, entry.ino, file, write))
     }
 
     /// The open file that a name led to: one that others have open already, or another one.
-    fn join(&mut self, path: &str, version: Bytes) -> FileId {
+    fn join(&mut self, path: &str, version: Version) -> FileId {
         let known = self.reference.at(path);
         if let Some(id) = known {
             let file = self.reference.files.get_mut(&id).unwrap();
-            if file.bytes == version {
+            if file.bytes == version.bytes {
                 return id;
             }
             file.place = Place::Taken;
@@ -287,12 +306,12 @@ impl World {
             assert!(!self.reference.has_place(path), "no directory for {path}");
             return None;
         };
-        let created = self.house().fs.create(parent, OsStr::new(name), 0o644, libc::O_RDWR, ME).await;
+        let created = self.house().fs.create(parent, OsStr::new(name), OWN_MODE, libc::O_RDWR, ME).await;
         let (entry, opened) = created.unwrap_or_else(|error| panic!("create of {path}: {error}"));
         self.note_lookup(&entry);
         let file = match self.reference.shown(path).remove(0) {
             Some(version) => self.join(path, version),
-            None => self.add(File::new(path)),
+            None => self.add(File::new(path, OWN_MODE)),
         };
         assert_eq!(entry.stat.size, self.reference.files[&file].bytes.len() as u64, "size of {path}");
         Some(self.slot(opened.handle, entry.ino, file, true))
@@ -416,19 +435,33 @@ impl World {
     }
 
     async fn truncate(&mut self, path: &str, bytes: usize) {
+        let set = SetAttr { size: Some(bytes as u64), ..SetAttr::default() };
+        if let Some(entry) = self.change(path, set).await {
+            assert_eq!(entry.stat.size, bytes as u64);
+            self.reference.truncate(path, bytes);
+        }
+    }
+
+    async fn chmod(&mut self, path: &str, mode: u32) {
+        if self.change(path, SetAttr { mode: Some(mode), ..SetAttr::default() }).await.is_some() {
+            self.reference.chmod(path, mode);
+        }
+    }
+
+    /// A setattr on a name; `None` if it is not there.
+    async fn change(&mut self, path: &str, set: SetAttr) -> Option<Entry> {
         self.approach(path).await;
         let shown = self.reference.shown(path).remove(0);
-        let entry = match self.find(path).await {
-            Ok(entry) => entry,
+        match self.find(path).await {
+            Ok(entry) => {
+                let changed = self.house().fs.setattr(entry.ino, set).await;
+                Some(changed.unwrap_or_else(|error| panic!("{set:?} of {path}: {error}")))
+            }
             Err(error) => {
                 assert!(error == Errno::ENOENT && shown.is_none(), "lookup of {path}: {error}");
-                return;
+                None
             }
-        };
-        let set = SetAttr { size: Some(bytes as u64), ..SetAttr::default() };
-        let entry = self.house().fs.setattr(entry.ino, set).await.unwrap_or_else(|error| panic!("truncate: {error}"));
-        assert_eq!(entry.stat.size, bytes as u64);
-        self.reference.truncate(path, bytes);
+        }
     }
 
     async fn rename(&mut self, from: &str, to: &str) {
@@ -501,10 +534,15 @@ impl World {
             return;
         }
         self.versions += 1;
-        let version = bytes.map(|bytes| Bytes::from(noise(self.versions, bytes)));
+        let version = bytes.map(|bytes| Version {
+            bytes: noise(self.versions, bytes).into(),
+            mode: FOREIGN_MODE,
+            color: Some(self.versions.to_string()),
+        });
         let bucket = &self.house().bucket;
         let before = if let Some(version) = version {
-            bucket.insert(path, version.clone(), Metadata::new());
+            let metadata = Metadata::from([(COLOR.to_owned(), self.versions.to_string())]);
+            bucket.insert(path, version.bytes.clone(), metadata);
             self.reference.stored.insert(path.to_owned(), version)
         } else {
             bucket.remove(path);

@@ -11,6 +11,15 @@ pub type FileId = usize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
 
+/// What a name stands for in the bucket, and what `stat` and S3 tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub bytes: Bytes,
+    pub mode: u32,
+    /// Metadata by another program, which stays with the object whatever happens to it here.
+    pub color: Option<String>,
+}
+
 /// Where an open file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -34,37 +43,41 @@ pub enum Unstored {
 pub struct File {
     pub place: Place,
     pub bytes: Vec<u8>,
-    /// The version in the bucket that it was begun from.
+    pub mode: u32,
+    pub color: Option<String>,
+    /// The bytes in the bucket that it was begun from.
     pub base: Option<Bytes>,
     /// Has been opened for writing since somebody has had it open.
     pub drafted: bool,
     pub unstored: Unstored,
     /// Nothing was written since it was made or emptied: closing it then promises the local disk only.
     pub untouched: bool,
-    /// What such a close acknowledged.
-    pub promised: bool,
+    /// Such a close was acknowledged, with this mode.
+    pub promised: Option<u32>,
     pub readers: usize,
     pub writers: usize,
 }
 
 impl File {
     /// A file as the bucket has it.
-    pub fn stored(path: &str, base: Bytes) -> Self {
-        let bytes = base.to_vec();
-        let unstored = Unstored::Nothing;
-        Self { bytes, base: Some(base), unstored, untouched: false, drafted: false, ..Self::new(path) }
+    pub fn stored(path: &str, version: Version) -> Self {
+        let Version { bytes: base, mode, color } = version;
+        let (bytes, unstored) = (base.to_vec(), Unstored::Nothing);
+        Self { bytes, color, base: Some(base), unstored, untouched: false, drafted: false, ..Self::new(path, mode) }
     }
 
     /// A file that was made just now.
-    pub fn new(path: &str) -> Self {
+    pub fn new(path: &str, mode: u32) -> Self {
         Self {
             place: Place::At(path.to_owned()),
             bytes: Vec::new(),
+            mode,
+            color: None,
             base: None,
             drafted: true,
             unstored: Unstored::Bytes,
             untouched: true,
-            promised: false,
+            promised: None,
             readers: 0,
             writers: 0,
         }
@@ -75,16 +88,21 @@ impl File {
         if let Place::At(path) = &self.place { Some(path) } else { None }
     }
 
+    /// As it is now.
+    pub fn version(&self) -> Version {
+        Version { bytes: self.bytes.clone().into(), mode: self.mode, color: self.color.clone() }
+    }
+
     /// The bucket has all of it now.
     fn set_stored(&mut self) {
-        (self.unstored, self.promised) = (Unstored::Nothing, false);
+        (self.unstored, self.promised) = (Unstored::Nothing, None);
     }
 }
 
 /// The bucket and who has what open.
 #[derive(Clone, Debug, Default)]
 pub struct Reference {
-    pub stored: BTreeMap<String, Bytes>,
+    pub stored: BTreeMap<String, Version>,
     pub directories: BTreeSet<String>,
     pub files: BTreeMap<FileId, File>,
 }
@@ -104,17 +122,17 @@ impl Reference {
     /// here already cannot be read any more.
     pub fn is_estranged(&self, id: FileId) -> bool {
         let file = &self.files[&id];
-        let there = file.path().and_then(|path| self.stored.get(path));
+        let there = file.path().and_then(|path| self.stored.get(path)).map(|version| &version.bytes);
         file.place != Place::Kept && there != file.base.as_ref()
     }
 
     /// What opening a name now may show, `None` meaning that it is not there. Several only where a
     /// writer has gone, readers have stayed, and another client has been there since.
-    pub fn shown(&self, path: &str) -> Vec<Option<Bytes>> {
+    pub fn shown(&self, path: &str) -> Vec<Option<Version>> {
         let stored = self.stored.get(path).cloned();
         let Some(id) = self.at(path) else { return vec![stored] };
         let file = &self.files[&id];
-        let ours = Some(Bytes::from(file.bytes.clone()));
+        let ours = Some(file.version());
         match file.drafted {
             true if file.writers == 0 && file.unstored == Unstored::Nothing && self.is_estranged(id) => {
                 vec![ours, stored]
@@ -148,9 +166,10 @@ impl Reference {
     /// `truncate(2)` of a file that is there.
     pub fn truncate(&mut self, path: &str, size: usize) {
         let Some(id) = self.at(path) else {
-            let mut bytes = self.stored[path].to_vec();
+            let version = self.stored.get_mut(path).expect("a file that is there");
+            let mut bytes = version.bytes.to_vec();
             bytes.resize(size, 0);
-            self.stored.insert(path.to_owned(), bytes.into());
+            version.bytes = bytes.into();
             return;
         };
         let file = self.files.get_mut(&id).unwrap();
@@ -172,6 +191,20 @@ impl Reference {
         }
     }
 
+    /// `chmod(2)` of a file that is there.
+    pub fn chmod(&mut self, path: &str, mode: u32) {
+        let Some(id) = self.at(path) else {
+            self.stored.get_mut(path).expect("a file that is there").mode = mode;
+            return;
+        };
+        let file = self.files.get_mut(&id).unwrap();
+        file.mode = mode;
+        file.unstored = file.unstored.max(Unstored::Attributes);
+        if file.writers == 0 {
+            self.commit(id).expect("a file that is not estranged can be stored");
+        }
+    }
+
     /// What makes the bucket hold what the file holds.
     pub fn commit(&mut self, id: FileId) -> Result<(), Stale> {
         let estranged = self.is_estranged(id);
@@ -183,11 +216,9 @@ impl Reference {
         if estranged {
             return Err(Stale);
         }
-        if file.unstored == Unstored::Bytes {
-            let version = Bytes::from(file.bytes.clone());
-            file.base = Some(version.clone());
-            self.stored.insert(path, version);
-        }
+        let version = file.version();
+        file.base = Some(version.bytes.clone());
+        self.stored.insert(path, version);
         file.set_stored();
         Ok(())
     }
@@ -196,7 +227,7 @@ impl Reference {
     pub fn flush(&mut self, id: FileId) -> Result<(), Stale> {
         let file = self.files.get_mut(&id).unwrap();
         if file.unstored == Unstored::Bytes && file.untouched {
-            file.promised = file.path().is_some();
+            file.promised = file.path().map(|_| file.mode);
             return Ok(());
         }
         self.commit(id)
@@ -235,8 +266,8 @@ impl Reference {
         if let Some(file) = self.at(from).and_then(|id| self.files.get_mut(&id)) {
             file.place = Place::At(to.to_owned());
             if file.unstored == Unstored::Bytes {
-                version = Some(file.bytes.clone().into());
-                file.base.clone_from(&version);
+                version = Some(file.version());
+                file.base = Some(file.bytes.clone().into());
                 file.set_stored();
             }
         }
@@ -249,7 +280,7 @@ impl Reference {
             Some((directory, name)) if directory == from => format!("{to}/{name}"),
             _ => path.to_owned(),
         };
-        self.stored = self.stored.iter().map(|(path, bytes)| (moved(path), bytes.clone())).collect();
+        self.stored = self.stored.iter().map(|(path, version)| (moved(path), version.clone())).collect();
         for file in self.files.values_mut() {
             if let Place::At(path) = &mut file.place {
                 *path = moved(path);
@@ -262,11 +293,11 @@ impl Reference {
     /// Killed and started again: what was promised is there, what was only written may be.
     pub fn reboot(&mut self) {
         for (_, file) in std::mem::take(&mut self.files) {
-            if let Place::At(path) = file.place
-                && file.promised
-                && self.stored.get(&path) == file.base.as_ref()
+            if let Place::At(path) = &file.place
+                && let Some(mode) = file.promised
+                && self.stored.get(path).map(|version| &version.bytes) == file.base.as_ref()
             {
-                self.stored.insert(path, file.bytes.into());
+                self.stored.insert(path.clone(), Version { mode, ..file.version() });
             }
         }
     }

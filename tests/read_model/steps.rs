@@ -3,12 +3,19 @@
 use std::fmt;
 
 use proptest::prelude::*;
-use proptest::sample::{Index, select};
+use proptest::sample::select;
+
+use super::house::Damage;
 
 /// Files that take part; a directory of theirs may be missing.
 pub const PATHS: [&str; 6] = ["a", "b", "d/a", "d/b", "e/a", "f/a"];
 /// Directories that take part. The first two are there from the beginning.
 pub const DIRECTORIES: [&str; 3] = ["d", "e", "f"];
+/// Modes that files get.
+const MODES: [u32; 4] = [0o600, 0o640, 0o755, 0o444];
+/// Fewer bytes may be those of another version: that has the same tag, and within one second nothing
+/// tells one from the other.
+const TELLTALE_BYTES: usize = 16;
 /// How many files are open at once, at most.
 pub const SLOTS: usize = 4;
 
@@ -19,6 +26,8 @@ pub type Path = &'static str;
 pub struct Case {
     /// What S3 said is believed for a while, instead of never.
     pub believing: bool,
+    /// LIST tells whose objects are whose.
+    pub telling: bool,
     /// A disk cache so small that it must evict.
     pub small_disk: bool,
     pub steps: Vec<Step>,
@@ -27,8 +36,9 @@ pub struct Case {
 /// A step a line: what proptest shows of a failure.
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "believing: {}, small_disk: {}", self.believing, self.small_disk)?;
-        self.steps.iter().try_for_each(|step| writeln!(f, "    {step:?}"))
+        let Self { believing, telling, small_disk, steps } = self;
+        writeln!(f, "believing: {believing}, telling: {telling}, small_disk: {small_disk}")?;
+        steps.iter().try_for_each(|step| writeln!(f, "    {step:?}"))
     }
 }
 
@@ -83,6 +93,10 @@ pub enum Step {
         path: Path,
         bytes: usize,
     },
+    Chmod {
+        path: Path,
+        mode: u32,
+    },
     Rename {
         from: Path,
         to: Path,
@@ -109,13 +123,11 @@ pub enum Step {
     Reboot {
         keep_cache: bool,
     },
-    FlipBit {
-        file: Index,
-        at: Index,
-    },
-    CutFile {
-        file: Index,
-        at: Index,
+    /// To some file of the disk cache at some place; the numbers wrap around.
+    Damage {
+        damage: Damage,
+        file: usize,
+        at: usize,
     },
     RemoveCacheDirectory,
     ClearDisk,
@@ -155,6 +167,7 @@ fn by_programs() -> impl Strategy<Value = Step> {
         5 => path().prop_map(|path| Step::Load { path }),
         3 => (path(), any_size()).prop_map(|(path, bytes)| Step::Save { path, bytes }),
         2 => (path(), any_size()).prop_map(|(path, bytes)| Step::Truncate { path, bytes }),
+        2 => (path(), select(&MODES[..])).prop_map(|(path, mode)| Step::Chmod { path, mode }),
         2 => (path(), path()).prop_map(|(from, to)| Step::Rename { from, to }),
         1 => path().prop_map(|path| Step::Remove { path }),
         1 => (directory(), directory()).prop_map(|(from, to)| Step::MoveDirectory { from, to }),
@@ -163,13 +176,13 @@ fn by_programs() -> impl Strategy<Value = Step> {
 }
 
 fn by_others() -> impl Strategy<Value = Step> {
-    let (path, index) = (|| select(&PATHS[..]), any::<Index>);
+    let path = || select(&PATHS[..]);
     prop_oneof![
-        8 => (path(), any_size()).prop_map(|(path, bytes)| Step::PutByOthers { path, bytes }),
+        8 => (path(), any_size()).prop_map(|(path, size)| Step::PutByOthers { path, bytes: size.max(TELLTALE_BYTES) }),
         2 => path().prop_map(|path| Step::DeleteByOthers { path }),
         2 => prop::bool::weighted(0.8).prop_map(|keep_cache| Step::Reboot { keep_cache }),
-        3 => (index(), index()).prop_map(|(file, at)| Step::FlipBit { file, at }),
-        2 => (index(), index()).prop_map(|(file, at)| Step::CutFile { file, at }),
+        5 => (select(&[Damage::Flip, Damage::Cut][..]), 0..100_usize, 0..10_000_000_usize)
+            .prop_map(|(damage, file, at)| Step::Damage { damage, file, at }),
         1 => Just(Step::RemoveCacheDirectory),
         1 => Just(Step::ClearDisk),
         2 => path().prop_map(|path| Step::ForgetKey { path }),
@@ -181,6 +194,6 @@ fn by_others() -> impl Strategy<Value = Step> {
 /// A case of so many steps on average; shrinking leaves out what is not needed.
 pub fn any_case(steps: usize) -> impl Strategy<Value = Case> {
     let any_step = prop_oneof![2 => by_programs(), 1 => by_others()];
-    (any::<bool>(), any::<bool>(), prop::collection::vec(any_step, 1..2 * steps))
-        .prop_map(|(believing, small_disk, steps)| Case { believing, small_disk, steps })
+    (any::<[bool; 3]>(), prop::collection::vec(any_step, 1..2 * steps))
+        .prop_map(|([believing, telling, small_disk], steps)| Case { believing, telling, small_disk, steps })
 }

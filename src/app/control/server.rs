@@ -12,15 +12,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{Reply, Request};
-use crate::app::Status;
+use super::{Reply, Request, Service};
 
 /// A request is a short line that a command writes at once.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Less than the command waits.
 const STATUS_DEADLINE: Duration = Duration::from_secs(4);
-const REQUEST_BYTES: u64 = 4096;
-/// How often whoever waits for an unmount hears that it is still under way.
+/// Room for the paths that a command line holds.
+const REQUEST_BYTES: u64 = 4 << 20;
+/// How often whoever waits hears that it is still under way.
 const PULSE: Duration = Duration::from_secs(1);
 /// More than anybody needs; each costs a descriptor.
 const CONNECTIONS: usize = 16;
@@ -71,17 +71,14 @@ impl Server {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start<S>(path: &Path, status: S, orders: mpsc::Sender<Order>) -> io::Result<Self>
-    where
-        S: Fn() -> Status + Send + Sync + 'static,
-    {
+    pub fn start(path: &Path, service: Arc<dyn Service>, orders: mpsc::Sender<Order>) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
         let inode = fs::symlink_metadata(path)?.ino();
-        let accepting = tokio::spawn(accept(listener, Arc::new(status), orders));
+        let accepting = tokio::spawn(accept(listener, service, orders));
         Ok(Self { path: path.to_owned(), inode, accepting })
     }
 }
@@ -96,10 +93,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept<S>(listener: UnixListener, status: Arc<S>, orders: mpsc::Sender<Order>)
-where
-    S: Fn() -> Status + Send + Sync + 'static,
-{
+async fn accept(listener: UnixListener, service: Arc<dyn Service>, orders: mpsc::Sender<Order>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -108,9 +102,9 @@ where
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (status, orders) = (Arc::clone(&status), orders.clone());
+        let (service, orders) = (Arc::clone(&service), orders.clone());
         tokio::spawn(async move {
-            if let Err(cause) = answer(stream, status, orders).await {
+            if let Err(cause) = answer(stream, service, orders).await {
                 tracing::debug!(%cause, "control connection");
             }
             drop(place);
@@ -118,17 +112,13 @@ where
     }
 }
 
-async fn answer<S>(stream: UnixStream, status: Arc<S>, orders: mpsc::Sender<Order>) -> io::Result<()>
-where
-    S: Fn() -> Status + Send + Sync + 'static,
-{
+async fn answer(stream: UnixStream, service: Arc<dyn Service>, orders: mpsc::Sender<Order>) -> io::Result<()> {
     let (input, mut output) = stream.into_split();
     let mut line = String::new();
     tokio::time::timeout(REQUEST_DEADLINE, BufReader::new(input.take(REQUEST_BYTES)).read_line(&mut line)).await??;
     match serde_json::from_str(&line)? {
         Request::Status => {
-            // It takes locks and reads the journal.
-            let told = tokio::task::spawn_blocking(move || status());
+            let told = tokio::task::spawn_blocking(move || service.status());
             let told = tokio::time::timeout(STATUS_DEADLINE, told).await??;
             send(&mut output, &Reply::Status(Box::new(told))).await
         }
@@ -138,18 +128,34 @@ where
             if orders.send(Order { lazy, replies: Replies { lines, written } }).await.is_err() {
                 return Ok(());
             }
-            let mut pulse = tokio::time::interval(PULSE);
-            loop {
-                let reply = tokio::select! {
-                    reply = answers.recv() => match reply {
-                        Some(reply) => reply,
-                        None => return Ok(()),
-                    },
-                    _ = pulse.tick() => Reply::Alive,
-                };
-                send(&mut output, &reply).await?;
-            }
+            pass_on(&mut answers, &mut output).await
         }
+        request => {
+            let (lines, mut answers) = mpsc::channel(8);
+            let work = async move {
+                let reply = service.caching(request, &lines).await;
+                // The other half of this future reads it, or is gone with it.
+                let _ = lines.send(reply).await;
+                Ok(())
+            };
+            // Who asked went away, if sending fails: then nobody wants the rest.
+            tokio::try_join!(work, pass_on(&mut answers, &mut output)).map(drop)
+        }
+    }
+}
+
+/// Sends what comes, and a sign of life each second, until nothing more can come.
+async fn pass_on(answers: &mut mpsc::Receiver<Reply>, output: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
+    let mut pulse = tokio::time::interval(PULSE);
+    loop {
+        let reply = tokio::select! {
+            reply = answers.recv() => match reply {
+                Some(reply) => reply,
+                None => return Ok(()),
+            },
+            _ = pulse.tick() => Reply::Alive,
+        };
+        send(output, &reply).await?;
     }
 }
 

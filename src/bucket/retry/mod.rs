@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::request_log::RequestLog;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result,
+    PutOptions, Result, Sink,
 };
 use crate::error::Kind;
 use backoff::RetryBudget;
@@ -230,6 +230,13 @@ impl<B: Bucket> Bucket for Retrying<B> {
         let bytes = range.as_ref().map_or(64 << 20, |range| range.end.saturating_sub(range.start));
         let send = || self.inner.get(key, range.clone(), if_match);
         self.repeat("GetObject", key, self.operation(bytes), send).await
+    }
+
+    /// A try goes on where the one before broke off: bytes that a sink has cannot be taken back.
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        let operation = self.operation(range.end.saturating_sub(range.start));
+        let send = || self.inner.get_into(key, range.clone(), etag, sink);
+        self.repeat("GetObject", key, operation, send).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

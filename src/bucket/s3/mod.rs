@@ -28,7 +28,7 @@ use futures::future::BoxFuture;
 
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result,
+    PutOptions, Result, Sink,
 };
 pub(in crate::bucket) use errors::root_cause;
 use progress::Progress;
@@ -136,6 +136,10 @@ impl Bucket for S3Bucket {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
         self.get_object(key, range, if_match).await
+    }
+
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        self.get_object_into(key, range, etag, sink).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

@@ -14,7 +14,7 @@ use super::errors::{plain, root_cause, stalled};
 use super::progress::Progress;
 use super::{S3Bucket, send};
 use crate::bucket::checksum;
-use crate::bucket::{ETag, Fetched, Metadata, ObjectInfo, Result};
+use crate::bucket::{ETag, Fetched, Metadata, ObjectInfo, Result, Sink, check_version};
 use crate::error::Kind;
 
 const HEAD: &str = "HeadObject";
@@ -37,7 +37,51 @@ impl S3Bucket {
         if range.as_ref().is_some_and(Range::is_empty) {
             return self.get_nothing(key, if_match).await;
         }
-        let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let progress = Progress::new(self.stall);
+        let mut output = match self.ask(key, range.as_ref(), if_match, &progress).await {
+            // 416: the range begins at or behind the end.
+            Err(error) if error.http_status == Some(416) => return self.get_nothing(key, if_match).await,
+            answer => answer?,
+        };
+        let length = u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default();
+        let body = std::mem::take(&mut output.body);
+        let bytes = read_body(key, body, length, &progress).await?;
+        check(key, output, &bytes, range)
+    }
+
+    /// Hands over what the sink has not taken yet of a range of one version.
+    pub(super) async fn get_object_into(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        etag: &ETag,
+        sink: &dyn Sink,
+    ) -> Result<()> {
+        let wanted = range.start + sink.taken_bytes()..range.end;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let progress = Progress::new(self.stall);
+        let mut output = self.ask(key, Some(&wanted), Some(etag), &progress).await?;
+        check_version(key, &ETag::new(output.e_tag.as_deref().unwrap_or_default()), etag)?;
+        let length = u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default();
+        let came = came(&output, length).0;
+        check_range(key, &came, &wanted, length)?;
+        let body = std::mem::take(&mut output.body);
+        // A server that knows no ranges sends everything.
+        let within = wanted.start - came.start..wanted.end - came.start;
+        pour(key, body, within, sink, &progress).await
+    }
+
+    /// The head of the answer; its body is still to come.
+    async fn ask(
+        &self,
+        key: &str,
+        range: Option<&Range<u64>>,
+        if_match: Option<&ETag>,
+        progress: &Progress,
+    ) -> Result<GetObjectOutput> {
+        let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let request = self.client.get_object().bucket(&self.name).key(key);
         let request = request.set_range(header).set_if_match(if_match.map(ETag::quoted));
         // Asked for by header and checked below: the SDK's own check warns on every object that was
@@ -45,18 +89,9 @@ impl S3Bucket {
         let request = request.customize().mutate_request(|request| {
             request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
         });
-        let progress = Progress::new(self.stall);
-        let answer = send(GET, key, progress.clone(), request.send()).await;
-        let mut output = match answer {
-            // 416: the range begins at or behind the end.
-            Err(error) if error.http_status == Some(416) => return self.get_nothing(key, if_match).await,
-            answer => answer?,
-        };
+        let output = send(GET, key, progress.clone(), request.send()).await?;
         progress.advanced();
-        let length = u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default();
-        let body = std::mem::take(&mut output.body);
-        let bytes = read_body(key, body, length, &progress).await?;
-        check(key, output, &bytes, range)
+        Ok(output)
     }
 
     /// An empty range: S3 has no words for it, HEAD tells what the rest of the answer needs.
@@ -71,14 +106,10 @@ impl S3Bucket {
 
 /// Holds what came against what was asked: length, position and checksum.
 fn check(key: &str, output: GetObjectOutput, bytes: &Bytes, range: Option<Range<u64>>) -> Result<Fetched> {
-    let position = output.content_range.as_deref().and_then(parse_content_range);
     let length = bytes.len() as u64;
-    let (came, size) = position.unwrap_or((0..length, length));
+    let (came, size) = came(&output, length);
     let wanted = range.map_or(0..size, |range| range.start..range.end.min(size));
-    if came.start > wanted.start || came.end < wanted.end || came.end - came.start != length {
-        let cause = format!("asked for bytes {wanted:?}, got {length} bytes said to be {came:?}");
-        return Err(plain(Kind::Corrupt, GET, key, cause));
-    }
+    check_range(key, &came, &wanted, length)?;
     if length == size && !checksum_holds(&output, bytes) {
         return Err(plain(Kind::Corrupt, GET, key, "the bytes do not match their checksum"));
     }
@@ -87,34 +118,60 @@ fn check(key: &str, output: GetObjectOutput, bytes: &Bytes, range: Option<Range<
     Ok(Fetched { info: get_info(output, size), bytes: cut })
 }
 
-/// Reads a body whole, into one buffer; without a copy when it comes in one piece.
+/// Which range an answer of this length says to be, and the size of the whole.
+fn came(output: &GetObjectOutput, length: u64) -> (Range<u64>, u64) {
+    let position = output.content_range.as_deref().and_then(parse_content_range);
+    position.unwrap_or((0..length, length))
+}
+
+fn check_range(key: &str, came: &Range<u64>, wanted: &Range<u64>, length: u64) -> Result<()> {
+    if came.start <= wanted.start && came.end >= wanted.end && came.end - came.start == length {
+        return Ok(());
+    }
+    let cause = format!("asked for bytes {wanted:?}, got {length} bytes said to be {came:?}");
+    Err(plain(Kind::Corrupt, GET, key, cause))
+}
+
+/// The next bytes of a body; `None` at its end.
+async fn next_frame(key: &str, body: &mut ByteStream, progress: &Progress) -> Result<Option<Bytes>> {
+    let frame = progress.watch(body.next()).await.map_err(|error| stalled(GET, key, error))?;
+    let frame = frame.transpose().map_err(|error| {
+        let cause = format!("the answer broke off: {}", root_cause(&error));
+        plain(Kind::Unreachable, GET, key, cause)
+    })?;
+    progress.moved(frame.as_ref().map_or(0, Bytes::len));
+    Ok(frame)
+}
+
+/// Reads a body whole, into one buffer of its size: a frame is a slice of a buffer of the
+/// connection's, up to 400 KiB of memory for a body of a few bytes.
 async fn read_body(key: &str, mut body: ByteStream, length: u64, progress: &Progress) -> Result<Bytes> {
-    let mut whole = BytesMut::new();
-    loop {
-        let frame = progress.watch(body.next()).await.map_err(|error| stalled(GET, key, error))?;
-        if let Some(Ok(frame)) = &frame {
-            progress.moved(frame.len());
-        }
-        match frame {
-            None => break,
-            Some(Ok(frame)) if whole.is_empty() && frame.len() as u64 == length => return Ok(frame),
-            Some(Ok(frame)) => {
-                if whole.is_empty() {
-                    whole.reserve(length.min(MAX_RESERVED_BYTES) as usize);
-                }
-                whole.extend_from_slice(&frame);
-            }
-            Some(Err(error)) => {
-                let cause = format!("the answer broke off: {}", root_cause(&error));
-                return Err(plain(Kind::Unreachable, GET, key, cause));
-            }
-        }
+    let mut whole = BytesMut::with_capacity(length.min(MAX_RESERVED_BYTES) as usize);
+    while let Some(frame) = next_frame(key, &mut body, progress).await? {
+        whole.extend_from_slice(&frame);
     }
     if whole.len() as u64 != length {
         let cause = format!("the answer broke off after {} of {length} bytes", whole.len());
         return Err(plain(Kind::Unreachable, GET, key, cause));
     }
     Ok(whole.freeze())
+}
+
+/// Hands the part `within` of a body over as it comes.
+async fn pour(key: &str, mut body: ByteStream, within: Range<u64>, sink: &dyn Sink, progress: &Progress) -> Result<()> {
+    let mut position = 0;
+    while position < within.end {
+        let Some(frame) = next_frame(key, &mut body, progress).await? else {
+            let cause = format!("the answer broke off after {position} of {} bytes", within.end);
+            return Err(plain(Kind::Unreachable, GET, key, cause));
+        };
+        let length = frame.len() as u64;
+        let start = within.start.saturating_sub(position).min(length);
+        let end = (within.end - position).min(length);
+        sink.take(&frame[start as usize..end as usize]);
+        position += length;
+    }
+    Ok(())
 }
 
 /// Checks the whole object's checksum, if the server gave one that covers it: CRC64NVME is S3's own

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -34,13 +35,25 @@ const ABORT_DEADLINE: Duration = Duration::from_secs(10);
 /// Told the id of an upload before its first part is sent, so that it can be aborted after a crash.
 pub type OnBegin = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// How an upload goes. Its memory is `part_bytes · concurrency`.
+/// Memory that somebody lent; dropping it gives it back.
+pub type Loan = Box<dyn Send + Sync>;
+
+/// Lends the memory for parts while they are on their way.
+#[async_trait]
+pub trait PartMemory: Send + Sync {
+    /// Waits until so many bytes may be used. What is larger than all there is counts as that.
+    async fn lend(&self, bytes: u64) -> Loan;
+}
+
+/// How an upload goes. Its memory is `part_bytes · concurrency`, and no more than `memory` lends.
 #[derive(Clone)]
 pub struct UploadSettings {
     /// Wanted size of a part, at least 5 MiB; grows where 10,000 of them do not hold the object.
     pub part_bytes: u64,
     /// Parts on their way at a time.
     pub concurrency: usize,
+    /// `None`: as much as it takes.
+    pub memory: Option<Arc<dyn PartMemory>>,
     pub on_begin: Option<OnBegin>,
 }
 
@@ -51,9 +64,19 @@ impl fmt::Debug for UploadSettings {
     }
 }
 
+impl UploadSettings {
+    /// Memory for the body of a request; hold on to it until that is sent.
+    pub async fn lend(&self, bytes: u64) -> Option<Loan> {
+        match &self.memory {
+            Some(memory) => Some(memory.lend(bytes).await),
+            None => None,
+        }
+    }
+}
+
 impl Default for UploadSettings {
     fn default() -> Self {
-        Self { part_bytes: 8 << 20, concurrency: 8, on_begin: None }
+        Self { part_bytes: 8 << 20, concurrency: 8, memory: None, on_begin: None }
     }
 }
 
@@ -76,6 +99,7 @@ pub async fn upload(
         .send_parts(ranges(size, part_bytes), settings.concurrency, |number, range| {
             let (source, session) = (Arc::clone(&source), &session);
             async move {
+                let _memory = settings.lend(range.end - range.start).await;
                 let body = source::read(source.as_ref(), key, range).await?;
                 session.bucket.upload_part(key, &session.upload_id, number, body).await
             }

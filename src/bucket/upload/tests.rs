@@ -20,7 +20,7 @@ fn body() -> Bytes {
 }
 
 fn settings() -> UploadSettings {
-    UploadSettings { part_bytes: PART_BYTES, concurrency: 4, on_begin: None }
+    UploadSettings { part_bytes: PART_BYTES, concurrency: 4, memory: None, on_begin: None }
 }
 
 async fn send(bucket: &Arc<dyn Bucket>, body: &Bytes, settings: &UploadSettings) -> Result<ETag> {

@@ -1,16 +1,23 @@
 //! The directory of the disk cache: names, scanning, free space.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, Metadata, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
+use super::DiskDirectory;
 use super::ledger::Name;
 
 /// Subdirectory that holds the files; its name changes with their format.
 const FILES: &str = "blocks-1";
+/// Who uses the directory has a lock on this file in it.
+const USERS: &str = "users";
+/// Ends the name of a data file that is not complete yet.
+pub(super) const NEW: &str = "new";
 /// One file without its other half is left this long: another mount may be making it.
 const HALF_AGE: Duration = Duration::from_mins(1);
 /// This part of the file system stays free: one tenth.
@@ -22,6 +29,8 @@ pub(super) struct Directory {
     /// What the user named; attribute indexes lie in it as well.
     above: PathBuf,
     root: PathBuf,
+    /// Locked by every mount that uses the directory, shared.
+    users: Mutex<Option<File>>,
 }
 
 impl Directory {
@@ -33,12 +42,66 @@ impl Directory {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = path.join(FILES);
         make(&root)?;
-        let metadata = std::fs::symlink_metadata(&root)?;
-        if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a directory of yours"));
-        }
+        check(&root)?;
         std::fs::set_permissions(&root, Permissions::from_mode(0o700))?;
-        Ok(Self { above: path.to_owned(), root })
+        let users = Mutex::new(join_users(&root));
+        Ok(Self { above: path.to_owned(), root, users })
+    }
+
+    /// Whether another mount uses it now. After this directory was removed and made again, that is
+    /// known of those that noticed.
+    pub fn is_shared(&self) -> bool {
+        let users = self.users.lock();
+        let Some(file) = users.as_ref() else { return true };
+        let is_alone = file.try_lock().is_ok();
+        is_locked(file);
+        !is_alone
+    }
+
+    /// Takes part again after somebody removed the directory.
+    pub fn rejoin(&self) -> io::Result<()> {
+        make(&self.root)?;
+        *self.users.lock() = join_users(&self.root);
+        Ok(())
+    }
+
+    /// The directory, if it is there. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn find(path: &Path) -> io::Result<Option<Self>> {
+        let root = path.join(FILES);
+        match check(&root) {
+            Ok(()) => Ok(Some(Self { above: path.to_owned(), root, users: Mutex::default() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What it holds and takes.
+    pub fn contents(&self) -> DiskDirectory {
+        let entries = self.scan();
+        let bytes: u64 = entries.iter().map(|(_, bytes)| bytes).sum();
+        DiskDirectory { disk_bytes: bytes + self.other_bytes(), entries: entries.len() as u64 }
+    }
+
+    /// Removes all that has the name of a file of ours, whole entries or not. Links are removed, not
+    /// followed.
+    pub fn remove_all(&self) {
+        for shelf in list(&self.root).iter().filter(|shelf| is_directory(shelf)) {
+            for stem in list(shelf).iter().map(|path| path.with_extension("")) {
+                if name(&stem).is_some() {
+                    remove(&stem);
+                }
+            }
+            // Somebody else's file in it keeps it.
+            let _ = std::fs::remove_dir(shelf);
+        }
+    }
+
+    /// The directory that the user named.
+    pub fn above(&self) -> &Path {
+        &self.above
     }
 
     /// The path of an entry's files, without their extension.
@@ -50,8 +113,8 @@ impl Directory {
     /// Every entry, oldest first, with the bytes that it takes on the disk.
     pub fn scan(&self) -> Vec<(Name, u64)> {
         let mut found = Vec::new();
-        for shelf in list(&self.root) {
-            scan_shelf(&shelf, &mut found);
+        for shelf in list(&self.root).iter().filter(|shelf| is_directory(shelf)) {
+            scan_shelf(shelf, &mut found);
         }
         found.sort_unstable();
         found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect()
@@ -92,6 +155,30 @@ impl Directory {
     }
 }
 
+/// `None`: other mounts cannot be told of, and may be there.
+fn join_users(root: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options.open(root.join(USERS)).ok().filter(is_locked)
+}
+
+/// Locks it shared. Whoever has it alone at this moment only looked, and lets go at once.
+fn is_locked(file: &File) -> bool {
+    file.lock_shared().is_ok()
+}
+
+fn check(root: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(root)?;
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a directory of yours"));
+    }
+    Ok(())
+}
+
+fn is_directory(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
 /// Makes a directory and those above it, also after somebody removed all of them.
 pub(super) fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -99,7 +186,7 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 
 fn remove(stem: &Path) -> bool {
     // Gone already, or not ours to remove: either way there is nothing more to do.
-    let [map, _data] = ["map", "data"].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
+    let [map, ..] = ["map", "data", NEW].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
     map
 }
 
@@ -122,6 +209,9 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("map") => pair.map = Some(metadata),
             Some("data") => pair.data = Some(metadata),
+            Some(NEW) if name(&path.with_extension("")).is_some() && is_old(&metadata) => {
+                let _ = std::fs::remove_file(path);
+            }
             _ => {}
         }
     }

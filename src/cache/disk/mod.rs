@@ -12,7 +12,10 @@ mod directory;
 mod entry;
 mod ledger;
 mod queue;
+mod recent;
 mod seal;
+mod skipped;
+mod take;
 mod writer;
 
 #[cfg(test)]
@@ -22,7 +25,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -32,19 +35,25 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 
 use self::directory::Directory;
-use self::entry::{Entry, Found, Verdict};
+use self::entry::{Entry, Found};
 use self::ledger::{Ledger, Name};
-use self::queue::{Job, Queue};
+use self::queue::{Job, Payload, Queue};
 pub(super) use self::seal::BLOCK_BYTES;
 use self::seal::Identity;
+use self::skipped::Skipped;
 use super::{Error, Pinned};
 
 /// Files kept open, in pairs.
 const OPEN_ENTRIES: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 /// Most that a cache without a given limit takes, where a tenth of the file system is more.
 const DEFAULT_LIMIT_BYTES: u64 = 20 << 30;
+/// How long a fetch ahead of a reader waits for the disk: 48 of them at a time, 1 MiB and more each.
+const KEEP_UP_DEADLINE: Duration = Duration::from_millis(250);
+/// For a file that somebody waits for: one alone verifies 6 GB/s, which is slower than programs read.
+const VERIFY_THREADS: usize = 4;
 /// How often a use is written down in the files.
 const TOUCH_PERIOD: Duration = Duration::from_mins(1);
 
@@ -57,8 +66,17 @@ pub struct DiskSettings {
     pub limit_bytes: Option<u64>,
     /// Tells buckets apart: endpoint and name.
     pub bucket: String,
-    /// Bytes that may wait to be written; what comes while they do is not kept.
+    /// Bytes that may wait to be written before readers are slowed; of thrice as many none is kept.
     pub queue_bytes: u64,
+}
+
+/// What lies in a cache directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct DiskDirectory {
+    /// All that it takes on the disk: entries, and the attribute indexes beside them.
+    pub disk_bytes: u64,
+    /// Versions of objects.
+    pub entries: u64,
 }
 
 /// Numbers for `s3mount cache stats`. Counters begin at zero with the mount.
@@ -103,6 +121,7 @@ struct Inner {
     open: Mutex<LruCache<Name, Opened>>,
     ledger: Mutex<Ledger>,
     queue: Queue,
+    skipped: Skipped,
     counters: Counters,
 }
 
@@ -123,6 +142,25 @@ struct Counters {
 }
 
 impl DiskCache {
+    /// What lies in a directory; nothing is made there.
+    pub fn look_into(directory: &Path) -> Result<DiskDirectory, Error> {
+        Self::at(directory).map(|found| found.map_or_else(DiskDirectory::default, |found| found.contents()))
+    }
+
+    /// Removes all entries from a directory, and nothing else; what was there. Mounts that use it go
+    /// on; [`DiskCache::clear`] is for them.
+    pub fn clear_directory(directory: &Path) -> Result<DiskDirectory, Error> {
+        let Some(found) = Self::at(directory)? else { return Ok(DiskDirectory::default()) };
+        let contents = found.contents();
+        found.remove_all();
+        Ok(contents)
+    }
+
+    fn at(path: &Path) -> Result<Option<Directory>, Error> {
+        let failed = |source| Error::Directory { path: path.to_owned(), source };
+        Directory::find(path).map_err(failed)
+    }
+
     /// Opens the directory, in a time that does not depend on what it holds.
     pub fn open(settings: DiskSettings) -> Result<Arc<Self>, Error> {
         let failed = |source| Error::Directory { path: settings.directory.clone(), source };
@@ -138,12 +176,18 @@ impl DiskCache {
             open: Mutex::new(LruCache::new(OPEN_ENTRIES)),
             ledger: Mutex::new(Ledger::new()),
             queue: Queue::new(settings.queue_bytes),
+            skipped: Skipped::default(),
             counters: Counters::default(),
         });
         let writing = Arc::clone(&inner);
         let thread = std::thread::Builder::new().name("disk-cache".to_owned());
         let writer = thread.spawn(move || writer::run(&writing)).map_err(Error::Thread)?;
         Ok(Arc::new(Self { inner, writer: Some(writer) }))
+    }
+
+    /// The directory that was given.
+    pub fn directory(&self) -> &Path {
+        self.inner.directory.above()
     }
 
     /// The bytes of a range, when all of them are on disk and match their checksums.
@@ -158,9 +202,54 @@ impl DiskCache {
     /// they are not kept.
     pub fn write(&self, object: &Pinned, offset: u64, bytes: Bytes) {
         let length = bytes.len() as u64;
-        if !self.inner.queue.offer(Job { object: object.clone(), offset, bytes }) {
+        let job = Job { object: object.clone(), payload: Payload::Bytes { offset, bytes }, told: None };
+        if self.inner.queue.offer(job).is_err() {
             self.inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
+            self.inner.skipped.note(object, offset..offset + length);
         }
+    }
+
+    /// A range that was skipped because the disk was behind, once it has nothing else to do.
+    pub async fn next_skipped(&self) -> (Pinned, Range<u64>) {
+        let skipped = self.inner.skipped.next().await;
+        self.inner.queue.idle().await;
+        skipped
+    }
+
+    /// Hands over a local file with all bytes of a version, to be copied soon. `is_unchanged` tells
+    /// after that whether it still held them.
+    pub fn write_file(&self, object: &Pinned, file: File, is_unchanged: impl Fn() -> bool + Send + 'static) {
+        let payload = Payload::File { file, is_unchanged: Box::new(is_unchanged) };
+        if self.inner.queue.offer(Job { object: object.clone(), payload, told: None }).is_err() {
+            self.inner.counters.skipped_bytes.fetch_add(object.size, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes bytes of a version, waiting for its turn; whether they are on disk then.
+    pub async fn store(&self, object: &Pinned, offset: u64, bytes: Bytes) -> bool {
+        let (told, hears) = oneshot::channel();
+        self.inner.queue.settle().await;
+        let job = Job { object: object.clone(), payload: Payload::Bytes { offset, bytes }, told: Some(told) };
+        self.inner.queue.offer(job).is_ok() && hears.await.unwrap_or(false)
+    }
+
+    /// Memory that what waits for the disk may take.
+    pub fn most_waiting_bytes(&self) -> u64 {
+        self.inner.queue.most_waiting_bytes()
+    }
+
+    /// Waits until the disk has nearly caught up with what it was handed, a moment at most: it should
+    /// miss nothing of a fast reader, and a slow disk should not slow a reader much.
+    pub async fn keep_up(&self) {
+        let _ = tokio::time::timeout(KEEP_UP_DEADLINE, self.inner.queue.settle()).await;
+    }
+
+    /// Ranges of a version that are not on disk, in steps of so many bytes: a multiple of the block.
+    pub fn missing(&self, object: &Pinned, step_bytes: u64) -> Vec<Range<u64>> {
+        let entry = self.inner.entry(&self.inner.identity(object), object);
+        let steps = (0..object.size).step_by(step_bytes as usize);
+        let steps = steps.map(|start| start..object.size.min(start + step_bytes));
+        steps.filter(|step| !entry.as_ref().is_some_and(|entry| entry.holds(step))).collect()
     }
 
     /// The file with all bytes of a version, when all are on disk and were verified by this
@@ -177,16 +266,12 @@ impl DiskCache {
     pub fn verify(&self, object: &Pinned, budget: Duration) -> Option<File> {
         let identity = self.inner.identity(object);
         let entry = self.inner.entry(&identity, object)?;
-        match entry.verify(Instant::now() + budget) {
-            Ok(Verdict::Whole) => {
+        match entry.verify(VERIFY_THREADS, Instant::now() + budget) {
+            Ok(true) => {
                 self.inner.used(&name(&identity));
                 entry.data().ok()
             }
-            Ok(Verdict::Incomplete) => None,
-            Ok(Verdict::Damaged) => {
-                self.inner.note_damage(object);
-                None
-            }
+            Ok(false) => None,
             Err(error) => {
                 self.inner.discard_broken(&name(&identity), object, &error);
                 None
@@ -201,9 +286,9 @@ impl DiskCache {
 
     /// Removes everything, of all mounts and buckets.
     pub fn clear(&self) {
-        for (name, _) in self.inner.directory.scan() {
-            self.inner.discard(&name);
-        }
+        self.inner.open.lock().clear();
+        self.inner.directory.remove_all();
+        self.inner.ledger.lock().replace([]);
     }
 
     /// Returns when everything handed over so far is written or given up.
@@ -309,6 +394,10 @@ impl Inner {
         self.open.lock().pop(name);
         self.ledger.lock().remove(name);
         self.directory.remove(name)
+    }
+
+    fn note_written(&self, bytes: u64) {
+        self.counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn note_damage(&self, object: &Pinned) {

@@ -1,17 +1,52 @@
 //! What waits to be written: bounded by bytes, never waited for by a reader.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::pin::pin;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Notify, oneshot};
 
 use super::super::Pinned;
 
-/// Some bytes of a version.
+/// So many times the bytes that should wait may do so before new ones are not kept: what was under
+/// way already when the disk fell behind.
+const OVERDRAFT: u64 = 3;
+
+/// Something of a version that is to be on disk.
 pub(super) struct Job {
     pub object: Pinned,
-    pub offset: u64,
-    pub bytes: Bytes,
+    pub payload: Payload,
+    /// Hears whether it is on disk now.
+    pub told: Option<oneshot::Sender<bool>>,
+}
+
+/// What is to be written.
+pub(super) enum Payload {
+    Bytes {
+        offset: u64,
+        bytes: Bytes,
+    },
+    /// All of it, in a local file that may go on to change.
+    File {
+        file: File,
+        /// Whether it has not changed yet. Asked when all of it was read.
+        is_unchanged: IsUnchanged,
+    },
+}
+
+/// Tells whether a file that was handed over still holds that version.
+pub(super) type IsUnchanged = Box<dyn Fn() -> bool + Send>;
+
+impl Job {
+    /// Memory that it holds, in bytes; not nothing, or nobody could wait for it.
+    fn bytes(&self) -> u64 {
+        match &self.payload {
+            Payload::Bytes { bytes, .. } => (bytes.len() as u64).max(1),
+            Payload::File { .. } => 1,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -25,29 +60,61 @@ struct State {
 
 /// The queue between readers and the one thread that writes.
 pub(super) struct Queue {
-    /// Bytes that may wait; what comes while they do is not kept on disk.
+    /// Bytes that may wait; who fetches ahead waits while there are more.
     most_bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
+    room: Notify,
 }
 
 impl Queue {
     /// An empty queue for so many bytes.
     pub fn new(most_bytes: u64) -> Self {
-        Self { most_bytes, state: Mutex::default(), changed: Condvar::new() }
+        Self { most_bytes, state: Mutex::default(), changed: Condvar::new(), room: Notify::new() }
     }
 
-    /// Puts a job in, unless too much waits. Does not wait itself.
-    pub fn offer(&self, job: Job) -> bool {
+    /// Bytes that wait when the disk is far behind.
+    pub fn most_waiting_bytes(&self) -> u64 {
+        OVERDRAFT * self.most_bytes
+    }
+
+    /// Puts a job in; gives it back when too much waits. Does not wait itself.
+    pub fn offer(&self, job: Job) -> Result<(), Job> {
         let mut state = self.state.lock();
-        let bytes = job.bytes.len() as u64;
-        if state.stopped || state.bytes + bytes > self.most_bytes {
-            return false;
+        let bytes = job.bytes();
+        // One that is larger than all that may wait, waits alone.
+        if state.stopped || (state.bytes > 0 && state.bytes + bytes > self.most_waiting_bytes()) {
+            return Err(job);
         }
         state.bytes += bytes;
         state.jobs.push_back(job);
         self.changed.notify_all();
-        true
+        Ok(())
+    }
+
+    /// Returns when no more waits than should.
+    pub async fn settle(&self) {
+        self.at_most(self.most_bytes).await;
+    }
+
+    /// Returns when nothing waits.
+    pub async fn idle(&self) {
+        self.at_most(0).await;
+    }
+
+    async fn at_most(&self, bytes: u64) {
+        loop {
+            let mut told = pin!(self.room.notified());
+            told.as_mut().enable();
+            let is_so = {
+                let state = self.state.lock();
+                state.stopped || state.bytes <= bytes
+            };
+            if is_so {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// The next job, once there is one; the one before counts as done. `None` when all is done and
@@ -56,9 +123,12 @@ impl Queue {
         let mut state = self.state.lock();
         state.bytes -= std::mem::take(&mut state.taken);
         self.changed.notify_all();
+        if state.bytes <= self.most_bytes {
+            self.room.notify_waiters();
+        }
         self.changed.wait_while(&mut state, |state| state.jobs.is_empty() && !state.stopped);
         let job = state.jobs.pop_front()?;
-        state.taken = job.bytes.len() as u64;
+        state.taken = job.bytes();
         Some(job)
     }
 
@@ -72,5 +142,6 @@ impl Queue {
     pub fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
+        self.room.notify_waiters();
     }
 }

@@ -34,6 +34,13 @@ pub(super) fn header(identity: &Identity, size: u64) -> [u8; HEADER_BYTES as usi
     header
 }
 
+/// The version that a header names, as (identity, size); `None` if it is no header.
+pub(super) fn version(given: &[u8; HEADER_BYTES as usize]) -> Option<(Identity, u64)> {
+    let size = u64::from_be_bytes(*given[8..16].first_chunk()?);
+    let identity = *given[16..48].first_chunk()?;
+    (header(&identity, size) == *given).then_some((identity, size))
+}
+
 /// The seal of a block.
 pub(super) fn seal(number: u64, block: &[u8]) -> Seal {
     let sum = crc32c(block);

@@ -262,6 +262,7 @@ fn a_whole_object_is_given_out_as_a_file() {
     drop(again);
     let damaged = open(directory.path(), 64 * MIB);
     assert!(damaged.verify(&object, PATIENCE).is_none());
+    assert!(damaged.read(&object, &(0..object.size)).is_none());
     assert_eq!(damaged.stats().damaged, 1);
 }
 
@@ -305,4 +306,82 @@ fn a_link_in_place_of_a_file_is_not_followed() {
     let again = open(directory.path(), 64 * MIB);
     assert_eq!(again.read(&object, &(0..10)), None);
     assert_eq!(std::fs::read(&elsewhere).unwrap().len() as u64, MIB + 5);
+}
+
+/// A file with the first bytes of every object.
+fn local_file(directory: &Path, size: u64) -> File {
+    let path = directory.join("draft");
+    std::fs::write(&path, bytes(0..size)).unwrap();
+    File::open(path).unwrap()
+}
+
+#[test]
+fn a_local_file_is_taken_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(&directory.path().join("cache"), 64 * MIB), pinned("o", 3 * MIB + 5));
+    cache.write_file(&object, local_file(directory.path(), object.size), || true);
+    cache.flush();
+    assert!(matches!(cache.whole(&object), Whole::File(_)), "{:?}", cache.stats());
+    assert_eq!(cache.read(&object, &(MIB..object.size)), Some(bytes(MIB..object.size)));
+    drop(cache);
+    let again = open(&directory.path().join("cache"), 64 * MIB);
+    assert_eq!(again.read(&object, &(0..object.size)), Some(bytes(0..object.size)));
+    assert!(files(directory.path(), "new").is_empty());
+}
+
+#[test]
+fn of_a_file_that_changed_meanwhile_nothing_is_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(&directory.path().join("cache"), 64 * MIB), pinned("o", 3 * MIB));
+    cache.write_file(&object, local_file(directory.path(), object.size), || false);
+    cache.write_file(&pinned("short", 9 * MIB), local_file(directory.path(), object.size), || true);
+    cache.flush();
+    assert!(cache.missing(&object, MIB).len() == 3 && cache.missing(&pinned("short", 9 * MIB), MIB).len() == 9);
+    assert_eq!((cache.stats().entries, files(directory.path(), "data").len()), (0, 0));
+    assert!(files(directory.path(), "new").is_empty());
+}
+
+#[test]
+fn a_file_larger_than_the_cache_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(&directory.path().join("cache"), 4 * MIB), pinned("o", 9 * MIB));
+    cache.write_file(&object, local_file(directory.path(), object.size), || true);
+    cache.flush();
+    assert!(files(&directory.path().join("cache"), "new").is_empty());
+    assert_eq!(cache.stats().entries, 0);
+    cache.write(&pinned("small", 10), 0, bytes(0..10));
+    cache.flush();
+    assert_eq!(cache.read(&pinned("small", 10), &(0..10)), Some(bytes(0..10)));
+}
+
+#[test]
+fn what_was_used_last_is_verified_ahead() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    let again = open(directory.path(), 64 * MIB);
+    again.verify_recent();
+    let begun = Instant::now();
+    while !matches!(again.whole(&object), Whole::File(_)) {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn two_mounts_that_write_at_once_stay_below_the_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit_bytes = 16 * MIB;
+    let caches = [open(directory.path(), limit_bytes), open(directory.path(), limit_bytes)];
+    for number in 0..60 {
+        for (mount, cache) in caches.iter().enumerate() {
+            cache.write(&pinned(&format!("{mount} {number}"), MIB / 4), 0, bytes(0..MIB / 4));
+        }
+        for cache in &caches {
+            cache.flush();
+        }
+        let all = ["data", "map"].into_iter().flat_map(|extension| files(directory.path(), extension));
+        let on_disk: u64 = all.filter_map(|path| std::fs::metadata(path).ok()).map(|found| found.blocks() * 512).sum();
+        assert!(on_disk <= limit_bytes, "{on_disk} bytes after {number}");
+    }
 }

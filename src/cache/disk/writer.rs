@@ -1,18 +1,22 @@
 //! The thread behind the readers: looks into the directory, writes, evicts.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::ledger::Name;
-use super::queue::Job;
+use super::queue::{Job, Payload};
 use super::seal::Identity;
-use super::{Inner, directory, name};
+use super::{Inner, Pinned, directory, name};
 
-/// After so much of the limit was written, others may have written as much: look again.
-const RESCAN_PART: u64 = 32;
+/// After so much of the limit was written, mounts beside this one may have written as much: look
+/// again. Half of the margin, so that two of them stay below the limit together.
+const RESCAN_PART: u64 = 64;
+/// The same when there is no other mount: for what nobody told, such as files removed by hand.
+const LONE_RESCAN_PART: u64 = 4;
 /// This part of the limit is left for what is not accounted: rounding, what others write meanwhile.
 const MARGIN_PART: u64 = 32;
 /// How often the attribute indexes beside the entries are measured, and an idle cache looks.
@@ -21,7 +25,7 @@ const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_mins(1);
 
 /// Why bytes were not written.
-enum Refusal {
+pub(super) enum Refusal {
     /// They would not fit below the limit, whatever else is evicted.
     NoRoom,
     /// They would leave less free on the file system than has to be.
@@ -36,8 +40,8 @@ impl From<io::Error> for Refusal {
 }
 
 /// The writer's own notes.
-struct Writer<'a> {
-    inner: &'a Inner,
+pub(super) struct Writer<'a> {
+    pub(super) inner: &'a Inner,
     /// Since the last look into the directory.
     written_bytes: u64,
     paused_until: Option<Instant>,
@@ -50,16 +54,26 @@ struct Writer<'a> {
 pub(super) fn run(inner: &Inner) {
     let mut writer = Writer { inner, written_bytes: 0, paused_until: None, measured: Instant::now(), told_full: false };
     writer.rescan();
-    while let Some(job) = inner.queue.take() {
-        writer.write(&job);
+    while let Some(mut job) = inner.queue.take() {
+        let is_stored = writer.write(&job);
+        if let Some(told) = job.told.take() {
+            // Who asked may have gone.
+            let _ = told.send(is_stored);
+        }
     }
 }
 
 impl Writer<'_> {
-    fn write(&mut self, job: &Job) {
-        let length = job.bytes.len() as u64;
+    /// Whether the bytes are on disk now.
+    fn write(&mut self, job: &Job) -> bool {
         let paused = self.paused_until.is_some_and(|until| Instant::now() < until);
-        let stored = if paused { Err(Refusal::NoRoom) } else { self.store(job) };
+        let (length, stored) = match &job.payload {
+            Payload::Bytes { bytes, .. } if paused => (bytes.len() as u64, Err(Refusal::NoRoom)),
+            Payload::Bytes { offset, bytes } => (bytes.len() as u64, self.store(&job.object, *offset, bytes)),
+            Payload::File { .. } if paused => (job.object.size, Err(Refusal::NoRoom)),
+            Payload::File { file, is_unchanged } => (job.object.size, self.take_file(&job.object, file, is_unchanged)),
+        };
+        let is_stored = stored.is_ok();
         match stored {
             Ok(bytes) => {
                 self.written_bytes += bytes;
@@ -70,11 +84,17 @@ impl Writer<'_> {
                 self.tell(refusal);
             }
         }
-        if self.written_bytes > self.inner.limit_bytes / RESCAN_PART {
+        if self.is_rescan_due() {
             self.rescan();
         } else if self.measured.elapsed() > MEASURE_PERIOD {
             self.measure();
         }
+        is_stored
+    }
+
+    fn is_rescan_due(&self) -> bool {
+        let after = |part| self.written_bytes > self.inner.limit_bytes / part;
+        after(RESCAN_PART) && (after(LONE_RESCAN_PART) || self.inner.directory.is_shared())
     }
 
     fn tell(&mut self, refusal: Refusal) {
@@ -107,42 +127,49 @@ impl Writer<'_> {
         let _ = make_room(self.inner, 0, &Name::default());
     }
 
-    fn store(&mut self, job: &Job) -> Result<u64, Refusal> {
-        let identity = self.inner.identity(&job.object);
+    fn store(&mut self, object: &Pinned, offset: u64, bytes: &[u8]) -> Result<u64, Refusal> {
+        let identity = self.inner.identity(object);
         let name = name(&identity);
-        let charge = self.inner.ledger.lock().charge(&name, job.bytes.len() as u64);
+        let charge = self.inner.ledger.lock().charge(&name, bytes.len() as u64);
         make_room(self.inner, charge, &name)?;
-        let entry = self.entry(&identity, job)?;
-        let bytes = entry.write(job.offset, &job.bytes)?;
+        let entry = self.entry(&identity, object)?;
+        let bytes = entry.write(offset, bytes)?;
         if bytes > 0 {
             self.inner.ledger.lock().add(name, bytes);
-            self.inner.counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.inner.note_written(bytes);
         }
         Ok(bytes)
     }
 
-    fn entry(&mut self, identity: &Identity, job: &Job) -> io::Result<Arc<Entry>> {
+    fn entry(&mut self, identity: &Identity, object: &Pinned) -> io::Result<Arc<Entry>> {
         let inner = self.inner;
         let name = name(identity);
-        if let Some(entry) = inner.entry(identity, &job.object) {
+        if let Some(entry) = inner.entry(identity, object) {
             if !entry.is_orphan() {
                 return Ok(entry);
             }
             inner.open.lock().pop(&name);
         }
-        if inner.directory.is_gone() {
+        let stem = self.shelf(&name)?;
+        Ok(inner.keep_open(name, Entry::create(&stem, identity, object.size)?))
+    }
+
+    /// The stem of an entry in a directory that is there.
+    pub(super) fn shelf(&mut self, name: &Name) -> io::Result<PathBuf> {
+        if self.inner.directory.is_gone() {
             tracing::warn!("the directory of the disk cache was removed; it is made again, empty");
-            inner.open.lock().clear();
+            self.inner.open.lock().clear();
+            self.inner.directory.rejoin()?;
             self.rescan();
         }
-        let stem = inner.directory.stem(&name);
+        let stem = self.inner.directory.stem(name);
         stem.parent().map_or(Ok(()), directory::make)?;
-        Ok(inner.keep_open(name, Entry::create(&stem, identity, job.object.size)?))
+        Ok(stem)
     }
 }
 
 /// Evicts until so many bytes more fit, below the limit and beside a tenth of the disk left free.
-fn make_room(inner: &Inner, bytes: u64, spared: &Name) -> Result<(), Refusal> {
+pub(super) fn make_room(inner: &Inner, bytes: u64, spared: &Name) -> Result<(), Refusal> {
     let limit_bytes = inner.limit_bytes - inner.limit_bytes / MARGIN_PART;
     loop {
         let within = inner.ledger.lock().total_bytes() + bytes <= limit_bytes;

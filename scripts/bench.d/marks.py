@@ -1,0 +1,43 @@
+"""What the tools are held against: the AWS SDK without a file system, and a local file."""
+
+import json
+import subprocess
+import time
+
+import mounts
+import steps
+
+CONNECTIONS = 32
+
+
+def local(work_dir, sizes):
+    """Seconds to read the large object's bytes from a local file that is in the page cache."""
+    place = work_dir / "local"
+    place.write_bytes(steps.large_body(sizes.large_mib))
+    try:
+        best = None
+        for _ in range(3):
+            start = time.perf_counter()
+            steps.read_all(place, sizes.large_mib * steps.MIB)
+            wall_s = time.perf_counter() - start
+            best = wall_s if best is None else min(best, wall_s)
+        return {"wall_s": best}
+    finally:
+        place.unlink()
+
+
+def sdk(program, port, keys):
+    """Seconds until the SDK alone has read these objects at the same time, with 32 connections."""
+    connections = max(1, CONNECTIONS // len(keys))
+    env = {"AWS_ACCESS_KEY_ID": mounts.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": mounts.SECRET_KEY}
+    command = [program, f"http://127.0.0.1:{port}", mounts.BUCKET]
+    readers = [
+        subprocess.Popen([*command, key, str(connections)], env=env, stdout=subprocess.PIPE) for key in keys
+    ]  # fmt: skip
+    figures = []
+    for reader in readers:
+        said, _ = reader.communicate()
+        if reader.returncode != 0:
+            raise RuntimeError(f"{program} ended with {reader.returncode}")
+        figures.append(json.loads(said))
+    return {"wall_s": max(figure["seconds"] for figure in figures), "cpu_s": sum(figure["cpu_s"] for figure in figures)}

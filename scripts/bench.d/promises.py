@@ -1,0 +1,153 @@
+"""What reads and listings must hold, on the S3-like profile: each bound once, and whether a run holds it.
+
+Ratios are taken within one run. Figures in seconds are for the default sizes; with others they say less.
+"""
+
+from dataclasses import dataclass
+from typing import Callable
+
+PROFILE = "s3"
+PEERS = ("s3fs", "rclone")
+MIB_IN_MB = (1 << 20) / 1e6
+# A step that a peer did not end in time, or not rightly.
+NEVER_S = float("inf")
+
+
+class Missing(Exception):
+    """The run has not measured what is asked."""
+
+
+class Figures:
+    """A run's figures on the S3-like profile."""
+
+    def __init__(self, run):
+        self.sizes = run["sizes"]
+        self.results = run["results"].get(PROFILE, {})
+        self.marks = run["marks"].get(PROFILE, {})
+
+    def of(self, step, tool="s3mount"):
+        result = self.results.get(tool, {}).get(step)
+        if result is None:
+            raise Missing
+        if result["failure"]:
+            raise Failed(result["failure"])
+        return result
+
+    def wall(self, step):
+        return self.of(step)["wall_s"]
+
+    def requests(self, step, *verbs):
+        made = self.of(step)["requests"]
+        return sum(count for verb, count in made.items() if not verbs or verb in verbs)
+
+    def peer_s(self, step, fits=lambda result: True):
+        """The better of the peers whose result fits."""
+        walls = []
+        for tool in PEERS:
+            result = self.results.get(tool, {}).get(step)
+            if result is None:
+                raise Missing
+            walls.append(NEVER_S if result["failure"] or not fits(result) else result["wall_s"])
+        return min(walls)
+
+    def mark_s(self, name):
+        if name not in self.marks:
+            raise Missing
+        return self.marks[name]["wall_s"]
+
+
+class Failed(Exception):
+    """The step did not do what it should."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """`figure` of a run, which must be at least or at most so much."""
+
+    steps: tuple
+    text: str
+    figure: Callable
+    least: float | None = None
+    most: float | None = None
+    unit: str = ""
+
+    def bound(self):
+        return f"≥ {self.least:g}{self.unit}" if self.most is None else f"≤ {self.most:g}{self.unit}"
+
+    def holds(self, figure):
+        return figure >= self.least if self.most is None else figure <= self.most
+
+
+def moves_mb(most):
+    return lambda result: result["moved_mb"] <= most
+
+
+PROMISES = [
+    Promise(("read",), "read cold, of what the SDK alone reaches",
+            lambda f: 100 * f.mark_s("sdk") / f.wall("read"), least=60, unit=" %"),
+    Promise(("read",), "read cold, times the better peer",
+            lambda f: f.peer_s("read") / f.wall("read"), least=1.8, unit=" ×"),
+    Promise(("parallel",), "four at once, of what the SDK alone reaches",
+            lambda f: 100 * f.mark_s("sdk-parallel") / f.wall("parallel"), least=60, unit=" %"),
+    Promise(("parallel",), "four at once, times the better peer",
+            lambda f: f.peer_s("parallel") / f.wall("parallel"), least=1.8, unit=" ×"),
+    Promise(("first",), "requests for the first 64 KiB", lambda f: f.requests("first"), most=2),
+    Promise(("read",), "CPU of the daemon for a GiB read cold",
+            lambda f: f.of("read")["cpu_s"] * 1024 / f.sizes["large_mib"], most=1.5, unit=" s"),
+    Promise(("read", "reread"), "read again, of a local file",
+            lambda f: 100 * f.mark_s("local") / f.wall("reread"), least=90, unit=" %"),
+    Promise(("read", "reread"), "GETs for it", lambda f: f.requests("reread", "GET"), most=0),
+    Promise(("read", "remount"), "read after a remount, of a local file",
+            lambda f: 100 * f.mark_s("local") / f.wall("remount"), least=90, unit=" %"),
+    Promise(("read", "remount"), "GETs for it", lambda f: f.requests("remount", "GET"), most=0),
+    Promise(("small",), "small files in order, cold", lambda f: f.wall("small"), most=1.0, unit=" s"),
+    Promise(("tar-c",), "tar c, cold", lambda f: f.wall("tar-c"), most=2.0, unit=" s"),
+    Promise(("grep",), "GETs of a cold grep, for each file",
+            lambda f: f.requests("grep", "GET") / f.sizes["searched"], most=1),
+    Promise(("grep",), "other requests of it", lambda f: f.requests("grep") - f.requests("grep", "GET"), most=3),
+    Promise(("grep", "grep-again"), "requests of a warm grep", lambda f: f.requests("grep-again"), most=0),
+    Promise(("clone", "status"), "requests of git status after a remount", lambda f: f.requests("status"), most=12),
+    Promise(("ls",), "ls -l of foreign objects", lambda f: f.wall("ls"), most=0.5, unit=" s"),
+    Promise(("ls",), "requests for it", lambda f: f.requests("ls"), most=12),
+    Promise(("find",), "find over directories of ten", lambda f: f.wall("find"), most=1.2, unit=" s"),
+    Promise(("find",), "requests for it", lambda f: f.requests("find"), most=15),
+    Promise(("crowd",), "ls of a huge directory", lambda f: f.wall("crowd"), most=10, unit=" s"),
+    Promise(("crowd",), "peak memory of it", lambda f: f.of("crowd")["peak_mb"] / MIB_IN_MB, most=512, unit=" MiB"),
+    Promise(("own", "ls-own"), "requests in flight when others' attributes are listed",
+            lambda f: f.of("ls-own")["in_flight"], least=20),
+    Promise(("random",), "moved by 200 random reads", lambda f: f.of("random")["moved_mb"], most=256, unit=" MB"),
+    Promise(("random",), "their time, of the better peer that moves as little",
+            lambda f: 100 * f.wall("random") / f.peer_s("random", moves_mb(256)), most=100, unit=" %"),
+    Promise(("tight",), "peak memory with --memory 256M",
+            lambda f: f.of("tight")["peak_mb"] / MIB_IN_MB, most=320, unit=" MiB"),
+    Promise(("tight",), "most on disk with --cache-size 512M",
+            lambda f: f.of("tight")["disk_mb"] / MIB_IN_MB, most=512, unit=" MiB"),
+]  # fmt: skip
+
+
+def needed_steps():
+    """Names of all steps that some promise is about."""
+    return {step for promise in PROMISES for step in promise.steps}
+
+
+def check(run):
+    """(verdict, text, figure, bound) of each promise; the verdict is None where nothing was measured."""
+    figures = Figures(run)
+    for promise in PROMISES:
+        try:
+            figure = promise.figure(figures)
+            verdict, shown = promise.holds(figure), f"{figure:.4g}{promise.unit}"
+        except Missing:
+            verdict, shown = None, "not measured"
+        except Failed as failed:
+            verdict, shown = False, str(failed)
+        yield verdict, promise.text, shown, promise.bound()
+
+
+def as_text(run):
+    """The verdicts as a table, and whether none is against a promise."""
+    words = {True: "holds", False: "DOES NOT HOLD", None: "–"}
+    rows = [(words[verdict], text, shown, bound) for verdict, text, shown, bound in check(run)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join(lines), all(verdict is not False for verdict, *_ in check(run))

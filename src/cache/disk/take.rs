@@ -1,0 +1,77 @@
+//! Taking over a whole version from a local file: what was just uploaded from a draft.
+//!
+//! The file is copied beside the entry and takes its place at the end, by a rename: it may have
+//! changed while it was read, and bytes that are only perhaps right must not come into a data file
+//! that another mount has given to the kernel.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::directory::NEW;
+use super::entry::{Entry, reserve};
+use super::ledger::Name;
+use super::queue::IsUnchanged;
+use super::seal::{self, BLOCK_BYTES};
+use super::writer::{Refusal, Writer, make_room};
+use super::{Pinned, name};
+
+/// Copied at a time: whole blocks.
+const STEP_BYTES: u64 = 8 * BLOCK_BYTES;
+
+impl Writer<'_> {
+    /// Takes over a version, unless some of it is here already; returns how many bytes.
+    pub(super) fn take_file(
+        &mut self,
+        object: &Pinned,
+        file: &File,
+        is_unchanged: &IsUnchanged,
+    ) -> Result<u64, Refusal> {
+        let identity = self.inner.identity(object);
+        let name = name(&identity);
+        if self.inner.entry(&identity, object).is_some() {
+            return Ok(0);
+        }
+        let stem = self.shelf(&name)?;
+        let copy = stem.with_extension(NEW);
+        let taken = self.copy(object, &name, file, &copy).and_then(|seals| {
+            if !is_unchanged() {
+                // What it holds now is another version's, and comes when that is stored.
+                return Err(Refusal::NoRoom);
+            }
+            std::fs::rename(&copy, stem.with_extension("data"))?;
+            let entry = Entry::create(&stem, &identity, object.size)?;
+            entry.put_seals(&seals)?;
+            self.inner.keep_open(name, entry);
+            Ok(object.size)
+        });
+        if taken.is_err() {
+            let _ = std::fs::remove_file(&copy);
+            self.inner.ledger.lock().remove(&name);
+        }
+        taken
+    }
+
+    /// Copies the file; returns the seals of its blocks.
+    fn copy(&mut self, object: &Pinned, name: &Name, file: &File, copy: &Path) -> Result<Vec<u8>, Refusal> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let copy = options.open(copy)?;
+        copy.set_len(object.size)?;
+        let mut seals = Vec::new();
+        let mut buffer = vec![0; STEP_BYTES.min(object.size) as usize];
+        for offset in (0..object.size).step_by(STEP_BYTES as usize) {
+            let bytes = &mut buffer[..STEP_BYTES.min(object.size - offset) as usize];
+            let charge = self.inner.ledger.lock().charge(name, bytes.len() as u64);
+            make_room(self.inner, charge, name)?;
+            file.read_exact_at(bytes, offset)?;
+            reserve(&copy, &(offset..offset + bytes.len() as u64));
+            copy.write_all_at(bytes, offset)?;
+            self.inner.ledger.lock().add(*name, bytes.len() as u64);
+            let numbered = (offset / BLOCK_BYTES..).zip(bytes.chunks(BLOCK_BYTES as usize));
+            seals.extend(numbered.flat_map(|(number, block)| seal::seal(number, block)));
+        }
+        self.inner.note_written(object.size);
+        Ok(seals)
+    }
+}

@@ -1,0 +1,244 @@
+//! Opening for reading: what it asks of S3, which version it shows, what the kernel is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use s3mount::bucket::Metadata;
+use s3mount::error::Errno;
+use s3mount::fs::ops::Opened;
+use s3mount::fs::{Ino, Kernel};
+
+use super::{House, ME, ROOT, after_the_ttl};
+
+/// A kernel that notes what it is told.
+#[derive(Debug, Default)]
+struct Told {
+    told: Mutex<Vec<String>>,
+}
+
+impl Told {
+    fn attached(house: &House) -> Arc<Self> {
+        let kernel = Arc::new(Self::default());
+        house.fs.attach(kernel.clone());
+        kernel
+    }
+
+    fn note(&self, what: String) {
+        self.told.lock().push(what);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.told.lock())
+    }
+}
+
+impl Kernel for Told {
+    fn forget_attributes(&self, _ino: Ino) {
+        self.note("attributes".into());
+    }
+
+    fn forget_pages(&self, _ino: Ino) {
+        self.note("pages".into());
+    }
+
+    fn forget_name(&self, _parent: Ino, name: &str) {
+        self.note(format!("name {name}"));
+    }
+
+    fn fill(&self, _ino: Ino, bytes: &[u8]) -> bool {
+        self.note(format!("fill {}", String::from_utf8_lossy(bytes)));
+        true
+    }
+}
+
+async fn open(house: &House, ino: Ino) -> Opened {
+    house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap()
+}
+
+async fn open_and_close(house: &House, ino: Ino) -> Opened {
+    let opened = open(house, ino).await;
+    house.fs.release(opened.handle).await.unwrap();
+    opened
+}
+
+/// Requests that `work` costs, by operation.
+async fn costs(house: &House, work: impl Future<Output = ()>) -> Vec<(&'static str, u64)> {
+    let before = house.bucket.requests();
+    work.await;
+    let after = house.bucket.requests().into_iter();
+    after
+        .map(|(name, count)| (name, count - before.get(name).copied().unwrap_or(0)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_small_file_is_one_get_which_checks_the_version_too() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    after_the_ttl().await;
+    let reading = async { assert_eq!(house.read_file(ino).await, "first") };
+    assert_eq!(costs(&house, reading).await, [("GetObject", 1)]);
+    let again = async { assert_eq!(house.read_file(ino).await, "first") };
+    assert_eq!(costs(&house, again).await, []);
+}
+
+#[tokio::test]
+async fn one_listing_confirms_all_that_is_cached() {
+    let house = House::new().await;
+    let mut inos = Vec::new();
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        house.bucket.insert(name, name, Metadata::new());
+    }
+    for name in names {
+        inos.push(house.lookup(ROOT, name).await.unwrap().ino);
+    }
+    for ino in &inos {
+        house.read_file(*ino).await;
+    }
+    after_the_ttl().await;
+    let again = async {
+        for ino in &inos {
+            house.read_file(*ino).await;
+        }
+    };
+    assert_eq!(costs(&house, again).await, [("ListObjectsV2", 1)]);
+}
+
+#[tokio::test]
+async fn an_open_shows_what_replaced_the_object_though_it_looked_fresh() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    house.bucket.insert("a", "the second version", Metadata::new());
+    assert_eq!(house.read_file(ino).await, "the second version");
+}
+
+#[tokio::test]
+async fn cached_bytes_are_not_shown_past_the_ttl() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    assert_eq!(house.read_file(ino).await, "first");
+    house.bucket.insert("a", "other", Metadata::new());
+    after_the_ttl().await;
+    assert_eq!(house.read_file(ino).await, "other");
+}
+
+#[tokio::test]
+async fn what_was_deleted_cannot_be_opened() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    house.bucket.remove("a");
+    let refused = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ESTALE);
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
+}
+
+#[tokio::test]
+async fn an_inode_that_lost_its_name_to_another_version_is_not_opened_again() {
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let old = house.lookup(ROOT, "a").await.unwrap().ino;
+    let reader = open(&house, old).await;
+    house.bucket.insert("a", "other", Metadata::new());
+    after_the_ttl().await;
+    let refused = house.fs.open(old, libc::O_RDONLY, ME).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ESTALE, "the kernel then asks for the name again");
+    let new = house.lookup(ROOT, "a").await.unwrap().ino;
+    assert_eq!(house.read_file(new).await, "other");
+    assert_eq!(house.fs.read(reader.handle, 0, 100).await.unwrap(), "first");
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_small_file_go_to_the_kernel_once() {
+    let house = House::new().await;
+    let kernel = Told::attached(&house);
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    assert!(open_and_close(&house, ino).await.keep_cache);
+    assert_eq!(kernel.take(), ["fill first"]);
+    assert!(open_and_close(&house, ino).await.keep_cache, "the kernel has it");
+    assert_eq!(kernel.take(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_kernel_drops_pages_and_size_of_a_replaced_file() {
+    let house = House::new().await;
+    let kernel = Told::attached(&house);
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    open_and_close(&house, ino).await;
+    kernel.take();
+    house.bucket.insert("a", "the second version", Metadata::new());
+    after_the_ttl().await;
+    let opened = open(&house, ino).await;
+    assert!(!opened.keep_cache, "the pages are those of the first version");
+    assert_eq!(kernel.take(), ["pages", "attributes"], "not filled: the old pages are still there");
+    assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "the second version");
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_is_never_filled_from_the_bucket() {
+    let house = House::new().await;
+    let kernel = Told::attached(&house);
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let writer = house.fs.open(ino, libc::O_RDWR, ME).await.unwrap();
+    house.fs.write(writer.handle, 0, b"FI").await.unwrap();
+    open(&house, ino).await;
+    assert_eq!(kernel.take(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_missing_name_is_asked_for_again_after_its_ttl() {
+    let house = House::new().await;
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
+    house.bucket.insert("a", "here", Metadata::new());
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT, "the listing is believed");
+    after_the_ttl().await;
+    house.lookup(ROOT, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_invalidated_is_fetched_again_and_forgotten_by_the_kernel() {
+    let house = House::new().await;
+    house.bucket.insert("d/a", "first", Metadata::new());
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    let ino = house.lookup(directory, "a").await.unwrap().ino;
+    let kernel = Told::attached(&house);
+    assert_eq!(house.read_file(ino).await, "first");
+    kernel.take();
+    assert_eq!(house.fs.invalidate("d").await.unwrap(), 2);
+    let told = kernel.take();
+    for what in ["attributes", "pages", "name d", "name a"] {
+        assert!(told.iter().any(|line| line == what), "{what}: {told:?}");
+    }
+    assert_eq!(house.fs.invalidate("e").await.unwrap_err().errno(), Errno::ENOENT);
+    let gets = house.bucket.count("GetObject");
+    let lists = house.bucket.count("ListObjectsV2");
+    assert_eq!(house.read_file(ino).await, "first");
+    assert!(house.bucket.count("ListObjectsV2") > lists, "attributes were not asked again");
+    let opened = open(&house, ino).await;
+    assert_eq!(house.fs.read(opened.handle, 0, 5).await.unwrap(), "first");
+    assert_eq!(house.bucket.count("GetObject"), gets + 1, "bytes were not fetched again");
+}
+
+#[tokio::test]
+async fn an_open_that_s3_does_not_answer_fails() {
+    use s3mount::bucket::memory::{Effect, Fault};
+    use s3mount::error::Kind;
+    let house = House::new().await;
+    house.bucket.insert("a", "first", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    house.bucket.inject(Fault::always(Effect::Fail(Kind::Unreachable)));
+    let refused = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EHOSTUNREACH);
+    house.bucket.heal();
+    tokio::time::sleep(Duration::from_millis(2_050)).await;
+    assert_eq!(house.read_file(ino).await, "first");
+}
