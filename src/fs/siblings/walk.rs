@@ -26,6 +26,7 @@ pub enum Order {
 }
 
 impl Order {
+    /// The order to try when this one was wrong.
     pub fn other(self) -> Self {
         match self {
             Self::Name => Self::Inode,
@@ -78,6 +79,7 @@ pub enum Verdict {
 }
 
 impl Walk {
+    /// Nothing was opened yet.
     pub fn new(directory: Ino, order: Order, cache: &Arc<BlockCache>) -> Self {
         Self {
             directory,
@@ -105,6 +107,7 @@ impl Walk {
         if self.skipped + skipped > allowed { Verdict::Miss } else { Verdict::Hit { skipped } }
     }
 
+    /// A foretold file was opened; so many before it were left out.
     pub fn advance(&mut self, name: &str, skipped: usize) {
         self.remember(name);
         name.clone_into(&mut self.last);
@@ -119,6 +122,7 @@ impl Walk {
         }
     }
 
+    /// The order is believed from now on.
     pub fn begin(&mut self, window: usize) {
         self.hits = self.hits.max(HITS_TO_BEGIN);
         self.window = window;
@@ -134,7 +138,7 @@ impl Walk {
         std::mem::replace(&mut self.last, name.to_owned())
     }
 
-    pub fn remember(&mut self, name: &str) {
+    fn remember(&mut self, name: &str) {
         if self.opened.len() >= MAX_OPENED {
             self.opened.pop_front();
         }
@@ -143,6 +147,7 @@ impl Walk {
 }
 
 impl ByInode {
+    /// The files after this one; the first ones after none.
     pub fn after(&self, name: &str, count: usize) -> Vec<String> {
         let files = if name.is_empty() {
             &self.files[..]
