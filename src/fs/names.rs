@@ -8,6 +8,10 @@ use super::inodes::Ino;
 use crate::bucket::ETag;
 use crate::key::Oddity;
 
+/// Names of one directory that are kept in memory at once: some 5 MB. A larger one is read page by
+/// page each time, and its names are asked for one by one.
+pub const MAX_NAMES_KEPT: usize = 20_000;
+
 /// The version of an object as LIST tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
@@ -56,6 +60,15 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Adds the next page.
+    pub fn append(&mut self, page: Self) {
+        self.names.extend(page.names);
+        self.marker = self.marker.take().or(page.marker);
+        self.odd_prefixes.extend(page.odd_prefixes);
+        self.keys += page.keys;
+        self.pages += page.pages;
+    }
+
     /// No key begins with the prefix: no such directory.
     pub fn is_nothing(&self) -> bool {
         self.complete && self.keys == 0
@@ -165,9 +178,24 @@ impl Directory {
 
     /// The node is gone from memory; the name stays.
     pub fn forget_node(&mut self, name: &str) {
-        if let Some(child) = self.children.get_mut(name) {
-            child.ino = None;
+        let is_kept = !self.is_large || self.listed.is_some();
+        match self.children.get_mut(name) {
+            Some(child) if is_kept => child.ino = None,
+            // Nobody would ever take it out.
+            _ => drop(self.children.remove(name)),
         }
+    }
+
+    /// A name that was there at `asked` is so no more: taken away here, or missing in a newer listing.
+    pub fn is_gone(&self, name: &str, asked: Instant) -> bool {
+        !self.children.contains_key(name)
+            && (self.changed_since(name, asked) || self.listed.is_some_and(|listed| listed >= asked))
+    }
+
+    /// Names made or changed here since `asked`, which a listing of that moment may not know.
+    pub fn made_since(&self, asked: Instant) -> impl Iterator<Item = (&String, &Child)> {
+        let changed = self.changed.iter().filter(move |(_, moment)| **moment >= asked);
+        changed.filter_map(|(name, _)| self.children.get_key_value(name))
     }
 
     /// S3 says that the name is not there.
