@@ -31,7 +31,7 @@ const LARGEST_INDEX_BYTES: u64 = 1 << 30;
 const LEAST_QUEUE_BYTES: u64 = 1 << 20;
 const MOST_QUEUE_BYTES: u64 = 128 << 20;
 /// How long the end of a mount waits for the cache on disk.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
 const HOOK_GRACE: Duration = Duration::from_secs(10);
 

@@ -64,6 +64,9 @@ impl Writer<'_> {
             let bytes = &mut buffer[..STEP_BYTES.min(object.size - offset) as usize];
             let charge = self.inner.ledger.lock().charge(name, bytes.len() as u64);
             make_room(self.inner, charge, name)?;
+            if self.inner.queue.is_stopped() {
+                return Err(Refusal::NoRoom);
+            }
             file.read_exact_at(bytes, offset)?;
             reserve(&copy, &(offset..offset + bytes.len() as u64));
             copy.write_all_at(bytes, offset)?;

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_mins(1);
 
 /// Why bytes were not written.
 pub(super) enum Refusal {
-    /// They would not fit below the limit, whatever else is evicted.
+    /// They would not fit below the limit, whatever else is evicted, or nobody wants them any more.
     NoRoom,
     /// They would leave less free on the file system than has to be.
     DiskFull,
