@@ -40,6 +40,8 @@ pub struct Directory {
     listed: Option<Instant>,
     /// Names changed here, with the moment: a listing asked for earlier knows nothing of them.
     changed: HashMap<String, Instant>,
+    /// Names asked for one by one since, because the directory is large.
+    alone: u32,
     /// A listing that was begun, for whoever wants the rest of it.
     begun: Option<Begun>,
     /// The last listing took more than one page: too dear to repeat for a single name.
@@ -131,6 +133,20 @@ impl Directory {
     /// The directory was made here just now: nothing can be in it.
     pub fn set_new(&mut self) {
         self.listed = Some(Instant::now());
+    }
+
+    /// One more name is to be asked for by itself. When so many were that listing all names costs
+    /// less: how many pages that may take.
+    pub fn pages_instead(&mut self) -> Option<usize> {
+        const FEW: usize = 8;
+        const NAMES_IN_PAGE: usize = 1_000;
+        self.alone += 1;
+        let pages = self.children.len() / NAMES_IN_PAGE + 2;
+        if (self.alone as usize) < FEW.max(2 * pages) || self.children.len() > MAX_NAMES_KEPT {
+            return None;
+        }
+        self.alone = 0;
+        Some(pages)
     }
 
     /// Asks S3 again at the next use.

@@ -48,15 +48,14 @@ impl Fs {
     async fn resolve_now(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
         let _stable = self.namespace.read().await;
         let believed = self.settings.attr_ttl.min(self.settings.negative_ttl);
-        let too_dear = {
+        let pages = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOTDIR)?;
-            directory.is_large && !directory.is_fresh(believed)
+            let is_dear = directory.is_large && !directory.is_fresh(believed);
+            if is_dear { directory.pages_instead() } else { Some(1) }
         };
-        if too_dear {
-            return self.resolve_alone(parent, name).await;
-        }
-        self.list_pages(parent, believed, 1).await?;
+        let Some(pages) = pages else { return self.resolve_alone(parent, name).await };
+        self.list_pages(parent, believed, pages).await?;
         let (listed, partial) = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOENT)?;

@@ -24,7 +24,7 @@ async fn elsewhere(house: &House) -> House {
 
 #[tokio::test]
 async fn foreign_objects_are_listed_without_a_head() {
-    let house = House::new().await;
+    let house = House::patient().await;
     for number in 0..1_500 {
         house.bucket.insert(&format!("f{number:04}"), "12345", Metadata::new());
     }

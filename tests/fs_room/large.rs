@@ -27,7 +27,7 @@ async fn read_from(house: &House, handle: u64, mut from: u64, portions: usize) -
 
 #[tokio::test]
 async fn the_first_names_are_told_before_the_last_page_is_read() {
-    let house = House::new().await;
+    let house = House::patient().await;
     fill(&house, "d", 15_000);
     let ino = house.lookup(ROOT, "d").await.unwrap().ino;
     let before = house.bucket.count("ListObjectsV2");
@@ -93,6 +93,21 @@ async fn what_is_made_and_removed_here_shows_in_a_huge_directory() {
     assert!(!unique.contains("f001200") && !unique.contains("f016000"));
     assert_eq!(all.len(), HUGE + 3 - 2);
     house.fs.release(draft.handle).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_names_made_in_a_large_directory_do_not_cost_two_requests_each() {
+    let house = House::new().await;
+    fill(&house, "d", 2_500);
+    let ino = house.lookup(ROOT, "d").await.unwrap().ino;
+    house.names(ino).await;
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    let before: u64 = house.bucket.requests().values().sum();
+    for number in 0..100 {
+        house.write_file(ino, &format!("new{number}"), b"x").await;
+    }
+    let cost = house.bucket.requests().values().sum::<u64>() - before - 100;
+    assert!(cost <= 60, "{cost} requests beside the PUTs: {:?}", house.bucket.requests());
 }
 
 #[tokio::test]

@@ -40,6 +40,14 @@ impl House {
         Self::on(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap()).await
     }
 
+    /// Believes what it knows for as long as a test can take on a busy machine: where requests are
+    /// counted.
+    async fn patient() -> Self {
+        let long = Duration::from_mins(10);
+        let believing = |settings| Settings { attr_ttl: long, list_ttl: long, negative_ttl: long, ..settings };
+        Self::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), believing).await
+    }
+
     async fn on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> Self {
         Self::with(bucket, state, |settings| settings).await
     }

@@ -47,7 +47,7 @@ fn slow(house: &House) {
 
 #[tokio::test]
 async fn a_thousand_directories_of_ten_objects_cost_eleven_listings() {
-    let house = House::new().await;
+    let house = House::patient().await;
     let keys: Vec<String> = (0..10_000).map(|number| format!("d{:03}/f{}", number / 10, number % 10)).collect();
     for key in &keys {
         house.bucket.insert(key, "x", Metadata::new());
@@ -58,7 +58,7 @@ async fn a_thousand_directories_of_ten_objects_cost_eleven_listings() {
 
 #[tokio::test]
 async fn a_deep_tree_is_walked_too() {
-    let house = House::new().await;
+    let house = House::patient().await;
     let key = |number: u32| format!("a{}/b{}/c{}/f{}", number / 500, number / 50 % 10, number / 5 % 10, number % 5);
     let keys: Vec<String> = (0..3_000).map(key).collect();
     for key in &keys {
@@ -71,7 +71,7 @@ async fn a_deep_tree_is_walked_too() {
 
 #[tokio::test]
 async fn siblings_listed_one_by_one_become_a_walk() {
-    let house = House::new().await;
+    let house = House::patient().await;
     for number in 0..100 {
         house.bucket.insert(&format!("top/d{number:02}/f"), "x", Metadata::new());
     }
@@ -85,7 +85,7 @@ async fn siblings_listed_one_by_one_become_a_walk() {
 
 #[tokio::test]
 async fn a_guess_that_fails_costs_a_few_requests() {
-    let house = House::new().await;
+    let house = House::patient().await;
     for number in 0..6_000 {
         house.bucket.insert(&format!("d{}/f{number:05}", number / 2_000), "x", Metadata::new());
     }
@@ -98,7 +98,7 @@ async fn a_guess_that_fails_costs_a_few_requests() {
 
 #[tokio::test]
 async fn a_walk_that_nobody_follows_stops() {
-    let house = House::new().await;
+    let house = House::patient().await;
     for number in 0..50_000 {
         house.bucket.insert(&format!("d{:02}/f{number:05}", number / 1_000), "x", Metadata::new());
     }
@@ -150,7 +150,7 @@ async fn the_walk_shows_odd_keys_as_a_listing_does() {
 
 #[tokio::test]
 async fn what_was_changed_here_after_the_walk_asked_wins() {
-    let house = House::new().await;
+    let house = House::patient().await;
     for number in 0..50 {
         house.bucket.insert(&format!("d{number:02}/old"), "x", Metadata::new());
     }
@@ -171,7 +171,7 @@ async fn what_was_changed_here_after_the_walk_asked_wins() {
 
 #[tokio::test]
 async fn a_directory_renamed_after_the_walk_asked_shows_what_it_holds_now() {
-    let house = House::new().await;
+    let house = House::patient().await;
     for number in 0..50 {
         house.bucket.insert(&format!("d{number:02}/f{number:02}"), "x", Metadata::new());
     }
