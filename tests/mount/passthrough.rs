@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::stage::{Maker, Mount, PATIENCE, Stage, wait_for};
 
-const BYTES: usize = 3 << 20;
+const BYTES: usize = 5 << 20;
 
 fn pattern(seed: usize) -> Vec<u8> {
     (0..BYTES).map(|at| (at ^ (at >> 9) ^ (at >> 17) ^ seed) as u8).collect()

@@ -15,7 +15,7 @@ const MAX_FILES: usize = 64;
 /// Their bytes, at most.
 const MAX_BYTES: u64 = 4 << 30;
 /// Smaller ones are not given to the kernel.
-const LEAST_BYTES: u64 = 1 << 20;
+const LEAST_BYTES: u64 = 4 << 20;
 /// Time for all of them.
 const BUDGET: Duration = Duration::from_secs(1);
 

@@ -357,7 +357,9 @@ fn a_file_larger_than_the_cache_leaves_nothing() {
 #[test]
 fn what_was_used_last_is_verified_ahead() {
     let directory = tempfile::tempdir().unwrap();
-    let (cache, object) = filled(directory.path());
+    let (cache, object) = (open(directory.path(), 64 * MIB), pinned("o", 5 * MIB));
+    cache.write(&object, 0, bytes(0..object.size));
+    cache.flush();
     drop(cache);
     let again = open(directory.path(), 64 * MIB);
     again.verify_recent();
