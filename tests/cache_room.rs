@@ -10,9 +10,10 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
+use s3mount::bucket::upload::PartMemory;
 use s3mount::bucket::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
-    PendingUpload, PutOptions, Result,
+    PendingUpload, PutOptions, Result, Sink, check_length, check_version,
 };
 use s3mount::cache::{BLOCK_BYTES, BlockCache, CacheSettings, Pinned, ReadAhead};
 use s3mount::error::Kind;
@@ -61,6 +62,8 @@ struct Tape {
     most_in_flight: AtomicUsize,
     /// Takes this many bytes off every answer.
     short_by: usize,
+    /// Answers come in pieces of this size, each when the gate has a permit for it.
+    piece_bytes: Option<u64>,
 }
 
 impl Tape {
@@ -76,6 +79,7 @@ impl Tape {
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
             short_by: 0,
+            piece_bytes: None,
         })
     }
 
@@ -138,6 +142,24 @@ impl Bucket for Tape {
             archived: false,
         };
         Ok(Fetched { info, bytes: bytes.slice(self.short_by..) })
+    }
+
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        let Some(piece_bytes) = self.piece_bytes else {
+            let fetched = self.get(key, Some(range.clone()), Some(etag)).await?;
+            check_version(key, &fetched.info.etag, etag)?;
+            check_length(key, &fetched.bytes, &range)?;
+            sink.take(&fetched.bytes);
+            return Ok(());
+        };
+        self.ranges.lock().push(range.clone());
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let _in_flight = InFlight(&self.in_flight);
+        for start in range.clone().step_by(piece_bytes as usize) {
+            self.gate.acquire().await.expect("the gate is never closed").forget();
+            sink.take(&Self::bytes(start..range.end.min(start + piece_bytes)));
+        }
+        Ok(())
     }
 
     async fn head(&self, _: &str) -> Result<ObjectInfo> {
@@ -580,4 +602,130 @@ async fn four_streams_stay_within_a_small_budget() {
     assert!(cache.stats().evictions > 0);
     // Nothing that was fetched ahead was thrown away unread.
     assert!(tape.moved_bytes() <= 4 * 48 * MIB * 11 / 10, "{} bytes moved", tape.moved_bytes());
+}
+
+fn in_pieces(size: u64, piece_bytes: u64) -> Arc<Tape> {
+    let mut tape = Tape::with_gate(size, 0);
+    Arc::get_mut(&mut tape).expect("nobody else has it yet").piece_bytes = Some(piece_bytes);
+    tape
+}
+
+#[tokio::test]
+async fn a_reader_has_its_bytes_before_the_rest_of_the_answer() {
+    let tape = in_pieces(64 * MIB, 64 << 10);
+    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 64 * MIB), ReadAhead::new());
+    // Exactly the first 128 KiB are let through of a GET for a mebibyte.
+    tape.gate.add_permits(2);
+    let bytes = cache.read(&object, 0..100_000, &ahead).await.unwrap();
+    assert_eq!(bytes, Tape::bytes(0..100_000));
+    assert_eq!((tape.asked(), tape.in_flight.load(Ordering::SeqCst)), (vec![(0, MIB)], 1));
+    // The rest comes with the same GET.
+    tape.gate.add_permits(14);
+    assert_eq!(cache.read(&object, 0..MIB, &ahead).await.unwrap(), Tape::bytes(0..MIB));
+    assert_eq!(tape.asked()[0], (0, MIB));
+    assert!(tape.asked()[1..].iter().all(|(start, _)| *start >= MIB), "{:?}", tape.asked());
+}
+
+#[tokio::test]
+async fn what_came_of_a_get_that_failed_is_kept_and_the_rest_asked_for_again() {
+    let bucket = Arc::new(MemoryBucket::new());
+    let etag = bucket.insert("o", Tape::bytes(0..3 * MIB), Metadata::new());
+    let object = Pinned { key: "o".into(), etag, size: 3 * MIB };
+    let (cache, ahead) = (cache(bucket.clone(), 64 * MIB), ReadAhead::new());
+    cache.read(&object, 0..10, &ahead).await.unwrap();
+    bucket.inject(Fault::once("GetObject", Effect::Fail(Kind::Unreachable)));
+    assert_eq!(cache.read(&object, 2 * MIB..3 * MIB, &ahead).await.unwrap_err().kind, Kind::Unreachable);
+    assert_eq!(cache.stats().in_flight_bytes, 0, "{:?}", cache.stats());
+    assert_eq!(cache.read(&object, 2 * MIB..3 * MIB, &ahead).await.unwrap(), Tape::bytes(2 * MIB..3 * MIB));
+}
+
+#[tokio::test]
+async fn dropping_the_handle_cancels_the_rest_of_what_an_isolated_read_fetched() {
+    let tape = in_pieces(1024 * MIB, 64 << 10);
+    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
+    tape.gate.add_permits(2);
+    let page = 500 * MIB..500 * MIB + 4096;
+    assert_eq!(cache.read(&object, page.clone(), &ahead).await.unwrap(), Tape::bytes(page));
+    assert_eq!(tape.asked(), [(500 * MIB, 501 * MIB)]);
+    drop(ahead);
+    until(|| tape.in_flight.load(Ordering::SeqCst) == 0 && cache.stats().in_flight_bytes == 0).await;
+}
+
+#[tokio::test]
+async fn isolated_reads_in_a_small_object_soon_need_no_get() {
+    let tape = Tape::open(64 * MIB);
+    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
+    for draw in noise(400 * 4).chunks_exact(4) {
+        let start = u64::from(u32::from_be_bytes(draw.try_into().unwrap())) % (64 * MIB / 4096) * 4096;
+        let page = start..start + 4096;
+        if cache.try_read(&object, page.clone()).is_none() {
+            cache.read(&object, page, &ahead).await.unwrap();
+        }
+    }
+    assert!(tape.gets() <= 150, "{} GETs", tape.gets());
+    assert!(tape.moved_bytes() <= 80 * MIB, "{} bytes", tape.moved_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_does_not_fill_the_memory_with_what_it_has_passed() {
+    let tape = Tape::open(600 * MIB);
+    let cache = cache(tape.clone(), 512 * MIB);
+    stream(&cache, &tape, MIB).await;
+    assert!(cache.stats().memory_bytes <= 256 * MIB, "{:?}", cache.stats());
+}
+
+#[tokio::test]
+async fn what_is_lent_is_taken_from_the_cache_and_given_back() {
+    let tape = Tape::open(64 * MIB);
+    let (object, cache) = (tape.pinned(), cache(tape.clone(), 16 * MIB));
+    for start in (0..16 * MIB).step_by(MIB as usize) {
+        cache.read(&object, start..start + 4096, &ReadAhead::new()).await.unwrap();
+    }
+    assert!(cache.stats().memory_bytes > 10 * MIB);
+    let loan = cache.lend(8 * MIB).await;
+    let stats = cache.stats();
+    assert!(stats.memory_bytes <= 8 * MIB && stats.in_flight_bytes == 8 * MIB, "{stats:?}");
+    // Half of the budget is out: the next waits until it is back, and a reader does not.
+    let second = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.lend(MIB).await }
+    });
+    cache.read(&object, 40 * MIB..40 * MIB + 10, &ReadAhead::new()).await.unwrap();
+    assert!(!second.is_finished());
+    drop(loan);
+    drop(second.await.unwrap());
+    until(|| cache.stats().in_flight_bytes == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_uploads_share_the_smallest_budget_without_a_deadlock() {
+    let tape = Tape::open(24 * MIB);
+    let cache = cache(tape.clone(), 4 * MIB);
+    let readers = (0..6).map(|reader| {
+        let (cache, tape) = (cache.clone(), tape.clone());
+        tokio::spawn(async move {
+            let object = Pinned { key: format!("tape-{}", reader % 3).into(), ..tape.pinned() };
+            let ahead = ReadAhead::new();
+            for start in (0..tape.size).step_by(MIB as usize / 4) {
+                let range = start..start + MIB / 4;
+                assert!(cache.read(&object, range.clone(), &ahead).await.unwrap() == Tape::bytes(range));
+            }
+        })
+    });
+    let uploads = (0..6).map(|_| {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                // Larger than the budget: as much as may be lent at all.
+                let loan = cache.lend(8 * MIB).await;
+                let stats = cache.stats();
+                assert!(stats.memory_bytes + stats.in_flight_bytes <= stats.limit_bytes, "{stats:?}");
+                tokio::task::yield_now().await;
+                drop(loan);
+            }
+        })
+    });
+    let all = futures::future::try_join_all(readers.chain(uploads).collect::<Vec<_>>());
+    tokio::time::timeout(PATIENCE, all).await.expect("nobody waits for ever").unwrap();
+    until(|| cache.stats().in_flight_bytes == 0).await;
 }
