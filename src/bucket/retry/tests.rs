@@ -34,6 +34,99 @@ async fn what_may_end_better_is_tried_again() {
     }
 }
 
+/// Hands out half of what is left of a range and breaks off, every time.
+#[derive(Debug)]
+struct Halting(MemoryBucket);
+
+#[async_trait]
+impl Bucket for Halting {
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        let start = range.start + sink.taken_bytes();
+        let end = start + (range.end - start).div_ceil(2);
+        let fetched = self.0.get(key, Some(start..end), Some(etag)).await?;
+        sink.take(&fetched.bytes);
+        if end == range.end {
+            return Ok(());
+        }
+        let (key, cause) = (key.to_owned(), "broken off".to_owned());
+        Err(Error { kind: Kind::Unreachable, operation: "GetObject", key, cause, http_status: None, request_id: None })
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.0.head(key).await
+    }
+    async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
+        self.0.get(key, range, if_match).await
+    }
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.0.list(request).await
+    }
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        self.0.put(key, body, options).await
+    }
+    async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        self.0.copy(request).await
+    }
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.0.delete(key).await
+    }
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        self.0.delete_many(keys).await
+    }
+    async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
+        self.0.create_upload(key, options).await
+    }
+    async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
+        self.0.upload_part(key, upload_id, number, body).await
+    }
+    async fn copy_part(&self, key: &str, id: &str, number: u16, from: &CopyRequest, range: Range<u64>) -> Result<Part> {
+        self.0.copy_part(key, id, number, from, range).await
+    }
+    async fn complete_upload(&self, key: &str, id: &str, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        self.0.complete_upload(key, id, parts, condition).await
+    }
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()> {
+        self.0.abort_upload(key, upload_id).await
+    }
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.0.list_uploads(prefix).await
+    }
+}
+
+#[derive(Default)]
+struct Taken(parking_lot::Mutex<Vec<u8>>);
+
+impl Sink for Taken {
+    fn take(&self, bytes: &[u8]) {
+        self.0.lock().extend_from_slice(bytes);
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        self.0.lock().len() as u64
+    }
+}
+
+#[tokio::test]
+async fn what_broke_off_goes_on_behind_what_came() {
+    let memory = MemoryBucket::new();
+    let body: Vec<u8> = (0..=255).collect();
+    let etag = memory.insert("k", body.clone(), Metadata::new());
+    let bucket = Retrying::new(Halting(memory), RetryPolicy { max_attempts: 20, ..quick() }, Arc::default());
+    let sink = Taken::default();
+    bucket.get_into("k", 10..200, &etag, &sink).await.unwrap();
+    assert_eq!(*sink.0.lock(), body[10..200]);
+    assert!(bucket.inner.0.count("GetObject") > 3, "it broke off more than once");
+}
+
+#[tokio::test]
+async fn no_byte_of_another_version_is_handed_over() {
+    let memory = MemoryBucket::new();
+    memory.insert("k", "new", Metadata::new());
+    let sink = Taken::default();
+    let error = retrying(memory).get_into("k", 0..3, &ETag::new("old"), &sink).await.unwrap_err();
+    assert_eq!((error.kind, sink.taken_bytes()), (Kind::Changed, 0));
+}
+
 #[tokio::test]
 async fn what_ends_the_same_is_tried_once() {
     for kind in [Kind::AccessDenied, Kind::NotFound, Kind::Refused, Kind::Archived, Kind::Unsupported, Kind::Changed] {

@@ -1,5 +1,8 @@
 //! The cache room from outside: what a reader gets, and what the bucket is asked for it.
 
+mod ahead;
+mod memory;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -10,9 +13,10 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
+use s3mount::bucket::upload::PartMemory;
 use s3mount::bucket::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
-    PendingUpload, PutOptions, Result,
+    PendingUpload, PutOptions, Result, Sink, check_length, check_version,
 };
 use s3mount::cache::{BLOCK_BYTES, BlockCache, CacheSettings, Pinned, ReadAhead};
 use s3mount::error::Kind;
@@ -61,6 +65,8 @@ struct Tape {
     most_in_flight: AtomicUsize,
     /// Takes this many bytes off every answer.
     short_by: usize,
+    /// Answers come in pieces of this size, each when the gate has a permit for it.
+    piece_bytes: Option<u64>,
 }
 
 impl Tape {
@@ -76,6 +82,7 @@ impl Tape {
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
             short_by: 0,
+            piece_bytes: None,
         })
     }
 
@@ -138,6 +145,24 @@ impl Bucket for Tape {
             archived: false,
         };
         Ok(Fetched { info, bytes: bytes.slice(self.short_by..) })
+    }
+
+    async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
+        let Some(piece_bytes) = self.piece_bytes else {
+            let fetched = self.get(key, Some(range.clone()), Some(etag)).await?;
+            check_version(key, &fetched.info.etag, etag)?;
+            check_length(key, &fetched.bytes, &range)?;
+            sink.take(&fetched.bytes);
+            return Ok(());
+        };
+        self.ranges.lock().push(range.clone());
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let _in_flight = InFlight(&self.in_flight);
+        for start in range.clone().step_by(piece_bytes as usize) {
+            self.gate.acquire().await.expect("the gate is never closed").forget();
+            sink.take(&Self::bytes(start..range.end.min(start + piece_bytes)));
+        }
+        Ok(())
     }
 
     async fn head(&self, _: &str) -> Result<ObjectInfo> {
@@ -420,20 +445,6 @@ async fn a_small_object_comes_whole_in_one_get() {
     assert_eq!(tape.asked(), [(0, MIB - 5)]);
 }
 
-#[tokio::test]
-async fn random_reads_move_little() {
-    let tape = Tape::open(1024 * MIB);
-    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
-    for draw in noise(200 * 4).chunks_exact(4) {
-        let page = u64::from(u32::from_be_bytes(draw.try_into().unwrap())) % (1024 * MIB / 4096);
-        let start = page * 4096;
-        cache.read(&object, start..start + 4096, &ahead).await.unwrap();
-    }
-    drop(ahead);
-    assert!(tape.gets() <= 220, "{} GETs", tape.gets());
-    assert!(tape.moved_bytes() <= 256_000_000, "{} bytes", tape.moved_bytes());
-}
-
 /// Reads the whole tape in requests of `request` bytes, misses through `read`, hits by `try_read`
 /// as the mount does.
 async fn stream(cache: &Arc<BlockCache>, tape: &Tape, request: u64) {
@@ -448,136 +459,37 @@ async fn stream(cache: &Arc<BlockCache>, tape: &Tape, request: u64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sequential_reader_gets_parallel_gets_and_no_byte_twice() {
-    let tape = Tape::open(300 * MIB + 17);
-    let cache = cache(tape.clone(), 512 * MIB);
-    stream(&cache, &tape, 128 << 10).await;
-    assert_eq!(tape.moved_bytes(), tape.size);
-    assert!(cache.stats().prefetched_bytes > 295 * MIB, "{:?}", cache.stats());
+fn in_pieces(size: u64, piece_bytes: u64) -> Arc<Tape> {
+    let mut tape = Tape::with_gate(size, 0);
+    Arc::get_mut(&mut tape).expect("nobody else has it yet").piece_bytes = Some(piece_bytes);
+    tape
 }
 
 #[tokio::test]
-async fn the_window_opens_to_many_gets_at_once() {
-    let tape = Tape::with_gate(1024 * MIB, 0);
-    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
-    let read = async {
-        for start in (0..64 * MIB).step_by(MIB as usize) {
-            cache.read(&object, start..start + MIB, &ahead).await.unwrap();
-        }
-    };
-    // All that are on their way are answered together: none is slower for the others.
-    let serve = async {
-        loop {
-            tape.gate.add_permits(tape.in_flight.load(Ordering::SeqCst));
-            until(|| tape.gate.available_permits() == 0).await;
-            until(|| tape.in_flight.load(Ordering::SeqCst) > 0).await;
-        }
-    };
-    tokio::select! { () = read => {}, () = serve => {} }
-    assert!(tape.most_in_flight.load(Ordering::SeqCst) >= 16);
-    assert!(tape.most_in_flight.load(Ordering::SeqCst) <= 24, "a quarter of 32 is kept for readers");
+async fn a_reader_has_its_bytes_before_the_rest_of_the_answer() {
+    let tape = in_pieces(64 * MIB, 64 << 10);
+    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 64 * MIB), ReadAhead::new());
+    // Exactly the first 128 KiB are let through of a GET for a mebibyte.
+    tape.gate.add_permits(2);
+    let bytes = cache.read(&object, 0..100_000, &ahead).await.unwrap();
+    assert_eq!(bytes, Tape::bytes(0..100_000));
+    assert_eq!((tape.asked(), tape.in_flight.load(Ordering::SeqCst)), (vec![(0, MIB)], 1));
+    // The rest comes with the same GET.
+    tape.gate.add_permits(14);
+    assert_eq!(cache.read(&object, 0..MIB, &ahead).await.unwrap(), Tape::bytes(0..MIB));
+    assert_eq!(tape.asked()[0], (0, MIB));
+    assert!(tape.asked()[1..].iter().all(|(start, _)| *start >= MIB), "{:?}", tape.asked());
 }
 
 #[tokio::test]
-async fn reads_answered_from_memory_keep_the_window_moving() {
-    let tape = Tape::open(64 * MIB);
-    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
-    for start in [0, 4096] {
-        cache.read(&object, start..start + 4096, &ahead).await.unwrap();
-    }
-    // From here on no read misses: each finds what the ones before had fetched for it.
-    for start in (8192..tape.size).step_by(64 << 10) {
-        until(|| cache.try_read(&object, start..start + (64 << 10)).is_some()).await;
-    }
-    assert_eq!((cache.stats().misses, tape.moved_bytes()), (1, tape.size));
-}
-
-#[tokio::test]
-async fn requests_out_of_order_still_count_as_sequential() {
-    let tape = Tape::open(256 * MIB);
-    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
-    let request = 128 << 10;
-    for batch in 0..64 {
-        for position in [1, 0, 3, 2, 7, 5, 6, 4] {
-            let start = (batch * 8 + position) * request;
-            cache.read(&object, start..start + request, &ahead).await.unwrap();
-        }
-    }
-    assert!(cache.stats().prefetched_bytes >= 63 * MIB, "{:?}", cache.stats());
-    assert!(tape.gets() < 100, "{} GETs for 64 MiB", tape.gets());
-}
-
-#[tokio::test]
-async fn dropping_the_handle_cancels_what_nobody_waits_for() {
-    let tape = Tape::with_gate(256 * MIB, 2);
-    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
-    cache.read(&object, 0..MIB, &ahead).await.unwrap();
-    cache.read(&object, MIB..2 * MIB, &ahead).await.unwrap();
-    until(|| tape.in_flight.load(Ordering::SeqCst) > 0).await;
-    drop(ahead);
-    until(|| tape.in_flight.load(Ordering::SeqCst) == 0 && cache.stats().in_flight_bytes == 0).await;
-    // Cancelled, not failed: the next reader simply asks again.
-    tape.gate.add_permits(100);
-    let bytes = cache.read(&object, 3 * MIB..3 * MIB + 10, &ReadAhead::new()).await.unwrap();
-    assert_eq!(bytes, Tape::bytes(3 * MIB..3 * MIB + 10));
-}
-
-#[tokio::test]
-async fn a_handle_closed_under_a_waiting_neighbour_leaves_it_its_get() {
-    let tape = Tape::with_gate(256 * MIB, 2);
-    let (object, cache, ahead) = (tape.pinned(), cache(tape.clone(), 512 * MIB), ReadAhead::new());
-    cache.read(&object, 0..MIB, &ahead).await.unwrap();
-    cache.read(&object, MIB..2 * MIB, &ahead).await.unwrap();
-    until(|| tape.in_flight.load(Ordering::SeqCst) > 0).await;
-    let (coming, misses) = (tape.ranges.lock().last().unwrap().clone(), cache.stats().misses);
-    let neighbour = tokio::spawn({
-        let (cache, object, coming) = (cache.clone(), object.clone(), coming.clone());
-        async move { cache.read(&object, coming, &ReadAhead::new()).await }
-    });
-    until(|| cache.stats().misses > misses).await;
-    drop(ahead);
-    tape.gate.add_permits(100);
-    assert_eq!(neighbour.await.unwrap().unwrap(), Tape::bytes(coming.clone()));
-    assert_eq!(tape.ranges.lock().iter().filter(|range| range.start == coming.start).count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn four_streams_stay_within_a_small_budget() {
-    let tape = Tape::open(48 * MIB);
-    let cache = cache(tape.clone(), 16 * MIB);
-    let most = Arc::new(AtomicU64::new(0));
-    let watch = tokio::spawn({
-        let (cache, most) = (cache.clone(), most.clone());
-        async move {
-            loop {
-                let stats = cache.stats();
-                most.fetch_max(stats.memory_bytes + stats.in_flight_bytes, Ordering::SeqCst);
-                tokio::task::yield_now().await;
-            }
-        }
-    });
-    let streams: Vec<_> = (0..4)
-        .map(|reader| {
-            let (cache, tape) = (cache.clone(), tape.clone());
-            tokio::spawn(async move {
-                let object = Pinned { key: format!("tape-{reader}").into(), ..tape.pinned() };
-                let ahead = ReadAhead::new();
-                for start in (0..tape.size).step_by(MIB as usize / 2) {
-                    let range = start..start + MIB / 2;
-                    let bytes = cache.read(&object, range.clone(), &ahead).await.unwrap();
-                    assert!(bytes == Tape::bytes(range));
-                }
-            })
-        })
-        .collect();
-    for stream in streams {
-        stream.await.unwrap();
-    }
-    watch.abort();
-    let most = most.load(Ordering::SeqCst);
-    assert!(most <= 16 * MIB, "{most} bytes");
-    assert!(cache.stats().evictions > 0);
-    // Nothing that was fetched ahead was thrown away unread.
-    assert!(tape.moved_bytes() <= 4 * 48 * MIB * 11 / 10, "{} bytes moved", tape.moved_bytes());
+async fn what_came_of_a_get_that_failed_is_kept_and_the_rest_asked_for_again() {
+    let bucket = Arc::new(MemoryBucket::new());
+    let etag = bucket.insert("o", Tape::bytes(0..3 * MIB), Metadata::new());
+    let object = Pinned { key: "o".into(), etag, size: 3 * MIB };
+    let (cache, ahead) = (cache(bucket.clone(), 64 * MIB), ReadAhead::new());
+    cache.read(&object, 0..10, &ahead).await.unwrap();
+    bucket.inject(Fault::once("GetObject", Effect::Fail(Kind::Unreachable)));
+    assert_eq!(cache.read(&object, 2 * MIB..3 * MIB, &ahead).await.unwrap_err().kind, Kind::Unreachable);
+    assert_eq!(cache.stats().in_flight_bytes, 0, "{:?}", cache.stats());
+    assert_eq!(cache.read(&object, 2 * MIB..3 * MIB, &ahead).await.unwrap(), Tape::bytes(2 * MIB..3 * MIB));
 }
