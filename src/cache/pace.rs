@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 /// GETs at a time before anything was measured: enough to fill a data centre's line at once.
-const FIRST_STREAMS: usize = 24;
+const FIRST_STREAMS: usize = 32;
 /// One that is read while the next one comes.
 const LEAST_STREAMS: usize = 2;
 /// Up to here a GET goes unhindered, and another one pays: the larger of a time and of so many halves

@@ -131,6 +131,8 @@ impl Fs {
         let since = self.tree.lock().forgotten_change();
         if let Some((listing, asked)) = self.walks.listing(&prefix, ttl, since).await? {
             self.take_listing(ino, &prefix, listing, asked).await?;
+        } else if let Some(lines) = self.begun_lines_of(ino, ttl, &prefix) {
+            return Ok(lines);
         } else {
             let stream = PageStream::begin(self.lister.clone(), &prefix, Place::default());
             let rest = Some(Rest::new(&prefix, stream));
@@ -152,6 +154,27 @@ impl Fs {
         let names = directory.children().map(|(name, child)| (name.clone(), child.clone())).collect();
         let asked = directory.listed_at().unwrap_or_else(Instant::now);
         Some(Lines { names, first: 0, asked, rest: None })
+    }
+
+    /// The first page of a directory as memory has it, with the rest to come.
+    fn begun_lines_of(&self, ino: Ino, ttl: Duration, prefix: &str) -> Option<Lines> {
+        let (begun, names) = {
+            let mut tree = self.tree.lock();
+            let directory = tree.directory_mut(ino)?;
+            let begun = directory.begun(ttl)?.clone();
+            // A name that was asked for by itself may lie behind the page.
+            let within = |(name, child): &(&String, &Child)| {
+                let slash = if child.is_directory { "/" } else { "" };
+                format!("{prefix}{name}{slash}") <= begun.last_key
+            };
+            let names = directory.children().filter(within).map(|(name, child)| (name.clone(), child.clone()));
+            let names = names.collect();
+            (begun, names)
+        };
+        let first_page = Listing { names, marker: begun.marker, pages: 1, ..Listing::default() };
+        let rest = Rest::after(prefix, first_page, &begun.last_key, self.lister.clone());
+        let names = rest.told();
+        Some(Lines { names, first: 0, asked: begun.asked, rest: Some(rest) })
     }
 
     /// Takes the next page of a directory; what was all of it becomes its listing. Returns whether
@@ -267,7 +290,7 @@ impl Fs {
         mut listing: Listing,
         asked: Instant,
     ) -> Result<()> {
-        let marker = listing.marker.take();
+        let marker = listing.marker.clone();
         let complete = listing.complete;
         self.note_odd_prefixes(std::mem::take(&mut listing.odd_prefixes)).await?;
         self.merge(ino, &mut listing, asked);

@@ -40,8 +40,19 @@ pub struct Directory {
     listed: Option<Instant>,
     /// Names changed here, with the moment: a listing asked for earlier knows nothing of them.
     changed: HashMap<String, Instant>,
+    /// A listing that was begun, for whoever wants the rest of it.
+    begun: Option<Begun>,
     /// The last listing took more than one page: too dear to repeat for a single name.
     pub is_large: bool,
+}
+
+/// The first page of a listing that has more; its names are among the children.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    pub asked: Instant,
+    pub marker: Option<Seen>,
+    /// The last key or prefix of the page.
+    pub last_key: String,
 }
 
 /// What a listing found, ready to be merged.
@@ -54,6 +65,8 @@ pub struct Listing {
     pub odd_prefixes: Vec<(String, Oddity)>,
     /// Keys and prefixes, odd ones and the marker too.
     pub keys: usize,
+    /// The last key or prefix so far.
+    pub last_key: String,
     /// Every page was read.
     pub complete: bool,
     pub pages: usize,
@@ -123,6 +136,12 @@ impl Directory {
     /// Asks S3 again at the next use.
     pub fn expire(&mut self) {
         self.listed = None;
+        self.begun = None;
+    }
+
+    /// The first page is known, and no older than `ttl`.
+    pub fn begun(&self, ttl: Duration) -> Option<&Begun> {
+        self.begun.as_ref().filter(|begun| begun.asked.elapsed() < ttl)
     }
 
     /// When S3 was last asked for all names.
@@ -164,6 +183,7 @@ impl Directory {
     /// Everything in it was copied elsewhere: tags may differ, and the names were listed elsewhere.
     pub fn forget_versions(&mut self) {
         self.listed = None;
+        self.begun = None;
         for child in self.children.values_mut() {
             child.seen = None;
         }
@@ -217,6 +237,10 @@ impl Directory {
     /// those keep their place. Returns the nodes whose names S3 no longer has.
     pub fn merge(&mut self, listing: &mut Listing, asked: Instant, is_drafted: impl Fn(Ino) -> bool) -> Vec<Ino> {
         let mut gone = Vec::new();
+        let (marker, last_key) = (listing.marker.clone(), std::mem::take(&mut listing.last_key));
+        // With names of an older listing among the children nobody could tell which are of this page.
+        let is_begun = listing.pages == 1 && !listing.complete && self.children.is_empty();
+        self.begun = is_begun.then_some(Begun { asked, marker, last_key });
         if listing.complete {
             let changed = &self.changed;
             let names = &listing.names;

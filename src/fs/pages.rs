@@ -34,6 +34,7 @@ impl Lister {
     pub fn sort(&self, prefix: &str, page: ListPage, listing: &mut Listing) {
         let tells = self.origins.tells(&page);
         listing.keys += page.objects.len() + page.prefixes.len();
+        listing.last_key = page.last_key();
         for object in page.objects {
             let name = &object.key[prefix.len().min(object.key.len())..];
             if name.is_empty() && !prefix.is_empty() {
@@ -120,8 +121,7 @@ async fn list_on(lister: Lister, prefix: String, from: Place, pages: mpsc::Sende
         page.prefixes.retain(|below| *below > after);
         request.token.clone_from(&page.next);
         let is_last = request.token.is_none();
-        let last = |key: Option<&String>| key.cloned().unwrap_or_default();
-        let last_key = last(page.objects.last().map(|object| &object.key)).max(last(page.prefixes.last()));
+        let last_key = page.last_key();
         let mut listing = Listing { names: std::mem::take(&mut held_back), pages: 1, ..Listing::default() };
         lister.sort(&request.prefix, page, &mut listing);
         if !is_last {
@@ -180,6 +180,23 @@ impl Rest {
     pub fn new(prefix: &str, stream: PageStream) -> Self {
         let gathered = Some(Listing::default());
         Self { prefix: prefix.to_owned(), stream, gathered, marks: Vec::new(), next: Place::default() }
+    }
+}
+
+impl Rest {
+    /// What comes after a first page that ends with `last_key`.
+    pub fn after(prefix: &str, mut first_page: Listing, last_key: &str, lister: Lister) -> Self {
+        let held_back = hold_back(&mut first_page, last_key.strip_prefix(prefix).unwrap_or_default());
+        let next = Place { after: last_key.to_owned(), held_back };
+        let stream = PageStream::begin(lister, prefix, next.clone());
+        let (gathered, marks) = (Some(first_page), vec![(0, Place::default())]);
+        Self { prefix: prefix.to_owned(), stream, gathered, marks, next }
+    }
+
+    /// The names that were gathered so far.
+    pub fn told(&self) -> Vec<(String, Child)> {
+        let names = self.gathered.iter().flat_map(|gathered| &gathered.names);
+        names.map(|(name, child)| (name.clone(), child.clone())).collect()
     }
 }
 

@@ -36,11 +36,12 @@ async fn the_first_names_are_told_before_the_last_page_is_read() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(house.bucket.count("ListObjectsV2") - before <= 5, "a few pages ahead, no more");
     assert_eq!(read_from(&house, handle, 2, 100).await.len(), 15_000);
-    assert_eq!(house.bucket.count("ListObjectsV2") - before, 15);
+    // The look-up has brought the first of 15 pages.
+    assert_eq!(house.bucket.count("ListObjectsV2") - before, 14);
     // It was kept: now it costs nothing.
     assert_eq!(house.names(ino).await.len(), 15_000);
     house.lookup(ino, "f014999").await.unwrap();
-    assert_eq!(house.bucket.count("ListObjectsV2") - before, 15);
+    assert_eq!(house.bucket.count("ListObjectsV2") - before, 14);
 }
 
 #[tokio::test]

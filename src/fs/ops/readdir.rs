@@ -31,6 +31,7 @@ pub struct Listed {
     pub kind: FileKind,
     /// Where the line after this one begins (`d_off`).
     pub next: u64,
+    parent: Ino,
     /// What becomes its node when the kernel is told more than the name; `None` where there is one.
     found: Option<Arc<Found>>,
 }
@@ -76,22 +77,47 @@ impl Fs {
         if let Some(found) = &listed.found {
             return self.enter_found(&listed.name, found);
         }
-        // Renamed or removed since: its name must not lead to that inode any more.
-        let same = self.tree.lock().get(listed.ino).is_some_and(|node| node.linked && node.name == listed.name);
-        if same { self.enter(listed.ino).ok() } else { None }
+        {
+            let mut tree = self.tree.lock();
+            let known = tree.child(listed.parent, &listed.name).map(|node| node.ino);
+            if let Some(node) = known.and_then(|ino| tree.get_mut(ino)) {
+                node.lookups += 1;
+                drop(tree);
+                return known.and_then(|ino| self.entry(ino).ok());
+            }
+        }
+        self.enter_forgotten(listed)
+    }
+
+    /// The kernel let go of the inode since: it gets a new one, unless the name has gone.
+    fn enter_forgotten(&self, listed: &Listed) -> Option<Entry> {
+        let asked = Instant::now();
+        let child = self.tree.lock().directory_mut(listed.parent)?.child(&listed.name)?.clone();
+        let key = self.child_key(listed.parent, &listed.name, child.is_directory).ok()?;
+        let remembered = self.known_attributes(&key, child.is_directory, child.seen.as_ref())?;
+        let (parent, directory) = (listed.parent, child.is_directory);
+        self.enter_found(&listed.name, &Found { parent, key, directory, remembered, listed: asked, asked })
     }
 
     fn enter_found(&self, name: &str, found: &Found) -> Option<Entry> {
-        {
-            let mut tree = self.tree.lock();
-            let directory = tree.directory_mut(found.parent)?;
-            let is_known = directory.child(name).is_some_and(|child| child.ino.is_some());
-            if directory.is_gone(name, found.listed) || (!is_known && directory.changed_since(name, found.asked)) {
-                return None;
+        const TRIES: u32 = 3;
+        for _ in 0..TRIES {
+            {
+                let mut tree = self.tree.lock();
+                let directory = tree.directory_mut(found.parent)?;
+                let is_known = directory.child(name).is_some_and(|child| child.ino.is_some());
+                let is_changed = !is_known && directory.changed_since(name, found.asked);
+                if is_changed || directory.is_gone(name, found.listed) {
+                    return None;
+                }
+            }
+            let ino = self.adopt(found.parent, name, &found.key, found.directory, &found.remembered, found.asked);
+            // An inode that nobody refers to may be let go of in between.
+            if let Ok(entry) = self.enter(ino) {
+                return Some(entry);
             }
         }
-        let ino = self.adopt(found.parent, name, &found.key, found.directory, &found.remembered, found.asked);
-        self.enter(ino).ok()
+        None
     }
 
     async fn read_lines(&self, number: u64, from: u64, plus: bool) -> Result<Vec<Listed>> {
@@ -155,8 +181,14 @@ impl Fs {
 
     fn dots(&self, ino: Ino, from: usize) -> Result<Vec<Listed>> {
         let parent = self.tree.lock().get(ino).ok_or(Errno::ENOENT)?.parent;
-        let line =
-            |name: &str, ino, next| Listed { name: name.to_owned(), ino, kind: FileKind::Directory, next, found: None };
+        let line = |name: &str, ino, next| Listed {
+            name: name.to_owned(),
+            ino,
+            kind: FileKind::Directory,
+            next,
+            parent: ino,
+            found: None,
+        };
         Ok([line(".", ino, 1), line("..", parent, 2)].into_iter().skip(from).collect())
     }
 
@@ -216,7 +248,7 @@ impl Fs {
                 // The name of a directory says enough.
                 None if child.is_directory && !portion.plus => {
                     let (ino, kind) = (key::inode_number(&key), FileKind::Directory);
-                    Some(Listed { name: name.to_owned(), ino, kind, next: 0, found: None })
+                    Some(Listed { name: name.to_owned(), ino, kind, next: 0, parent: portion.parent, found: None })
                 }
                 None => None,
             }
@@ -283,12 +315,12 @@ impl Portion<'_> {
         let kind = FileKind::of_object(remembered.attributes.mode, child.is_directory);
         let (parent, listed, directory) = (self.parent, self.listed, child.is_directory);
         let found = Found { parent, key, directory, remembered, listed, asked };
-        Listed { name: name.to_owned(), ino, kind, next: 0, found: Some(Arc::new(found)) }
+        Listed { name: name.to_owned(), ino, kind, next: 0, parent, found: Some(Arc::new(found)) }
     }
 }
 
 impl Listed {
     fn of_node(name: &str, node: &Node) -> Self {
-        Self { name: name.to_owned(), ino: node.ino, kind: node.stat.kind, next: 0, found: None }
+        Self { name: name.to_owned(), ino: node.ino, kind: node.stat.kind, next: 0, parent: node.parent, found: None }
     }
 }
