@@ -90,22 +90,22 @@ impl Fs {
             return;
         }
         let Some(node) = tree.get_mut(ino) else { return };
-        let is_given = node.backing.strong_count() > 0 && node.etag != remembered.etag;
-        if node.is_drafted() || is_given {
+        // Opened since it was looked at: the next who asks parts the name from the readers.
+        let is_read = !directory && (node.opens > 0 || node.backing.strong_count() > 0);
+        if node.is_drafted() || (is_read && node.etag != remembered.etag) {
             return;
         }
         let changed = !directory && node.etag != remembered.etag && node.lookups > 0;
         if changed {
             node.kernel_stat = KernelStat::Outdated;
         }
-        let unread = changed && node.opens == 0;
         node.stat = stat;
         node.etag.clone_from(&remembered.etag);
         node.modified = remembered.modified;
         node.told = !remembered.untold;
         node.checked = asked;
         drop(tree);
-        if unread {
+        if changed {
             self.tell_kernel(|kernel| kernel.forget_pages(ino));
         }
     }
