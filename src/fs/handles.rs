@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::libc;
 use parking_lot::Mutex;
 
-use super::inodes::Ino;
+use super::inodes::{Ino, Pages};
 use super::pages::Lines;
 use super::passthrough::Backing;
 use crate::bucket::ETag;
@@ -25,17 +25,25 @@ pub struct FileHandle {
     pub ahead: ReadAhead,
     /// The file that the kernel reads instead of asking us.
     pub backing: Option<Arc<Backing>>,
+    /// What was noted of the kernel's pages by this open, where it makes the kernel drop some.
+    pub dropped: Option<Pages>,
 }
 
 impl FileHandle {
     /// A file opened with `flags` of `open(2)`.
     pub fn new(ino: Ino, flags: i32, opener_tgid: u32, pinned: Option<Pinned>) -> Self {
-        Self { ino, flags, opener_tgid, pinned: Mutex::new(pinned), ahead: ReadAhead::new(), backing: None }
+        let (pinned, ahead) = (Mutex::new(pinned), ReadAhead::new());
+        Self { ino, flags, opener_tgid, pinned, ahead, backing: None, dropped: None }
     }
 
     /// The same with reads that the kernel answers from this file.
     pub fn backed_by(self, backing: Option<Arc<Backing>>) -> Self {
         Self { backing, ..self }
+    }
+
+    /// The same with an open that makes the kernel drop the pages of other versions.
+    pub fn dropping(self, dropped: Option<Pages>) -> Self {
+        Self { dropped, ..self }
     }
 
     /// Opened for writing.

@@ -26,6 +26,9 @@ pub enum Pages {
     Filling,
     /// Bytes of this version; of a file that S3 has not seen yet if `None`.
     Of(Option<ETag>),
+    /// As `Of`, once the open that drops those of another version is known to have reached the kernel:
+    /// by its release. Who opens meanwhile drops them too, or he might read them before.
+    Dropping(Option<ETag>),
     /// Nobody can say: two versions were open at once.
     Unknown,
 }

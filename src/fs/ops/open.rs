@@ -91,11 +91,14 @@ impl Fs {
                 Some(_) => Pages::Filling,
                 // With two versions open nobody can say which one a cached page is of.
                 None if direct_io => Pages::Unknown,
-                None => Pages::Of(node.etag.clone()),
+                None if keep_cache || node.pages == Pages::Empty => Pages::Of(node.etag.clone()),
+                None => Pages::Dropping(node.etag.clone()),
             };
         }
+        let dropped = matches!(node.pages, Pages::Dropping(_)).then(|| node.pages.clone());
         // With the tree still locked: the next open has to see how this one reads.
-        let handle = self.handles.add_file(FileHandle::new(ino, flags, opener, pinned).backed_by(backing));
+        let handle =
+            self.handles.add_file(FileHandle::new(ino, flags, opener, pinned).backed_by(backing).dropping(dropped));
         drop(tree);
         if told_otherwise {
             // Else the size that the kernel remembers would cut the reads of this version.
@@ -185,8 +188,21 @@ impl Fs {
         // what this one has written was stored by its own close.
         let last = handle.can_write() && unstored;
         let stored = if last { self.commit_unless_written(handle.ino).await } else { Ok(()) };
+        self.note_dropped(&handle);
         self.let_go(handle.ino);
         stored
+    }
+
+    /// The open that this ends has dropped the pages of other versions.
+    fn note_dropped(&self, handle: &FileHandle) {
+        let mut tree = self.tree.lock();
+        let Some(node) = tree.get_mut(handle.ino) else { return };
+        if let Pages::Dropping(etag) = &node.pages
+            && handle.backing.is_none()
+            && handle.dropped.as_ref() == Some(&node.pages)
+        {
+            node.pages = Pages::Of(etag.clone());
+        }
     }
 
     /// Tries again to store what a release could not. To be called now and then.
