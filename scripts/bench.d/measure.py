@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import statistics
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -47,7 +48,7 @@ def measure(step, work, mount, wire, deadline_s):
     cpu_before = mount.cpu_s()
     wire.reset()
     disk = Disk(mount) if step.watches_disk else None
-    result, ended = in_child(lambda: step.run(work), wire, mount, deadline_s, disk)
+    result, ended = in_child(lambda: step.run(work), step.times, wire, mount, deadline_s, disk)
     if result.timed_out:
         wire.read()
         result.requests = dict(wire.requests)
@@ -92,7 +93,7 @@ def settle(wire, write_back_s, deadline):
             seen, quiet_since = sum(wire.requests.values()), time.monotonic()
 
 
-def in_child(function, wire, mount, deadline_s, disk=None):
+def in_child(function, times, wire, mount, deadline_s, disk=None):
     """Runs a function in a child process that can be given up on: a system call on a broken mount
     may never return. Returns the result and when it ended."""
     reader, writer = os.pipe()
@@ -102,7 +103,7 @@ def in_child(function, wire, mount, deadline_s, disk=None):
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.write(writer, json.dumps(timed(function)).encode())
+        os.write(writer, json.dumps(timed(function, times)).encode())
         os._exit(0)
     os.close(writer)
     try:
@@ -116,18 +117,21 @@ def in_child(function, wire, mount, deadline_s, disk=None):
     return Result(failure=failure, wall_s=wall_s), ended
 
 
-def timed(function):
-    start = time.perf_counter()
-    failure = None
+def timed(function, times):
+    """Runs a function so many times; the time is the median."""
+    walls_s, failure = [], None
     try:
-        function()
+        for _ in range(times):
+            start = time.perf_counter()
+            function()
+            walls_s.append(time.perf_counter() - start)
     except steps.Refused as refused:
         failure = str(refused)
     except OSError as error:
         failure = error.strerror
     except Exception as error:  # the parent waits for an answer, whatever it is
         failure = f"{type(error).__name__}: {error}"
-    return failure, time.perf_counter() - start, time.time()
+    return failure, statistics.median(walls_s or [0]), time.time()
 
 
 def wait_for(reader, wire, deadline_s, disk):

@@ -4,8 +4,12 @@ Ratios are taken within one run. Figures in seconds are for the default sizes; w
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
 
+import report
+
+BEGIN, END = "<!-- made by scripts/bench --check: begin -->", "<!-- made by scripts/bench --check: end -->"
 PROFILE = "s3"
 PEERS = ("s3fs", "rclone")
 MIB_IN_MB = (1 << 20) / 1e6
@@ -151,3 +155,11 @@ def as_text(run):
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join(lines), all(verdict is not False for verdict, *_ in check(run))
+
+
+def write_markdown(run, path):
+    """Writes the verdicts between the marks of a document."""
+    words = {True: "yes", False: "**no**", None: "–"}
+    rows = [f"| {text} | {bound} | {shown} | {words[verdict]} |" for verdict, text, shown, bound in check(run)]
+    head = [f"`{run['command']}`", "", run["machine"], "", "| what | bound | measured | holds |", "|---|---|---|---|"]
+    report.write_between(BEGIN, END, "\n".join([*head, *rows, ""]), Path(path))

@@ -96,9 +96,13 @@ def as_markdown(run):
 
 def write_markdown(run, path):
     """Writes the tables to a file, or between the two marks of one that has them."""
-    path = Path(path)
-    tables_text = f"{BEGIN}\n\n{as_markdown(run)}\n{END}\n"
-    if path.exists() and BEGIN in (text := path.read_text()):
-        before, rest = text.split(BEGIN, 1)
-        tables_text = before + tables_text + rest.split(END, 1)[1].lstrip("\n")
-    path.write_text(tables_text)
+    write_between(BEGIN, END, as_markdown(run), Path(path))
+
+
+def write_between(begin, end, text, path):
+    text = f"{begin}\n\n{text}\n{end}\n"
+    if path.exists() and begin in (around := path.read_text()):
+        before, rest = around.split(begin, 1)
+        after = rest.split(end, 1)[1].lstrip("\n")
+        text = before + text + ("\n" + after if after else "")
+    path.write_text(text)

@@ -45,7 +45,7 @@ impl Service for Facts {
             match request {
                 Request::Warm { paths } => self.warm(&paths, tell).await,
                 Request::Invalidate { paths } => self.invalidate(&paths).await,
-                Request::ClearCache => self.clear().await,
+                Request::ClearCache { directory } => self.clear(&directory).await,
                 Request::Status | Request::Unmount { .. } => Reply::Done,
             }
         })
@@ -64,8 +64,8 @@ impl Facts {
         Reply::Done
     }
 
-    async fn clear(&self) -> Reply {
-        if let Some(disk) = self.rooms.disk.clone() {
+    async fn clear(&self, directory: &Path) -> Reply {
+        if let Some(disk) = self.rooms.disk.clone().filter(|disk| is_same(disk.directory(), directory)) {
             // A removal that panicked was logged; what is left is seen in the numbers.
             let _ = tokio::task::spawn_blocking(move || disk.clear()).await;
         }
@@ -103,4 +103,9 @@ impl Facts {
         let failed = failed.map(|(key, cause)| Left { path: below(key), cause }).collect();
         Reply::Warmed { files, bytes, failed }
     }
+}
+
+/// Whether two paths are the same directory, also by other names.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }

@@ -31,7 +31,7 @@ const LARGEST_INDEX_BYTES: u64 = 1 << 30;
 const LEAST_QUEUE_BYTES: u64 = 1 << 20;
 const MOST_QUEUE_BYTES: u64 = 128 << 20;
 /// How long the end of a mount waits for the cache on disk.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
 const HOOK_GRACE: Duration = Duration::from_secs(10);
 
@@ -177,7 +177,11 @@ impl Rooms {
         let value = |part: serde_json::Result<Value>| part.expect("numbers and names are JSON");
         Parts {
             cache: value(serde_json::to_value(self.cache.stats())),
-            disk: value(serde_json::to_value(self.disk.as_ref().map(|disk| disk.stats()))),
+            disk: self.disk.as_ref().map_or(Value::Null, |disk| {
+                let mut told = value(serde_json::to_value(disk.stats()));
+                told["directory"] = disk.directory().to_string_lossy().into();
+                told
+            }),
             files: value(serde_json::to_value(self.fs.status())),
             hooks: value(serde_json::to_value(self.hooks.as_ref().map(Hooks::status))),
         }

@@ -119,6 +119,15 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+impl ListPage {
+    /// The last key or common prefix; empty when there is none.
+    #[must_use]
+    pub fn last_key(&self) -> String {
+        let object = self.objects.last().map(|object| object.key.as_str());
+        object.max(self.prefixes.last().map(String::as_str)).unwrap_or_default().to_owned()
+    }
+}
+
 /// What must hold at the server for a write to happen; else [`Kind::Changed`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {

@@ -196,7 +196,7 @@ impl Meter {
 fn clear(directory: &Path) -> Result<(), Failure> {
     for path in control::all_sockets(&app::run_dir()?) {
         // Whoever does not answer has nothing that the directory does not show.
-        let _ = control::ask(&path, &Request::ClearCache, |_| ());
+        let _ = control::ask(&path, &Request::ClearCache { directory: directory.to_owned() }, |_| ());
     }
     let before = app::clear_directory(directory)?;
     let after = app::look_into(directory)?;
@@ -243,6 +243,7 @@ fn one_mount(mountpoint: &Path, disk: &Value, files: &Value) -> String {
     let number = |name: &str| disk[name].as_u64().unwrap_or(0);
     let mut lines = vec![printable(&mountpoint.to_string_lossy())];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+    line("directory", printable(disk["directory"].as_str().unwrap_or("?")));
     line("size", format!("{} of {}", bytes(number("disk_bytes")), bytes(number("limit_bytes"))));
     line("reads", format!("{} were on disk, {} were not", number("hits"), number("misses")));
     line("kernel", format!("{} opens read by the kernel itself", files["passthrough_opens"].as_u64().unwrap_or(0)));

@@ -8,7 +8,7 @@ use nix::libc;
 use parking_lot::Mutex;
 
 use super::inodes::Ino;
-use super::names::Child;
+use super::pages::Lines;
 use super::passthrough::Backing;
 use crate::bucket::ETag;
 use crate::cache::{Pinned, ReadAhead};
@@ -49,15 +49,12 @@ pub fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-/// Names of a directory, in binary order, as they were listed.
-pub type Names = Vec<(String, Child)>;
-
 /// An open directory: the names as they were at the first `readdir`, so that a walk that deletes
 /// as it goes misses nothing and sees nothing twice (`readdir(3p)`).
 #[derive(Debug)]
 pub struct DirHandle {
     pub ino: Ino,
-    pub snapshot: Mutex<Option<Arc<Names>>>,
+    pub lines: tokio::sync::Mutex<Option<Lines>>,
 }
 
 /// All open files and directories, by handle number.
@@ -101,7 +98,7 @@ impl Handles {
     /// Gives an open directory its number.
     pub fn add_directory(&self, ino: Ino) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.directories.lock().insert(number, Arc::new(DirHandle { ino, snapshot: Mutex::new(None) }));
+        self.directories.lock().insert(number, Arc::new(DirHandle { ino, lines: tokio::sync::Mutex::default() }));
         number
     }
 

@@ -1,6 +1,6 @@
 //! Learning what a directory holds: one LIST answers for all its names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 
 use super::inodes::Ino;
 use super::names::{Child, Listing, Seen};
+use super::pages::{Lines, PageStream, Place, Rest};
 use super::refresh::same_second;
 use super::{Error, Fs, Result};
-use crate::bucket::{self, ListPage, ListRequest};
+use crate::bucket::{self, ListRequest};
 use crate::error::Kind;
-use crate::key::{self, Oddity, ROOT_INO};
+use crate::key::{Oddity, ROOT_INO};
 
 /// How long a listing that had no answer speaks for the next one of that directory.
 const OUTAGE_STANDS: Duration = Duration::from_secs(2);
@@ -73,6 +74,13 @@ pub fn is_silence(error: &bucket::Error) -> bool {
 }
 
 impl Flight {
+    fn note<T>(&self, outcome: &Result<T>) {
+        *self.failed.lock() = match outcome {
+            Err(Error::Bucket(error)) => Some((Instant::now(), error.clone())),
+            _ => None,
+        };
+    }
+
     /// How the flight failed that was under way at `since`, or had no answer just before, if so.
     fn failure_since(&self, since: Instant) -> Option<Error> {
         let failed = self.failed.lock();
@@ -82,12 +90,8 @@ impl Flight {
 }
 
 impl Fs {
-    /// Makes sure that the directory's names are complete and were asked for within `ttl`.
-    pub(super) async fn list(&self, ino: Ino, ttl: Duration) -> Result<()> {
-        self.list_pages(ino, ttl, usize::MAX).await
-    }
-
-    /// As [`Fs::list`], giving up after `max_pages`: the names found so far are merged all the same.
+    /// Makes sure that the directory's names were asked for within `ttl`, giving up after `max_pages`:
+    /// the names found so far are merged all the same.
     pub(super) async fn list_pages(&self, ino: Ino, ttl: Duration, max_pages: usize) -> Result<()> {
         if self.is_listed(ino, ttl) {
             return Ok(());
@@ -97,6 +101,123 @@ impl Fs {
         let outcome = self.list_once(ino, ttl, max_pages, &flight, wanted).await;
         self.listings.leave(ino);
         outcome
+    }
+
+    /// The names of a directory for a reader: those known within `ttl`, else the first page of them,
+    /// with the rest to come.
+    pub(super) async fn read_lines_of(&self, ino: Ino, ttl: Duration) -> Result<Lines> {
+        let wanted = Instant::now();
+        let flight = self.listings.join(ino);
+        let outcome = {
+            let _turn = flight.gate.lock().await;
+            match flight.failure_since(wanted) {
+                Some(failure) if !self.is_listed(ino, ttl) => Err(failure),
+                _ => {
+                    let outcome = self.begin_lines(ino, ttl).await;
+                    flight.note(&outcome);
+                    outcome
+                }
+            }
+        };
+        self.listings.leave(ino);
+        outcome
+    }
+
+    async fn begin_lines(&self, ino: Ino, ttl: Duration) -> Result<Lines> {
+        if let Some(lines) = self.known_lines_of(ino, Some(ttl)) {
+            return Ok(lines);
+        }
+        let prefix = self.tree.lock().key(ino).ok_or(Errno::ENOENT)?;
+        let since = self.tree.lock().forgotten_change();
+        if let Some((listing, asked)) = self.walks.listing(&prefix, ttl, since).await? {
+            self.take_listing(ino, &prefix, listing, asked).await?;
+        } else if let Some(lines) = self.begun_lines_of(ino, ttl, &prefix) {
+            return Ok(lines);
+        } else {
+            let stream = PageStream::begin(self.lister.clone(), &prefix, Place::default());
+            let rest = Some(Rest::new(&prefix, stream));
+            let mut lines = Lines { names: Vec::new(), first: 0, asked: Instant::now(), rest };
+            if !self.read_page(ino, &mut lines).await? {
+                return Ok(lines);
+            }
+        }
+        self.known_lines_of(ino, None).ok_or_else(|| Errno::ENOENT.into())
+    }
+
+    /// The names of a directory as memory has them, if they were asked for within `ttl`.
+    fn known_lines_of(&self, ino: Ino, ttl: Option<Duration>) -> Option<Lines> {
+        let mut tree = self.tree.lock();
+        let directory = tree.directory_mut(ino)?;
+        if ttl.is_some_and(|ttl| !directory.is_fresh(ttl)) {
+            return None;
+        }
+        let names = directory.children().map(|(name, child)| (name.clone(), child.clone())).collect();
+        let asked = directory.listed_at().unwrap_or_else(Instant::now);
+        Some(Lines { names, first: 0, asked, rest: None })
+    }
+
+    /// The first page of a directory as memory has it, with the rest to come.
+    fn begun_lines_of(&self, ino: Ino, ttl: Duration, prefix: &str) -> Option<Lines> {
+        let (begun, names) = {
+            let mut tree = self.tree.lock();
+            let directory = tree.directory_mut(ino)?;
+            let begun = directory.begun(ttl)?.clone();
+            // A name that was asked for by itself may lie behind the page.
+            let within = |(name, child): &(&String, &Child)| {
+                let slash = if child.is_directory { "/" } else { "" };
+                format!("{prefix}{name}{slash}") <= begun.last_key
+            };
+            let names = directory.children().filter(within).map(|(name, child)| (name.clone(), child.clone()));
+            let names = names.collect();
+            (begun, names)
+        };
+        let first_page = Listing { names, marker: begun.marker, pages: 1, ..Listing::default() };
+        let rest = Rest::after(prefix, first_page, &begun.last_key, self.lister.clone());
+        let names = rest.told();
+        Some(Lines { names, first: 0, asked: begun.asked, rest: Some(rest) })
+    }
+
+    /// Takes the next page of a directory; what was all of it becomes its listing. Returns whether
+    /// that was the last page.
+    pub(super) async fn read_page(&self, ino: Ino, lines: &mut Lines) -> Result<bool> {
+        let asked = lines.asked;
+        let prefix = lines.rest.as_ref().map(|rest| rest.prefix.clone()).unwrap_or_default();
+        let local = |from: &str, until: &str| self.local_names(ino, &prefix, asked, from, until);
+        let is_last = lines.read_page(local).await?;
+        let Some(rest) = &mut lines.rest else { return Ok(true) };
+        match &rest.gathered {
+            Some(gathered) if gathered.complete => {
+                if let Some(gathered) = rest.gathered.take() {
+                    self.take_listing(ino, &prefix, gathered, asked).await?;
+                }
+            }
+            Some(_) => {}
+            None => {
+                if let Some(directory) = self.tree.lock().directory_mut(ino) {
+                    directory.is_large = true;
+                }
+            }
+        }
+        if is_last && lines.first == 0 {
+            lines.rest = None;
+        }
+        Ok(is_last)
+    }
+
+    /// Names made here since `asked` whose keys lie above `from` and not above `until` (empty: the
+    /// end): what a page of that range may lack.
+    fn local_names(&self, ino: Ino, prefix: &str, asked: Instant, from: &str, until: &str) -> BTreeMap<String, Child> {
+        let tree = self.tree.lock();
+        let Some(directory) = tree.get(ino).and_then(|node| node.directory.as_ref()) else { return BTreeMap::new() };
+        let drafted = tree.drafted_children(ino);
+        let is_drafted = |child: &Child| child.ino.is_some_and(|ino| drafted.contains(&ino));
+        let drafts = directory.children().filter(|(_, child)| is_drafted(child));
+        let in_range = |name: &str, child: &Child| {
+            let key = format!("{prefix}{name}{}", if child.is_directory { "/" } else { "" });
+            key.as_str() > from && (until.is_empty() || key.as_str() <= until)
+        };
+        let local = directory.made_since(asked).chain(drafts).filter(|(name, child)| in_range(name, child));
+        local.map(|(name, child)| (name.clone(), child.clone())).collect()
     }
 
     async fn list_once(
@@ -115,10 +236,7 @@ impl Fs {
             return Err(failure);
         }
         let outcome = self.fetch_listing(ino, ttl, max_pages).await;
-        *flight.failed.lock() = match &outcome {
-            Err(Error::Bucket(error)) => Some((Instant::now(), error.clone())),
-            _ => None,
-        };
+        flight.note(&outcome);
         outcome
     }
 
@@ -156,7 +274,7 @@ impl Fs {
             let page = self.bucket.list(&request).await?;
             listing.pages += 1;
             request.token.clone_from(&page.next);
-            self.sort_page(prefix, page, &mut listing);
+            self.lister.sort(prefix, page, &mut listing);
             listing.complete = request.token.is_none();
             if listing.complete || listing.pages >= max_pages {
                 return Ok((listing, asked));
@@ -172,7 +290,7 @@ impl Fs {
         mut listing: Listing,
         asked: Instant,
     ) -> Result<()> {
-        let marker = listing.marker.take();
+        let marker = listing.marker.clone();
         let complete = listing.complete;
         self.note_odd_prefixes(std::mem::take(&mut listing.odd_prefixes)).await?;
         self.merge(ino, &mut listing, asked);
@@ -180,37 +298,6 @@ impl Fs {
             self.check_marker(ino, prefix, marker, asked).await?;
         }
         Ok(())
-    }
-
-    /// Sorts the keys of a page into names and oddities.
-    fn sort_page(&self, prefix: &str, page: ListPage, listing: &mut Listing) {
-        let tells = self.origins.tells(&page);
-        listing.keys += page.objects.len() + page.prefixes.len();
-        for object in page.objects {
-            let name = &object.key[prefix.len().min(object.key.len())..];
-            if name.is_empty() && !prefix.is_empty() {
-                if object.size > 0 {
-                    self.odd_keys.lock().note(&object.key, Oddity::MarkerWithBody);
-                }
-                listing.marker = Some(self.origins.seen(&object, tells));
-            } else if let Some(oddity) = key::oddity(name) {
-                self.odd_keys.lock().note(&object.key, oddity);
-            } else {
-                let seen = Some(self.origins.seen(&object, tells));
-                listing.names.insert(name.to_owned(), Child { ino: None, is_directory: false, seen });
-            }
-        }
-        for below in page.prefixes {
-            let name = &below[prefix.len()..below.len() - 1];
-            if let Some(oddity) = key::oddity(name) {
-                listing.odd_prefixes.push((below, oddity));
-                continue;
-            }
-            let directory = Child { ino: None, is_directory: true, seen: None };
-            if listing.names.insert(name.to_owned(), directory).is_some() {
-                self.odd_keys.lock().note(below.trim_end_matches('/'), Oddity::Shadowed);
-            }
-        }
     }
 
     /// What lies below a component that has no path is told key by key, the first page of it.

@@ -22,6 +22,7 @@ mod kernel;
 mod listing;
 mod names;
 pub mod ops;
+mod pages;
 mod passthrough;
 mod persist;
 mod recovery;
@@ -110,6 +111,7 @@ pub struct Fs {
     origins: Arc<told::Origins>,
     heads: Arc<heads::Heads>,
     walks: Arc<walk::Walks>,
+    lister: pages::Lister,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -128,14 +130,8 @@ impl Fs {
         let origins = Arc::new(told::Origins::new(settings.attrs, settings.list_checksums));
         let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
         let heads = heads::Heads::new(bucket.clone(), index.clone());
-        let walks = walk::Walks::new(
-            bucket.clone(),
-            origins.clone(),
-            odd_keys.clone(),
-            heads.clone(),
-            &settings.root_prefix,
-            settings.list_ttl,
-        );
+        let lister = pages::Lister { bucket: bucket.clone(), origins: origins.clone(), odd_keys, heads: heads.clone() };
+        let walks = walk::Walks::new(lister.clone(), &settings.root_prefix, settings.list_ttl);
         Arc::new(Self {
             bucket,
             cache,
@@ -147,7 +143,8 @@ impl Fs {
             walks,
             settings,
             handles: handles::Handles::default(),
-            odd_keys,
+            odd_keys: lister.odd_keys.clone(),
+            lister,
             listings: listing::Flights::default(),
             passthrough: passthrough::Passthrough::default(),
             kernel: kernel::Link::default(),

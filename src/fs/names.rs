@@ -8,6 +8,10 @@ use super::inodes::Ino;
 use crate::bucket::ETag;
 use crate::key::Oddity;
 
+/// Names of one directory that are kept in memory at once: some 5 MB. A larger one is read page by
+/// page each time, and its names are asked for one by one.
+pub const MAX_NAMES_KEPT: usize = 20_000;
+
 /// The version of an object as LIST tells it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
@@ -36,8 +40,19 @@ pub struct Directory {
     listed: Option<Instant>,
     /// Names changed here, with the moment: a listing asked for earlier knows nothing of them.
     changed: HashMap<String, Instant>,
+    /// A listing that was begun, for whoever wants the rest of it.
+    begun: Option<Begun>,
     /// The last listing took more than one page: too dear to repeat for a single name.
     pub is_large: bool,
+}
+
+/// The first page of a listing that has more; its names are among the children.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    pub asked: Instant,
+    pub marker: Option<Seen>,
+    /// The last key or prefix of the page.
+    pub last_key: String,
 }
 
 /// What a listing found, ready to be merged.
@@ -50,12 +65,23 @@ pub struct Listing {
     pub odd_prefixes: Vec<(String, Oddity)>,
     /// Keys and prefixes, odd ones and the marker too.
     pub keys: usize,
+    /// The last key or prefix so far.
+    pub last_key: String,
     /// Every page was read.
     pub complete: bool,
     pub pages: usize,
 }
 
 impl Listing {
+    /// Adds the next page.
+    pub fn append(&mut self, page: Self) {
+        self.names.extend(page.names);
+        self.marker = self.marker.take().or(page.marker);
+        self.odd_prefixes.extend(page.odd_prefixes);
+        self.keys += page.keys;
+        self.pages += page.pages;
+    }
+
     /// No key begins with the prefix: no such directory.
     pub fn is_nothing(&self) -> bool {
         self.complete && self.keys == 0
@@ -110,6 +136,12 @@ impl Directory {
     /// Asks S3 again at the next use.
     pub fn expire(&mut self) {
         self.listed = None;
+        self.begun = None;
+    }
+
+    /// The first page is known, and no older than `ttl`.
+    pub fn begun(&self, ttl: Duration) -> Option<&Begun> {
+        self.begun.as_ref().filter(|begun| begun.asked.elapsed() < ttl)
     }
 
     /// When S3 was last asked for all names.
@@ -151,6 +183,7 @@ impl Directory {
     /// Everything in it was copied elsewhere: tags may differ, and the names were listed elsewhere.
     pub fn forget_versions(&mut self) {
         self.listed = None;
+        self.begun = None;
         for child in self.children.values_mut() {
             child.seen = None;
         }
@@ -165,9 +198,24 @@ impl Directory {
 
     /// The node is gone from memory; the name stays.
     pub fn forget_node(&mut self, name: &str) {
-        if let Some(child) = self.children.get_mut(name) {
-            child.ino = None;
+        let is_kept = !self.is_large || self.listed.is_some();
+        match self.children.get_mut(name) {
+            Some(child) if is_kept => child.ino = None,
+            // Nobody would ever take it out.
+            _ => drop(self.children.remove(name)),
         }
+    }
+
+    /// A name that was there at `asked` is so no more: taken away here, or missing in a newer listing.
+    pub fn is_gone(&self, name: &str, asked: Instant) -> bool {
+        !self.children.contains_key(name)
+            && (self.changed_since(name, asked) || self.listed.is_some_and(|listed| listed >= asked))
+    }
+
+    /// Names made or changed here since `asked`, which a listing of that moment may not know.
+    pub fn made_since(&self, asked: Instant) -> impl Iterator<Item = (&String, &Child)> {
+        let changed = self.changed.iter().filter(move |(_, moment)| **moment >= asked);
+        changed.filter_map(|(name, _)| self.children.get_key_value(name))
     }
 
     /// S3 says that the name is not there.
@@ -189,6 +237,10 @@ impl Directory {
     /// those keep their place. Returns the nodes whose names S3 no longer has.
     pub fn merge(&mut self, listing: &mut Listing, asked: Instant, is_drafted: impl Fn(Ino) -> bool) -> Vec<Ino> {
         let mut gone = Vec::new();
+        let (marker, last_key) = (listing.marker.clone(), std::mem::take(&mut listing.last_key));
+        // With names of an older listing among the children nobody could tell which are of this page.
+        let is_begun = listing.pages == 1 && !listing.complete && self.children.is_empty();
+        self.begun = is_begun.then_some(Begun { asked, marker, last_key });
         if listing.complete {
             let changed = &self.changed;
             let names = &listing.names;

@@ -69,6 +69,7 @@ impl Fs {
     /// The kernel did not take the file of this open: its reads come to us.
     pub fn keep_reads(&self, handle: u64) {
         self.handles.drop_backing(handle);
+        self.passthrough.opens.fetch_sub(1, Ordering::Relaxed);
         // Nothing was noted of the pages that it will read.
         let Some(open) = self.handles.file(handle) else { return };
         if let Some(node) = self.tree.lock().get_mut(open.ino) {

@@ -174,7 +174,7 @@ impl Fs {
     }
 
     /// The key of a name, which ends in `/` for a directory.
-    fn child_key(&self, parent: Ino, name: &str, directory: bool) -> Result<String> {
+    pub(super) fn child_key(&self, parent: Ino, name: &str, directory: bool) -> Result<String> {
         let slash = if directory { "/" } else { "" };
         let prefix = self.tree.lock().key(parent).ok_or(Errno::ENOENT)?;
         Ok(format!("{prefix}{name}{slash}"))

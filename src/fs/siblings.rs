@@ -7,56 +7,32 @@
 //! fetches what comes next. A guess that fails ends it at once. A program that has read one directory
 //! in order is believed to do so with the next ([`Belief`]).
 
-use std::collections::VecDeque;
+mod walk;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::walk::{Ahead, ByInode, HITS_TO_BEGIN, Order, SLACK, Verdict, Walk};
 use super::Fs;
 use super::inodes::{Ino, Pages, Tree};
 use super::names::{Child, Directory};
 use super::persist::pin;
 use super::stat::FileKind;
-use crate::cache::{BLOCK_BYTES, BlockCache, Pinned, Prefetch};
+use crate::cache::{BLOCK_BYTES, Pinned};
 use crate::key;
 
 /// Directories watched at once; a walk through a tree has one on each level.
 const MAX_WALKS: usize = 32;
-/// Opens in a row, after the first, that make an order believed.
-const HITS_TO_BEGIN: usize = 2;
-/// Files ahead at first, then twice as many with each open.
-const FIRST_WINDOW: usize = 4;
-const MAX_WINDOW: usize = Prefetch::MAX_OBJECTS;
 /// Files ahead at first in a directory of which the order is believed beforehand.
 const BELIEVED_WINDOW: usize = 16;
-/// How far an open may be off before anything is fetched: programs skip a little, and several may
-/// share the work.
-const SLACK: usize = 4;
 /// How long a program may be busy with one directory and still be believed in the next.
 const BELIEF_LASTS: Duration = Duration::from_secs(5);
 /// So many directories may be listed without being read before nothing more is fetched for a listing.
 const MAX_IDLE_LISTINGS: usize = 3;
-/// Opens remembered: a file opened again says nothing about the order.
-const MAX_OPENED: usize = 64;
 /// Largest directory that is sorted by inode number.
 const MAX_SORTED: usize = 10_000;
-
-/// The orders in which programs go through a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Name,
-    Inode,
-}
-
-impl Order {
-    fn other(self) -> Self {
-        match self {
-            Self::Name => Self::Inode,
-            Self::Inode => Self::Name,
-        }
-    }
-}
 
 /// All directories that are being read.
 #[derive(Debug, Default)]
@@ -78,49 +54,6 @@ struct Belief {
     at: Instant,
     /// Listings since then for which something was fetched that nobody has opened.
     idle_listings: usize,
-}
-
-/// One directory that is read file by file.
-#[derive(Debug)]
-struct Walk {
-    directory: Ino,
-    order: Order,
-    /// The furthest file opened; none yet if empty.
-    last: String,
-    hits: usize,
-    skipped: usize,
-    /// Files to be ahead by; 0 as long as the order is not believed.
-    window: usize,
-    /// What comes after `last`, as far as it was fetched.
-    ahead: VecDeque<Ahead>,
-    opened: VecDeque<String>,
-    prefetch: Prefetch,
-    by_inode: Option<Arc<ByInode>>,
-}
-
-/// A file that was fetched ahead, or need not be.
-#[derive(Debug)]
-struct Ahead {
-    name: String,
-    bytes: u64,
-}
-
-/// The files of a directory by inode number.
-#[derive(Debug)]
-struct ByInode {
-    listed_at: Option<Instant>,
-    files: Vec<(Ino, String)>,
-}
-
-/// What an open says about a guess.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It was foretold; so many files before it were left out.
-    Hit { skipped: usize },
-    /// The file was opened before.
-    Again,
-    /// Something else was opened.
-    Miss,
 }
 
 impl Fs {
@@ -236,7 +169,7 @@ impl Fs {
                 files.take(count).map(|(name, _)| name.clone()).collect()
             }
             Order::Inode => {
-                let Some(sorted) = sorted(&tree, walk.directory, directory, walk.by_inode.take()) else {
+                let Some(sorted) = self.by_inode(&tree, walk.directory, directory, walk.by_inode.take()) else {
                     return Vec::new();
                 };
                 let files = sorted.after(after, count);
@@ -244,6 +177,35 @@ impl Fs {
                 files
             }
         }
+    }
+
+    /// The files of a directory by inode number: those `known`, while it is the same listing. `None`
+    /// where there are too many.
+    fn by_inode(
+        &self,
+        tree: &Tree,
+        ino: Ino,
+        directory: &Directory,
+        known: Option<Arc<ByInode>>,
+    ) -> Option<Arc<ByInode>> {
+        let listed_at = directory.listed_at();
+        if let Some(known) = known.filter(|known| known.listed_at == listed_at) {
+            return Some(known);
+        }
+        if directory.len() > MAX_SORTED {
+            return None;
+        }
+        let prefix = tree.key(ino)?;
+        // As `readdir` tells them.
+        let number = |name: &str, child: &Child| {
+            let key = || format!("{prefix}{name}");
+            let remembered = || self.index.get(&key()).and_then(|remembered| remembered.attributes.ino);
+            child.ino.or_else(remembered).unwrap_or_else(|| key::inode_number(&key()))
+        };
+        let files = directory.children().filter(|(_, child)| !child.is_directory);
+        let mut files: Vec<_> = files.map(|(name, child)| (number(name, child), name.clone())).collect();
+        files.sort_unstable();
+        Some(Arc::new(ByInode { listed_at, files }))
     }
 
     /// The version of a file that is worth fetching: small, not being written, not with the kernel.
@@ -286,99 +248,4 @@ impl Belief {
     fn is_alive(&self) -> bool {
         self.at.elapsed() < BELIEF_LASTS
     }
-}
-
-impl Walk {
-    fn new(directory: Ino, order: Order, cache: &Arc<BlockCache>) -> Self {
-        Self {
-            directory,
-            order,
-            last: String::new(),
-            hits: 0,
-            skipped: 0,
-            window: 0,
-            ahead: VecDeque::new(),
-            opened: VecDeque::new(),
-            prefetch: Prefetch::new(cache),
-            by_inode: None,
-        }
-    }
-
-    /// Whether an open was foretold, by what was fetched and by what comes `next`.
-    fn judge(&self, name: &str, next: &[String]) -> Verdict {
-        if self.opened.iter().any(|opened| opened == name) {
-            return Verdict::Again;
-        }
-        let ahead = self.ahead.iter().map(|ahead| &ahead.name).chain(next);
-        let Some(skipped) = ahead.into_iter().position(|known| known == name) else { return Verdict::Miss };
-        // The very first open can only be the first of all.
-        let allowed = if self.last.is_empty() { 0 } else { SLACK + self.hits / 4 };
-        if self.skipped + skipped > allowed { Verdict::Miss } else { Verdict::Hit { skipped } }
-    }
-
-    fn advance(&mut self, name: &str, skipped: usize) {
-        self.remember(name);
-        name.clone_into(&mut self.last);
-        self.hits += 1;
-        self.skipped += skipped;
-        let passed = (skipped + 1).min(self.ahead.len());
-        self.ahead.drain(..passed);
-        if self.window > 0 {
-            self.window = (self.window * 2).min(MAX_WINDOW);
-        } else if self.hits >= HITS_TO_BEGIN && self.skipped == 0 {
-            self.begin(FIRST_WINDOW);
-        }
-    }
-
-    fn begin(&mut self, window: usize) {
-        self.hits = self.hits.max(HITS_TO_BEGIN);
-        self.window = window;
-    }
-
-    /// Nothing is foretold any more: this open may be the first of a new order. Returns the one before.
-    fn begin_anew(&mut self, name: &str) -> String {
-        self.prefetch.stop();
-        self.ahead.clear();
-        self.opened.clear();
-        self.remember(name);
-        (self.hits, self.skipped, self.window) = (0, 0, 0);
-        std::mem::replace(&mut self.last, name.to_owned())
-    }
-
-    fn remember(&mut self, name: &str) {
-        if self.opened.len() >= MAX_OPENED {
-            self.opened.pop_front();
-        }
-        self.opened.push_back(name.to_owned());
-    }
-}
-
-impl ByInode {
-    fn after(&self, name: &str, count: usize) -> Vec<String> {
-        let files = if name.is_empty() {
-            &self.files[..]
-        } else {
-            let Some(index) = self.files.iter().position(|(_, file)| file == name) else { return Vec::new() };
-            &self.files[index + 1..]
-        };
-        files.iter().take(count).map(|(_, name)| name.clone()).collect()
-    }
-}
-
-/// The files of a directory by inode number: those known, while it is the same listing. `None` where
-/// there are too many.
-fn sorted(tree: &Tree, ino: Ino, directory: &Directory, known: Option<Arc<ByInode>>) -> Option<Arc<ByInode>> {
-    let listed_at = directory.listed_at();
-    if let Some(known) = known.filter(|known| known.listed_at == listed_at) {
-        return Some(known);
-    }
-    if directory.len() > MAX_SORTED {
-        return None;
-    }
-    let prefix = tree.key(ino)?;
-    let number = |name: &str, child: &Child| child.ino.unwrap_or_else(|| key::inode_number(&format!("{prefix}{name}")));
-    let files = directory.children().filter(|(_, child)| !child.is_directory);
-    let mut files: Vec<_> = files.map(|(name, child)| (number(name, child), name.clone())).collect();
-    files.sort_unstable();
-    Some(Arc::new(ByInode { listed_at, files }))
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
 
 mod attributes;
+mod large;
 mod opening;
 mod siblings;
 mod walks;

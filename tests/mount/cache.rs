@@ -249,15 +249,16 @@ fn a_full_disk_is_told_once_and_read_past() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let disk = Disk::new(place.path().join("disk"), 8 * MIB);
-    let mut mount = Stage::on(Maker::Embedded).args(&["--cache-dir", disk.0.to_str().unwrap()]).prepare();
+    let disk = Disk::new(place.path().join("disk"), 40 * MIB);
+    let mut mount =
+        Stage::on(Maker::Embedded).args(&["--cache-dir", disk.0.to_str().unwrap(), "--cache-size", "30M"]).prepare();
     let bytes = pattern(3 * MIB);
     for number in 0..4 {
         mount.outside().put(&format!("o{number}"), &bytes);
     }
     mount.start();
     assert!(fs::read(mount.at("o0")).unwrap() == bytes);
-    fs::write(disk.0.join("of another program"), vec![1; 7 * MIB]).ok();
+    fs::write(disk.0.join("of another program"), vec![1; 38 * MIB]).ok();
     for number in 1..4 {
         assert!(fs::read(mount.at(&format!("o{number}"))).unwrap() == bytes);
     }

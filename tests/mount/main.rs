@@ -53,4 +53,6 @@ mod permissions;
 mod programs;
 mod races;
 mod remount;
+mod replaced;
+mod siblings;
 mod suites;

@@ -42,7 +42,9 @@ fn given() -> Option<Mount> {
     wait_for("the disk cache", PATIENCE, || {
         (mount.status()["disk"]["written_bytes"].as_u64()? >= BYTES as u64).then_some(())
     });
-    Some(mount)
+    // The first one shows whether the kernel takes files of this file system.
+    drop(File::open(mount.at("object")).unwrap());
+    (mount.status()["files"]["passthrough"] == true).then_some(mount)
 }
 
 /// Opens for reading such that the kernel reads by itself.
@@ -188,4 +190,54 @@ fn a_mapping_of_such_a_file_outlives_its_descriptor() {
     fs::write(mount.at("object"), b"replaced").unwrap();
     assert!(mapped == pattern(0));
     assert_eq!(fs::read(mount.at("object")).unwrap(), b"replaced");
+}
+
+/// A file system on top of another, on which the kernel stacks no further one. Gone at the end.
+struct Stacked(std::path::PathBuf);
+
+impl Stacked {
+    fn new(place: &Path) -> Self {
+        let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| place.join(name));
+        for directory in [&lower, &upper, &work, &merged] {
+            fs::create_dir(directory).unwrap();
+        }
+        let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        nix::mount::mount(
+            Some("overlay"),
+            &merged,
+            Some("overlay"),
+            nix::mount::MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .expect("overlayfs");
+        Self(merged)
+    }
+}
+
+impl Drop for Stacked {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn where_the_kernel_refuses_we_read() {
+    if given().is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let stacked = Stacked::new(place.path());
+    let mut mount = Stage::on(Maker::Embedded).args(&["--cache-dir", stacked.0.to_str().unwrap()]).prepare();
+    mount.outside().put("object", &pattern(0));
+    mount.start();
+    assert!(fs::read(mount.at("object")).unwrap() == pattern(0));
+    wait_for("the disk cache", PATIENCE, || {
+        (mount.status()["disk"]["written_bytes"].as_u64()? >= BYTES as u64).then_some(())
+    });
+    let reader = File::open(mount.at("object")).unwrap();
+    assert!(whole(&reader) == pattern(0));
+    assert_eq!(mount.status()["files"]["passthrough"], false);
+    fs::write(mount.at("object"), b"written").unwrap();
+    assert_eq!(fs::read(mount.at("object")).unwrap(), b"written");
+    drop(mount);
 }

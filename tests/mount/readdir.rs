@@ -55,6 +55,46 @@ fn thousands_of_entries_come_once_each() {
     assert_eq!(unique, wanted);
 }
 
+/// What the mount has asked its server since it began, without what the start itself costs.
+fn requests_of(mount: &crate::stage::Mount, work: impl FnOnce()) -> serde_json::Value {
+    let count = |status: &serde_json::Value| {
+        let requests = status["requests"].as_object().expect("requests by operation").clone();
+        requests.into_iter().map(|(name, count)| (name, count.as_u64().unwrap_or(0))).collect::<Vec<_>>()
+    };
+    let before: std::collections::BTreeMap<_, _> = count(&mount.status()).into_iter().collect();
+    work();
+    let after = count(&mount.status());
+    after.into_iter().map(|(name, count)| (name.clone(), count - before.get(&name).unwrap_or(&0))).collect()
+}
+
+#[test]
+fn ls_of_many_foreign_objects_costs_a_listing_a_page() {
+    let mut mount = Stage::on(Maker::Embedded).prepare();
+    for number in 0..2_500 {
+        mount.outside().put(&format!("lake/object-{number:05}"), b"x");
+    }
+    mount.start();
+    let requests = requests_of(&mount, || {
+        crate::stage::process::bash(mount.path(), "ls -l lake | tail -n +2 | wc -l | grep -qx 2500");
+    });
+    assert!(requests["ListObjectsV2"].as_u64() <= Some(4), "{requests}");
+    assert_eq!(requests["HeadObject"].as_u64().unwrap_or(0), 0, "{requests}");
+}
+
+#[test]
+fn find_in_many_directories_costs_a_listing_a_thousand_keys() {
+    let mut mount = Stage::on(Maker::Embedded).prepare();
+    for number in 0..2_000 {
+        mount.outside().put(&format!("tree/d{:03}/f{}", number / 10, number % 10), b"x");
+    }
+    mount.start();
+    let requests = requests_of(&mount, || {
+        crate::stage::process::bash(mount.path(), "find tree | wc -l | grep -qx 2201");
+    });
+    assert!(requests["ListObjectsV2"].as_u64() <= Some(6), "{requests}");
+    assert_eq!(requests["HeadObject"].as_u64().unwrap_or(0), 0, "{requests}");
+}
+
 #[test]
 fn entries_made_and_removed_show_at_once() {
     let place = place();

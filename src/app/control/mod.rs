@@ -6,6 +6,8 @@ mod server;
 pub use client::{all_sockets, ask};
 pub use server::{Order, Replies, Server};
 
+use std::path::PathBuf;
+
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -28,8 +30,10 @@ pub enum Request {
     Invalidate {
         paths: Vec<String>,
     },
-    /// Empty the disk cache.
-    ClearCache,
+    /// Empty the disk cache, if it lies in this directory.
+    ClearCache {
+        directory: PathBuf,
+    },
 }
 
 /// What it answers. What takes its time is answered by several, and is over when the socket closes.

@@ -1,17 +1,21 @@
 //! The directory of the disk cache: names, scanning, free space.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, Metadata, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::DiskDirectory;
 use super::ledger::Name;
 
 /// Subdirectory that holds the files; its name changes with their format.
 const FILES: &str = "blocks-1";
+/// Who uses the directory has a lock on this file in it.
+const USERS: &str = "users";
 /// Ends the name of a data file that is not complete yet.
 pub(super) const NEW: &str = "new";
 /// One file without its other half is left this long: another mount may be making it.
@@ -25,6 +29,8 @@ pub(super) struct Directory {
     /// What the user named; attribute indexes lie in it as well.
     above: PathBuf,
     root: PathBuf,
+    /// Locked by every mount that uses the directory, shared.
+    users: Mutex<Option<File>>,
 }
 
 impl Directory {
@@ -38,7 +44,25 @@ impl Directory {
         make(&root)?;
         check(&root)?;
         std::fs::set_permissions(&root, Permissions::from_mode(0o700))?;
-        Ok(Self { above: path.to_owned(), root })
+        let users = Mutex::new(join_users(&root));
+        Ok(Self { above: path.to_owned(), root, users })
+    }
+
+    /// Whether another mount uses it now. After this directory was removed and made again, that is
+    /// known of those that noticed.
+    pub fn is_shared(&self) -> bool {
+        let users = self.users.lock();
+        let Some(file) = users.as_ref() else { return true };
+        let is_alone = file.try_lock().is_ok();
+        is_locked(file);
+        !is_alone
+    }
+
+    /// Takes part again after somebody removed the directory.
+    pub fn rejoin(&self) -> io::Result<()> {
+        make(&self.root)?;
+        *self.users.lock() = join_users(&self.root);
+        Ok(())
     }
 
     /// The directory, if it is there. Nothing is changed.
@@ -48,7 +72,7 @@ impl Directory {
     pub fn find(path: &Path) -> io::Result<Option<Self>> {
         let root = path.join(FILES);
         match check(&root) {
-            Ok(()) => Ok(Some(Self { above: path.to_owned(), root })),
+            Ok(()) => Ok(Some(Self { above: path.to_owned(), root, users: Mutex::default() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -73,6 +97,11 @@ impl Directory {
             // Somebody else's file in it keeps it.
             let _ = std::fs::remove_dir(shelf);
         }
+    }
+
+    /// The directory that the user named.
+    pub fn above(&self) -> &Path {
+        &self.above
     }
 
     /// The path of an entry's files, without their extension.
@@ -124,6 +153,18 @@ impl Directory {
         let system = nix::sys::statvfs::statvfs(&self.root)?;
         Ok(system.blocks() * system.fragment_size())
     }
+}
+
+/// `None`: other mounts cannot be told of, and may be there.
+fn join_users(root: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options.open(root.join(USERS)).ok().filter(is_locked)
+}
+
+/// Locks it shared. Whoever has it alone at this moment only looked, and lets go at once.
+fn is_locked(file: &File) -> bool {
+    file.lock_shared().is_ok()
 }
 
 fn check(root: &Path) -> io::Result<()> {

@@ -185,6 +185,11 @@ impl DiskCache {
         Ok(Arc::new(Self { inner, writer: Some(writer) }))
     }
 
+    /// The directory that was given.
+    pub fn directory(&self) -> &Path {
+        self.inner.directory.above()
+    }
+
     /// The bytes of a range, when all of them are on disk and match their checksums.
     pub fn read(&self, object: &Pinned, range: &Range<u64>) -> Option<Bytes> {
         let found = self.inner.read(object, range);

@@ -117,8 +117,8 @@ impl Queue {
         }
     }
 
-    /// The next job, once there is one; the one before counts as done. `None` when all is done and
-    /// the queue was stopped.
+    /// The next job, once there is one; the one before counts as done. `None` when the queue was
+    /// stopped.
     pub fn take(&self) -> Option<Job> {
         let mut state = self.state.lock();
         state.bytes -= std::mem::take(&mut state.taken);
@@ -138,10 +138,20 @@ impl Queue {
         self.changed.wait_while(&mut state, |state| state.bytes > 0 && !state.stopped);
     }
 
-    /// No more jobs; those that wait are still done.
+    /// No more jobs. Those that wait are given up: whoever wants them done drains first.
     pub fn stop(&self) {
-        self.state.lock().stopped = true;
+        let given_up = {
+            let mut state = self.state.lock();
+            state.stopped = true;
+            std::mem::take(&mut state.jobs)
+        };
+        drop(given_up);
         self.changed.notify_all();
         self.room.notify_waiters();
+    }
+
+    /// Whether what is being done should end soon.
+    pub fn is_stopped(&self) -> bool {
+        self.state.lock().stopped
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::directory::NEW;
-use super::entry::Entry;
+use super::entry::{Entry, reserve};
 use super::ledger::Name;
 use super::queue::IsUnchanged;
 use super::seal::{self, BLOCK_BYTES};
@@ -64,7 +64,11 @@ impl Writer<'_> {
             let bytes = &mut buffer[..STEP_BYTES.min(object.size - offset) as usize];
             let charge = self.inner.ledger.lock().charge(name, bytes.len() as u64);
             make_room(self.inner, charge, name)?;
+            if self.inner.queue.is_stopped() {
+                return Err(Refusal::NoRoom);
+            }
             file.read_exact_at(bytes, offset)?;
+            reserve(&copy, &(offset..offset + bytes.len() as u64));
             copy.write_all_at(bytes, offset)?;
             self.inner.ledger.lock().add(*name, bytes.len() as u64);
             let numbered = (offset / BLOCK_BYTES..).zip(bytes.chunks(BLOCK_BYTES as usize));

@@ -367,3 +367,21 @@ fn what_was_used_last_is_verified_ahead() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn two_mounts_that_write_at_once_stay_below_the_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit_bytes = 16 * MIB;
+    let caches = [open(directory.path(), limit_bytes), open(directory.path(), limit_bytes)];
+    for number in 0..60 {
+        for (mount, cache) in caches.iter().enumerate() {
+            cache.write(&pinned(&format!("{mount} {number}"), MIB / 4), 0, bytes(0..MIB / 4));
+        }
+        for cache in &caches {
+            cache.flush();
+        }
+        let all = ["data", "map"].into_iter().flat_map(|extension| files(directory.path(), extension));
+        let on_disk: u64 = all.filter_map(|path| std::fs::metadata(path).ok()).map(|found| found.blocks() * 512).sum();
+        assert!(on_disk <= limit_bytes, "{on_disk} bytes after {number}");
+    }
+}

@@ -12,8 +12,11 @@ use super::queue::{Job, Payload};
 use super::seal::Identity;
 use super::{Inner, Pinned, directory, name};
 
-/// After so much of the limit was written, others may have written as much: look again.
-const RESCAN_PART: u64 = 32;
+/// After so much of the limit was written, mounts beside this one may have written as much: look
+/// again. Half of the margin, so that two of them stay below the limit together.
+const RESCAN_PART: u64 = 64;
+/// The same when there is no other mount: for what nobody told, such as files removed by hand.
+const LONE_RESCAN_PART: u64 = 4;
 /// This part of the limit is left for what is not accounted: rounding, what others write meanwhile.
 const MARGIN_PART: u64 = 32;
 /// How often the attribute indexes beside the entries are measured, and an idle cache looks.
@@ -23,7 +26,7 @@ const PAUSE: Duration = Duration::from_mins(1);
 
 /// Why bytes were not written.
 pub(super) enum Refusal {
-    /// They would not fit below the limit, whatever else is evicted.
+    /// They would not fit below the limit, whatever else is evicted, or nobody wants them any more.
     NoRoom,
     /// They would leave less free on the file system than has to be.
     DiskFull,
@@ -81,12 +84,17 @@ impl Writer<'_> {
                 self.tell(refusal);
             }
         }
-        if self.written_bytes > self.inner.limit_bytes / RESCAN_PART {
+        if self.is_rescan_due() {
             self.rescan();
         } else if self.measured.elapsed() > MEASURE_PERIOD {
             self.measure();
         }
         is_stored
+    }
+
+    fn is_rescan_due(&self) -> bool {
+        let after = |part| self.written_bytes > self.inner.limit_bytes / part;
+        after(RESCAN_PART) && (after(LONE_RESCAN_PART) || self.inner.directory.is_shared())
     }
 
     fn tell(&mut self, refusal: Refusal) {
@@ -151,6 +159,7 @@ impl Writer<'_> {
         if self.inner.directory.is_gone() {
             tracing::warn!("the directory of the disk cache was removed; it is made again, empty");
             self.inner.open.lock().clear();
+            self.inner.directory.rejoin()?;
             self.rescan();
         }
         let stem = self.inner.directory.stem(name);

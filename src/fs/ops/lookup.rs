@@ -27,9 +27,16 @@ impl Fs {
     /// # Errors
     /// `ENOENT`, `ENAMETOOLONG`, and whatever S3 answers.
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Entry> {
+        const TRIES: u32 = 3;
         let name = self.name_in(parent, name)?;
-        let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
-        self.enter(ino)
+        for _ in 0..TRIES {
+            let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
+            // An inode that nobody refers to may be let go of in between.
+            if let Ok(entry) = self.enter(ino) {
+                return Ok(entry);
+            }
+        }
+        Err(Errno::ESTALE.into())
     }
 
     /// Counts a reference of the kernel and says what it refers to.

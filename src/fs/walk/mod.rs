@@ -21,11 +21,9 @@ use parking_lot::Mutex;
 
 use self::stream::{Progress, Walk};
 use self::table::Table;
-use super::heads::Heads;
 use super::names::{Listing, Seen};
-use super::status::OddKeys;
-use super::told::Origins;
-use crate::bucket::{self, Bucket};
+use super::pages::Lister;
+use crate::bucket;
 
 /// Siblings that are listed by themselves before a walk begins at their parent.
 const SIBLINGS: u32 = 3;
@@ -41,10 +39,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// All walks of a mount.
 #[derive(Debug)]
 pub struct Walks {
-    pub(super) bucket: Arc<dyn Bucket>,
-    pub(super) origins: Arc<Origins>,
-    pub(super) odd_keys: Arc<Mutex<OddKeys>>,
-    pub(super) heads: Arc<Heads>,
+    lister: Lister,
     /// The mount's prefix: no walk begins above it.
     top: String,
     /// How long a listing is believed.
@@ -85,16 +80,9 @@ impl Entered {
 
 impl Walks {
     /// No walk yet.
-    pub fn new(
-        bucket: Arc<dyn Bucket>,
-        origins: Arc<Origins>,
-        odd_keys: Arc<Mutex<OddKeys>>,
-        heads: Arc<Heads>,
-        top: &str,
-        ttl: Duration,
-    ) -> Arc<Self> {
+    pub fn new(lister: Lister, top: &str, ttl: Duration) -> Arc<Self> {
         let (top, disabled) = (top.to_owned(), AtomicBool::new(false));
-        Arc::new(Self { bucket, origins, odd_keys, heads, top, ttl, disabled, state: Mutex::default() })
+        Arc::new(Self { lister, top, ttl, disabled, state: Mutex::default() })
     }
 
     /// What lies in the directory `prefix`, if a walk has read that within `ttl` and after `since`,
@@ -128,8 +116,8 @@ impl Walks {
     /// Unlike [`Self::listing`] this makes no walk go on.
     pub async fn marker(&self, prefix: &str, since: Instant) -> Option<(Option<Seen>, Instant)> {
         let known = || {
-            let mut state = self.state.lock();
-            let since = oldest(&mut state, self.ttl, since);
+            let state = self.state.lock();
+            let since = oldest(&state, self.ttl, since);
             state.table.marker(prefix, since)
         };
         if let Some(marker) = known() {
@@ -145,8 +133,15 @@ impl Walks {
         /// In sub-directories of fewer keys than this a walk costs less time than their HEADs.
         const KEYS_IN_ONE: usize = 16;
         const KEYS_IN_PAGE: usize = 1_000;
-        if self.ahead_of(first).is_some() || self.state.lock().entered.get(root).is_some_and(Entered::is_paused) {
+        if self.ahead_of(first).is_some() {
             return;
+        }
+        {
+            let mut state = self.state.lock();
+            state.table.expire(self.ttl);
+            if state.table.contains(first) || state.entered.get(root).is_some_and(Entered::is_paused) {
+                return;
+            }
         }
         self.start(root, first, (count * KEYS_IN_ONE).div_ceil(KEYS_IN_PAGE));
     }
@@ -161,7 +156,7 @@ impl Walks {
 
     fn take(&self, prefix: &str, ttl: Duration, since: Instant) -> Option<(Listing, Instant)> {
         let mut state = self.state.lock();
-        let since = oldest(&mut state, ttl.min(self.ttl), since);
+        let since = oldest(&state, ttl.min(self.ttl), since);
         let (listing, asked, source) = state.table.take(prefix, since)?;
         if let Some(walk) = state.walks.iter().find(|walk| walk.number == source.walk) {
             walk.hit(source.page);
@@ -250,7 +245,7 @@ impl Walks {
 }
 
 /// The moment after which an answer must have been asked for.
-fn oldest(state: &mut State, ttl: Duration, since: Instant) -> Instant {
+fn oldest(state: &State, ttl: Duration, since: Instant) -> Instant {
     let expired = Instant::now().checked_sub(ttl).unwrap_or(since);
     since.max(expired).max(state.not_before.unwrap_or(since))
 }

@@ -6,12 +6,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::bucket::Listed;
-use crate::fs::names::{Child, Listing, Seen};
+use crate::fs::names::{Child, Listing, MAX_NAMES_KEPT, Seen};
 use crate::fs::status::OddKeys;
 use crate::key::{self, Oddity};
-
-/// Names of one directory, at most: a larger one is no part of a walk.
-pub const MAX_NAMES_IN_ONE: usize = 20_000;
 
 /// A directory whose keys are all read.
 #[derive(Debug)]
@@ -63,7 +60,7 @@ impl Sorter {
         let complete = self.close_unless_within(&object.key);
         self.place(object, seen, asked);
         match self.open.last() {
-            Some(top) if top.listing.names.len() > MAX_NAMES_IN_ONE => Err(Unusable::TooLarge),
+            Some(top) if top.listing.names.len() > MAX_NAMES_KEPT => Err(Unusable::TooLarge),
             _ => Ok(complete),
         }
     }

@@ -162,12 +162,12 @@ impl Drop for Ending {
 /// Reads on as long as somebody follows.
 pub async fn run(walks: Arc<Walks>, walk: Arc<Walk>) {
     let _ending = Ending(walk.clone());
-    let mut sorter = Sorter::new(&walk.root, &walk.after, walks.odd_keys.clone());
+    let mut sorter = Sorter::new(&walk.root, &walk.after, walks.lister.odd_keys.clone());
     let start_after = Some(walk.after.clone()).filter(|after| !after.is_empty());
     let mut request = ListRequest { prefix: walk.root.clone(), start_after, ..ListRequest::default() };
     while walk.may_go_on(walks.ttl).await {
         let asked = Instant::now();
-        let page = match walks.bucket.list(&request).await {
+        let page = match walks.lister.bucket.list(&request).await {
             Ok(page) => page,
             Err(error) if is_silence(&error) => return walk.fail(error),
             Err(error) => {
@@ -194,12 +194,12 @@ pub async fn run(walks: Arc<Walks>, walk: Arc<Walk>) {
 
 /// Sorts a page into directories, and has what they will need asked for.
 fn sort(walks: &Walks, sorter: &mut Sorter, page: &ListPage, asked: Instant) -> Result<Vec<Walked>, Unusable> {
-    let tells = walks.origins.tells(page);
+    let tells = walks.lister.origins.tells(page);
     let mut walked = Vec::new();
     for object in &page.objects {
-        let seen = walks.origins.seen(object, tells);
+        let seen = walks.lister.origins.seen(object, tells);
         if seen.asks {
-            walks.heads.ahead(&object.key, &seen);
+            walks.lister.heads.ahead(&object.key, &seen);
         }
         walked.extend(sorter.take(object, seen, asked)?);
     }

@@ -57,6 +57,11 @@ impl Table {
         (kept.walked.asked > since).then_some((kept.walked.listing, kept.walked.asked, kept.source))
     }
 
+    /// Whether a directory is in it, however old.
+    pub fn contains(&self, prefix: &str) -> bool {
+        self.listings.contains_key(prefix)
+    }
+
     /// The marker of a directory and when it was asked for, if that was after `since`.
     pub fn marker(&self, prefix: &str, since: Instant) -> Option<(Option<Seen>, Instant)> {
         let walked = &self.listings.get(prefix)?.walked;
