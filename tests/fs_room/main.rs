@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use s3mount::bucket::attributes::Attributes;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
 use s3mount::bucket::upload::UploadSettings;
 use s3mount::bucket::{Bucket, Metadata};
@@ -198,6 +199,23 @@ async fn a_rename_moves_the_object_and_keeps_the_inode() {
     assert_eq!(after.ino, before);
     let house = house.restart().await;
     assert_eq!(house.read_file(house.lookup(ROOT, "b").await.unwrap().ino).await, "data");
+}
+
+#[tokio::test]
+async fn a_mode_set_while_the_file_is_open_for_writing_goes_along_with_a_rename() {
+    let house = House::new().await;
+    house.bucket.insert("full", "bytes", Metadata::new());
+    house.bucket.insert("empty", "", Metadata::new());
+    for name in ["full", "empty"] {
+        let ino = house.lookup(ROOT, name).await.unwrap().ino;
+        house.fs.open(ino, WRITE, ME).await.unwrap();
+        let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        house.fs.setattr(ino, set).await.unwrap();
+        let renamed = format!("{name}-renamed");
+        house.fs.rename(ROOT, OsStr::new(name), ROOT, OsStr::new(&renamed), 0).await.unwrap();
+        let stored = house.bucket.head(&renamed).await.unwrap();
+        assert_eq!(Attributes::from_metadata(&stored.metadata).mode.unwrap() & 0o7777, 0o600, "{renamed}");
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -90,7 +91,7 @@ impl Fs {
         let before = self.snapshot(plan.ino)?;
         match &content {
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,
-            _ => self.rename_stored(plan, &before).await?,
+            _ => self.rename_stored(plan, &before, content.as_deref()).await?,
         }
         self.index.remove(&before.key);
         self.cache.forget(&before.key);
@@ -101,8 +102,9 @@ impl Fs {
         Ok(())
     }
 
-    /// What S3 has is copied to the new key and deleted under the old one.
-    async fn rename_stored(&self, plan: &Move, before: &Snapshot) -> Result<()> {
+    /// What S3 has is copied to the new key and deleted under the old one. Attributes that changed
+    /// while the file is open ride along.
+    async fn rename_stored(&self, plan: &Move, before: &Snapshot, content: Option<&Content>) -> Result<()> {
         let etag = before.etag.clone().ok_or(Errno::ESTALE)?;
         let key = self.key_of(&plan.to)?;
         let listens = before.stat.kind == FileKind::File;
@@ -110,7 +112,11 @@ impl Fs {
         let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?.and_then(|target| target.etag);
         let to_etag = replaced.as_ref().map(stored_etag);
         let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag), to_etag }).await?;
-        let moved = self.copy_and_delete(before, &key, etag).await;
+        let changed = content.filter(|content| content.attributes_dirty.swap(false, Ordering::AcqRel));
+        let moved = self.copy_and_delete(before, &key, etag, changed.is_some()).await;
+        if let (Some(content), Err(_)) = (changed, &moved) {
+            content.attributes_dirty.store(true, Ordering::Release);
+        }
         let events = match &moved {
             Ok(etag) if listens => {
                 vec![created(EventName::CreatedCopy, &key, before.stat.size, etag), removed(&before.key)]
@@ -125,7 +131,14 @@ impl Fs {
         Ok(())
     }
 
-    async fn copy_and_delete(&self, before: &Snapshot, key: &str, etag: ETag) -> Result<ETag> {
+    async fn copy_and_delete(&self, before: &Snapshot, key: &str, etag: ETag, changed: bool) -> Result<ETag> {
+        let stat = &before.stat;
+        let replace = if changed {
+            let metadata = stat.to_attributes(None).to_metadata()?;
+            Some(PutOptions { metadata, content_type: stat.content_type.clone(), condition: Condition::None })
+        } else {
+            None
+        };
         let new_etag = if before.stat.size == 0 {
             // Written anew, because not every server copies empty objects; so nothing but a look
             // tells that it is empty still, before it is deleted.
@@ -133,12 +146,13 @@ impl Fs {
             if now.etag != etag || now.size != 0 {
                 return Err(Errno::ESTALE.into());
             }
-            let options =
-                PutOptions { metadata: now.metadata, content_type: now.content_type, condition: Condition::None };
+            let (metadata, content_type) = (now.metadata, now.content_type);
+            let as_it_was = PutOptions { metadata, content_type, condition: Condition::None };
+            let options = replace.unwrap_or(as_it_was);
             self.bucket.put(key, Bytes::new(), &options).await?
         } else {
             let (from, to) = (before.key.clone(), key.to_owned());
-            let request = CopyRequest { from, to, from_etag: Some(etag), replace: None };
+            let request = CopyRequest { from, to, from_etag: Some(etag), replace };
             self.copy(&request, before.stat.size).await?
         };
         self.bucket.delete(&before.key).await?;
