@@ -24,6 +24,8 @@ const UNHINDERED: (u64, u64) = (250_000, 3);
 const HINDERED: (u64, u64) = (500_000, 6);
 /// In this time what counts as the best doubles: networks change.
 const FORGET_MICROS: u64 = 30_000_000;
+/// An hour: no GET takes longer, and what is multiplied with it does not overflow.
+const LONGEST_MICROS: u64 = 3_600_000_000;
 /// Sizes told apart: up to 1, 2, 4 MiB and above.
 const CLASSES: usize = 4;
 
@@ -83,7 +85,10 @@ impl Pace {
         // Whole parts only, or nothing would ever be forgotten for rounding.
         if since > FORGET_MICROS / 1000 {
             state.noted = Instant::now();
-            state.best.iter_mut().flatten().for_each(|best| best.micros += best.micros * since / FORGET_MICROS);
+            for best in state.best.iter_mut().flatten() {
+                let more = u128::from(best.micros) * u128::from(since) / u128::from(FORGET_MICROS);
+                best.micros = best.micros.saturating_add(more as u64).min(LONGEST_MICROS);
+            }
         }
         state.first_byte_micros = state.first_byte_micros.min(first_byte.as_micros() as u64);
         state.note(bytes.max(1), took.as_micros().max(1) as u64, self.most);

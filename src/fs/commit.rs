@@ -64,6 +64,10 @@ impl Fs {
         }
     }
 
+    fn is_under(&self, ino: Ino, key: &str) -> bool {
+        self.tree.lock().key(ino).is_some_and(|own| own == key)
+    }
+
     /// What is written to a file without a name goes with it, unless the name was lost to somebody
     /// else's version: the writer does not know that yet.
     async fn refuse_superseded(&self, ino: Ino, content: &Arc<Content>, snapshot: &Snapshot) -> Result<()> {
@@ -81,7 +85,7 @@ impl Fs {
 
     pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
         if let Err(error) = self.complete(content).await {
-            if error.is_conflict() {
+            if error.is_conflict() && self.is_under(ino, &before.key) {
                 self.set_conflict_aside(ino, content, &before.key).await?;
             }
             return Err(error);
@@ -106,7 +110,11 @@ impl Fs {
                 content.attributes_dirty.store(true, Ordering::Release);
                 self.settle(intent.as_slice(), Vec::new()).await?;
                 if error.is_conflict() {
-                    self.set_conflict_aside(ino, content, &before.key).await?;
+                    // At the target of a rename somebody else is in the way, and the file keeps both its
+                    // name and its draft.
+                    if self.is_under(ino, &before.key) {
+                        self.set_conflict_aside(ino, content, &before.key).await?;
+                    }
                 } else {
                     tracing::warn!(key = %before.key.escape_debug(), cause = %error, "not stored; the draft is kept");
                 }

@@ -182,6 +182,11 @@ impl Fs {
     pub(super) async fn read_page(&self, ino: Ino, lines: &mut Lines) -> Result<bool> {
         let asked = lines.asked;
         let prefix = lines.rest.as_ref().map(|rest| rest.prefix.clone()).unwrap_or_default();
+        if lines.rest.is_some() && self.tree.lock().key(ino).as_deref() != Some(prefix.as_str()) {
+            // Renamed while it is being read: under the old prefix there is nothing any more, which is
+            // not to be taken for the end.
+            return Err(Errno::ESTALE.into());
+        }
         let local = |from: &str, until: &str| self.local_names(ino, &prefix, asked, from, until);
         let is_last = lines.read_page(local).await?;
         let Some(rest) = &mut lines.rest else { return Ok(true) };

@@ -120,6 +120,10 @@ impl Fs {
     /// succeeds there.
     pub(super) fn part_from_readers(&self, ino: Ino) -> Result<()> {
         let mut tree = self.tree.lock();
+        if tree.get(ino).is_some_and(|node| node.superseded && node.content.is_none()) {
+            // Its name is another version's by now: a draft here would hide theirs from its readers.
+            return Err(Errno::ESTALE.into());
+        }
         let Some(node) = tree.get(ino).filter(|node| node.backing.strong_count() > 0) else { return Ok(()) };
         if let Some(key) = tree.key(ino).filter(|_| node.linked) {
             let (parent, name) = (node.parent, node.name.clone());

@@ -48,6 +48,10 @@ impl Fs {
         let (before, drafted) = {
             let mut tree = self.tree.lock();
             let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
+            if node.superseded {
+                // The kernel looks the name up anew then, and the change reaches who has it now.
+                return Err(Errno::ESTALE.into());
+            }
             let before = node.stat.clone();
             change(&mut node.stat);
             if !node.linked {
@@ -64,22 +68,35 @@ impl Fs {
             self.drop_clean_content(ino);
             return stored;
         }
-        let stored = self.store_attributes(ino).await;
+        let stored = self.store_attributes_guarded(ino).await;
         if stored.is_err()
             && let Some(node) = self.tree.lock().get_mut(ino)
+            && !node.content.as_ref().is_some_and(|content| content.bytes_dirty())
         {
             node.stat = before;
         }
         stored
     }
 
-    /// Writes the attributes of a node without touching its bytes.
-    pub(super) async fn store_attributes(&self, ino: Ino) -> Result<()> {
-        let _stable = self.namespace.read().await;
-        self.store_attributes_stable(ino).await
+    /// Writes the attributes of a node without touching its bytes. Who opens the file meanwhile and
+    /// writes stores after this, on top of the version that this makes.
+    async fn store_attributes_guarded(&self, ino: Ino) -> Result<()> {
+        self.hold(ino)?;
+        let stored = async {
+            let guard = self.content_to_guard(ino)?;
+            let _stable = self.namespace.read().await;
+            let _gate = match &guard {
+                Some(content) => Some(content.gate.lock().await),
+                None => None,
+            };
+            self.store_attributes_stable(ino).await
+        }
+        .await;
+        self.let_go(ino);
+        stored
     }
 
-    /// As [`Fs::store_attributes`], for callers that hold the namespace.
+    /// As [`Fs::store_attributes_guarded`], for callers that hold the namespace.
     pub(super) async fn store_attributes_stable(&self, ino: Ino) -> Result<()> {
         let snapshot = self.snapshot(ino)?;
         if ino == ROOT_INO && snapshot.key.is_empty() {
@@ -113,6 +130,7 @@ impl Fs {
             node.stat = snapshot.stat;
         }
         self.stored(ino, &snapshot.key, &etag);
+        self.rebase(ino, &snapshot.key, &etag);
         Ok(())
     }
 

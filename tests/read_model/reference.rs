@@ -265,7 +265,7 @@ impl Reference {
         let mut version = self.stored.remove(from);
         if let Some(file) = self.at(from).and_then(|id| self.files.get_mut(&id)) {
             file.place = Place::At(to.to_owned());
-            if file.unstored == Unstored::Bytes {
+            if file.unstored != Unstored::Nothing {
                 version = Some(file.version());
                 file.base = Some(file.bytes.clone().into());
                 file.set_stored();

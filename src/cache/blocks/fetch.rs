@@ -23,6 +23,9 @@ use super::BlockCache;
 use crate::bucket::{Error, Result, Sink, check_length, check_version};
 use crate::error::Kind;
 
+/// A cache disk that takes longer is no help: the bucket is asked.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
 impl BlockCache {
     /// What is here or comes of the range; a GET is sent off for the rest, and for what of `wanted`
     /// lies around it.
@@ -114,8 +117,8 @@ impl BlockCache {
         let disk = self.disk.clone()?;
         let (object, range) = (object.clone(), range.clone());
         let reading = tokio::task::spawn_blocking(move || disk.read(&object, &range));
-        // A reading that panicked is a miss: the panic itself was logged.
-        reading.await.ok().flatten()
+        // A disk that hangs is a miss, and so is a reading that panicked: the panic itself was logged.
+        tokio::time::timeout(DISK_PATIENCE, reading).await.ok()?.ok().flatten()
     }
 }
 

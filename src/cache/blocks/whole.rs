@@ -43,15 +43,13 @@ impl BlockCache {
     /// be for so long.
     pub async fn whole_file(&self, object: &Pinned, budget: Duration) -> Option<File> {
         let disk = self.disk.clone()?;
-        match disk.whole(object) {
+        let object = object.clone();
+        let looking = tokio::task::spawn_blocking(move || match disk.whole(&object) {
             Whole::File(file) => Some(file),
             Whole::No => None,
-            Whole::Unverified => {
-                let object = object.clone();
-                let verifying = tokio::task::spawn_blocking(move || disk.verify(&object, budget));
-                // One that panicked has told nothing; the panic itself was logged.
-                verifying.await.ok().flatten()
-            }
-        }
+            Whole::Unverified => disk.verify(&object, budget),
+        });
+        // One that panicked has told nothing; the panic itself was logged.
+        looking.await.ok().flatten()
     }
 }

@@ -186,7 +186,7 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 
 fn remove(stem: &Path) -> bool {
     // Gone already, or not ours to remove: either way there is nothing more to do.
-    let [map, ..] = ["map", "data", NEW].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
+    let [map, _] = ["map", "data"].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
     map
 }
 
@@ -209,7 +209,7 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("map") => pair.map = Some(metadata),
             Some("data") => pair.data = Some(metadata),
-            Some(NEW) if name(&path.with_extension("")).is_some() && is_old(&metadata) => {
+            Some(new) if new.starts_with(NEW) && name(&path.with_extension("")).is_some() && is_old(&metadata) => {
                 let _ = std::fs::remove_file(path);
             }
             _ => {}

@@ -49,6 +49,9 @@ impl Job {
     }
 }
 
+/// Files that may wait: each keeps its draft and a descriptor until it is copied.
+const MAX_FILES: usize = 4;
+
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
@@ -83,6 +86,10 @@ impl Queue {
         let mut state = self.state.lock();
         let bytes = job.bytes();
         // One that is larger than all that may wait, waits alone.
+        let is_file = |job: &Job| matches!(job.payload, Payload::File { .. });
+        if is_file(&job) && state.jobs.iter().filter(|job| is_file(job)).count() >= MAX_FILES {
+            return Err(job);
+        }
         if state.stopped || (state.bytes > 0 && state.bytes + bytes > self.most_waiting_bytes()) {
             return Err(job);
         }

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use super::directory::NEW;
 use super::entry::{Entry, reserve};
-use super::ledger::Name;
+use super::ledger::{ENTRY_BYTES, Name};
 use super::queue::IsUnchanged;
 use super::seal::{self, BLOCK_BYTES};
-use super::writer::{Refusal, Writer, make_room};
+use super::writer::{Refusal, Writer, make_room, within_margin};
 use super::{Pinned, name};
 
 /// Copied at a time: whole blocks.
@@ -27,13 +27,19 @@ impl Writer<'_> {
         file: &File,
         is_unchanged: &IsUnchanged,
     ) -> Result<u64, Refusal> {
+        if object.size + ENTRY_BYTES > within_margin(self.inner.limit_bytes) {
+            // It would push everything else out and still not fit.
+            return Err(Refusal::NoRoom);
+        }
         let identity = self.inner.identity(object);
         let name = name(&identity);
         if self.inner.entry(&identity, object).is_some() {
             return Ok(0);
         }
         let stem = self.shelf(&name)?;
-        let copy = stem.with_extension(NEW);
+        // A name of its own: another mount may be taking over the same version, and must not write into
+        // a file that became the entry meanwhile.
+        let copy = stem.with_extension(format!("{NEW}-{}", uuid::Uuid::now_v7().simple()));
         let taken = self.copy(object, &name, file, &copy).and_then(|seals| {
             if !is_unchanged() {
                 // What it holds now is another version's, and comes when that is stored.
@@ -55,7 +61,7 @@ impl Writer<'_> {
     /// Copies the file; returns the seals of its blocks.
     fn copy(&mut self, object: &Pinned, name: &Name, file: &File, copy: &Path) -> Result<Vec<u8>, Refusal> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let copy = options.open(copy)?;
         copy.set_len(object.size)?;
         let mut seals = Vec::new();

@@ -44,7 +44,7 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 directories.push(path);
-            } else if path.extension().is_some_and(|found| found == extension) {
+            } else if path.extension().is_some_and(|found| found.to_str().unwrap().starts_with(extension)) {
                 found.push(path);
             }
         }
@@ -321,6 +321,8 @@ fn a_local_file_is_taken_whole() {
     let (cache, object) = (open(&directory.path().join("cache"), 64 * MIB), pinned("o", 3 * MIB + 5));
     cache.write_file(&object, local_file(directory.path(), object.size), || true);
     cache.flush();
+    assert!(matches!(cache.whole(&object), Whole::Unverified), "not before it was looked at");
+    assert!(cache.verify(&object, std::time::Duration::from_mins(1)).is_some(), "{:?}", cache.stats());
     assert!(matches!(cache.whole(&object), Whole::File(_)), "{:?}", cache.stats());
     assert_eq!(cache.read(&object, &(MIB..object.size)), Some(bytes(MIB..object.size)));
     drop(cache);

@@ -168,9 +168,14 @@ impl Writer<'_> {
     }
 }
 
+/// What of the limit may be accounted.
+pub(super) fn within_margin(limit_bytes: u64) -> u64 {
+    limit_bytes - limit_bytes / MARGIN_PART
+}
+
 /// Evicts until so many bytes more fit, below the limit and beside a tenth of the disk left free.
 pub(super) fn make_room(inner: &Inner, bytes: u64, spared: &Name) -> Result<(), Refusal> {
-    let limit_bytes = inner.limit_bytes - inner.limit_bytes / MARGIN_PART;
+    let limit_bytes = within_margin(inner.limit_bytes);
     loop {
         let within = inner.ledger.lock().total_bytes() + bytes <= limit_bytes;
         // A directory that is gone has no free space to tell; it is made anew by the next write.

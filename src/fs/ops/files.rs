@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use crate::fs::draft::{Content, Draft};
 use crate::fs::inodes::Ino;
 use crate::fs::persist::pin;
+use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
 
 impl Fs {
@@ -21,6 +22,19 @@ impl Fs {
                 return Ok(content);
             }
         }
+    }
+
+    /// The draft whose gate keeps writers out while the object of a file is copied: whoever opens the
+    /// file meanwhile writes to this draft, and stores it after the copy. `None` for what has no
+    /// bytes, and for a file that the kernel reads by itself: who writes gets another inode then. The
+    /// caller holds the file, so that the draft stays.
+    pub(in crate::fs) fn content_to_guard(&self, ino: Ino) -> Result<Option<Arc<Content>>> {
+        let guarded = {
+            let tree = self.tree.lock();
+            let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+            node.linked && node.stat.kind == FileKind::File && node.backing.strong_count() == 0
+        };
+        if guarded { self.ensure_content(ino, false).map(Some) } else { Ok(self.content(ino)) }
     }
 
     /// One try of [`Fs::ensure_content`]; `None` when the version changed meanwhile.
@@ -79,11 +93,16 @@ impl Fs {
         Ok(())
     }
 
-    /// Lets a draft go that S3 holds, once nobody has the file open.
+    /// Lets a draft go that S3 holds, once nobody uses it: readers have the version, a writer who has
+    /// yet to write begins anew. As long as it is there, S3's answers do not reach the node.
     pub(in crate::fs) fn drop_clean_content(&self, ino: Ino) {
         let mut tree = self.tree.lock();
         let Some(node) = tree.get_mut(ino) else { return };
-        let needed = node.opens > 0 || (node.linked && node.is_pending());
+        let is_idle = node.linked
+            && !self.handles.is_written(ino)
+            // Nobody can take another one while the tree is locked.
+            && node.content.as_ref().is_some_and(|content| Arc::strong_count(content) == 1 && !content.is_dirty());
+        let needed = (node.opens > 0 && !is_idle) || (node.linked && node.is_pending());
         let dropped = if needed { None } else { node.content.take() };
         tree.drop_if_idle(ino);
         drop(tree);

@@ -110,12 +110,12 @@ impl Fs {
         Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })
     }
 
-    pub(super) fn hold(&self, ino: Ino) -> Result<()> {
+    pub(in crate::fs) fn hold(&self, ino: Ino) -> Result<()> {
         self.tree.lock().get_mut(ino).ok_or(Errno::ESTALE)?.opens += 1;
         Ok(())
     }
 
-    pub(super) fn let_go(&self, ino: Ino) {
+    pub(in crate::fs) fn let_go(&self, ino: Ino) {
         if let Some(node) = self.tree.lock().get_mut(ino) {
             node.opens = node.opens.saturating_sub(1);
         }
@@ -182,7 +182,9 @@ impl Fs {
     pub async fn release(&self, number: u64) -> Result<()> {
         let Some(handle) = self.handles.file(number) else { return Ok(()) };
         // Looked at first: what becomes dirty from here on is a later opener's, and his close's.
-        let unstored = self.content(handle.ino).is_some_and(|content| content.is_dirty());
+        let dirty = self.content(handle.ino).is_some_and(|content| content.is_dirty());
+        // Of a file that nobody else holds, everything is: a chmod may be riding along just now.
+        let unstored = dirty || self.tree.lock().get(handle.ino).is_some_and(|node| node.opens <= 1);
         self.handles.remove_file(number);
         // The last writer stores what no close has. While another writes, the file is not whole, and
         // what this one has written was stored by its own close.

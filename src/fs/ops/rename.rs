@@ -48,7 +48,13 @@ impl Fs {
             return Err(Errno::EEXIST.into());
         }
         let plan = Move { ino, from: (parent, name), to: (new_parent, new_name), target };
-        if self.check_kinds(&plan)? { self.rename_directory(&plan).await } else { self.rename_file(&plan).await }
+        if self.check_kinds(&plan)? {
+            return self.rename_directory(&plan).await;
+        }
+        self.hold(ino)?;
+        let renamed = self.rename_file(&plan).await;
+        self.let_go(ino);
+        renamed
     }
 
     /// Whether S3 has an object of that name now, whatever the last listing said.
@@ -77,7 +83,7 @@ impl Fs {
 
     async fn rename_file(&self, plan: &Move) -> Result<()> {
         let _stable = self.namespace.read().await;
-        let content = self.content(plan.ino);
+        let content = self.content_to_guard(plan.ino)?;
         let _gate = match &content {
             Some(content) => Some(content.gate.lock().await),
             None => None,
@@ -89,6 +95,10 @@ impl Fs {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
         let before = self.snapshot(plan.ino)?;
+        if !before.linked {
+            // Another version took the name while this waited: the kernel looks it up anew.
+            return Err(Errno::ESTALE.into());
+        }
         match &content {
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,
             _ => self.rename_stored(plan, &before, content.as_deref()).await?,
@@ -113,7 +123,7 @@ impl Fs {
         let to_etag = replaced.as_ref().map(stored_etag);
         let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag), to_etag }).await?;
         let changed = content.filter(|content| content.attributes_dirty.swap(false, Ordering::AcqRel));
-        let moved = self.copy_and_delete(before, &key, etag, changed.is_some()).await;
+        let moved = self.copy_and_delete(plan, before, &key, etag, changed.is_some()).await;
         if let (Some(content), Err(_)) = (changed, &moved) {
             content.attributes_dirty.store(true, Ordering::Release);
         }
@@ -131,7 +141,14 @@ impl Fs {
         Ok(())
     }
 
-    async fn copy_and_delete(&self, before: &Snapshot, key: &str, etag: ETag, changed: bool) -> Result<ETag> {
+    async fn copy_and_delete(
+        &self,
+        plan: &Move,
+        before: &Snapshot,
+        key: &str,
+        etag: ETag,
+        changed: bool,
+    ) -> Result<ETag> {
         let stat = &before.stat;
         let replace = if changed {
             let metadata = stat.to_attributes(None).to_metadata()?;
@@ -155,6 +172,11 @@ impl Fs {
             let request = CopyRequest { from, to, from_etag: Some(etag), replace };
             self.copy(&request, before.stat.size).await?
         };
+        let tree_says = self.snapshot(plan.ino)?;
+        if !tree_says.linked || tree_says.etag != before.etag {
+            // Who wrote meanwhile got an inode of his own under this name: what he stored stays.
+            return Err(Errno::ESTALE.into());
+        }
         self.bucket.delete(&before.key).await?;
         Ok(new_etag)
     }
@@ -170,7 +192,17 @@ impl Fs {
         self.relink(plan).await?;
         let etag = self.snapshot(plan.ino)?.etag;
         self.remember(plan.ino, &key, etag.as_ref());
-        if before.etag.is_some() {
+        if let Some(etag) = &before.etag {
+            match self.bucket.head(&before.key).await {
+                Ok(now) if now.etag == *etag => {}
+                // Somebody else's by now, or gone: not ours to delete.
+                Ok(_) => {
+                    self.expire_listing(plan.from.0);
+                    return Ok(());
+                }
+                Err(error) if error.kind == Kind::NotFound => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
             let key = before.key.clone();
             let intent = self.intend(|| Intent::Remove { key }).await?;
             let deleted = self.bucket.delete(&before.key).await;
@@ -203,6 +235,12 @@ impl Fs {
         match replaced {
             Some(content) => self.undefer(&content).await,
             None => Ok(()),
+        }
+    }
+
+    fn expire_listing(&self, directory: Ino) {
+        if let Some(directory) = self.tree.lock().directory_mut(directory) {
+            directory.expire();
         }
     }
 
