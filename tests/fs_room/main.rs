@@ -218,6 +218,40 @@ async fn a_mode_set_while_the_file_is_open_for_writing_goes_along_with_a_rename(
     }
 }
 
+/// What one program does to a file while another opens it, writes and closes: neither is lost.
+async fn while_a_copy_is_under_way(change: impl AsyncFnOnce(Arc<Fs>, Ino) + 'static, name: &str) {
+    let house = House::new().await;
+    let ino = house.write_file(ROOT, "f", b"the old bytes").await.ino;
+    house.bucket.inject(Fault::once("CopyObject", Effect::Delay(Duration::from_millis(200))));
+    let changing = change(house.fs.clone(), ino);
+    let writing = async {
+        while house.bucket.requests().get("CopyObject").is_none() {
+            tokio::task::yield_now().await;
+        }
+        let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+        house.fs.write(opened.handle, 0, b"NEW").await.unwrap();
+        house.fs.flush(opened.handle, ME).await.unwrap();
+        house.fs.release(opened.handle).await.unwrap();
+    };
+    tokio::join!(changing, writing);
+    assert_eq!(house.bucket.keys(), [name]);
+    assert_eq!(house.bucket.bytes(name).unwrap(), "NEW old bytes");
+}
+
+#[tokio::test]
+async fn a_chmod_and_a_write_at_once_are_both_stored() {
+    let chmod = async |fs: Arc<Fs>, ino| {
+        fs.setattr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await.unwrap();
+    };
+    while_a_copy_is_under_way(chmod, "f").await;
+}
+
+#[tokio::test]
+async fn a_rename_and_a_write_at_once_are_both_stored() {
+    let rename = async |fs: Arc<Fs>, _| fs.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("g"), 0).await.unwrap();
+    while_a_copy_is_under_way(rename, "g").await;
+}
+
 #[tokio::test]
 async fn a_rename_over_a_file_replaces_it_and_noreplace_does_not() {
     let house = House::new().await;
