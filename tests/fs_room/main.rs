@@ -225,7 +225,7 @@ async fn while_a_copy_is_under_way(change: impl AsyncFnOnce(Arc<Fs>, Ino) + 'sta
     house.bucket.inject(Fault::once("CopyObject", Effect::Delay(Duration::from_millis(200))));
     let changing = change(house.fs.clone(), ino);
     let writing = async {
-        while house.bucket.requests().get("CopyObject").is_none() {
+        while !house.bucket.requests().contains_key("CopyObject") {
             tokio::task::yield_now().await;
         }
         let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
