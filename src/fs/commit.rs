@@ -54,7 +54,7 @@ impl Fs {
             let stored = self.store_attributes_open(ino, content, &snapshot).await;
             match &stored {
                 // The version that they were meant for is gone: theirs has attributes of its own.
-                Err(error) if error.is_conflict() => self.expire(ino),
+                Err(error) if error.is_conflict() => self.tree.lock().doubt(ino),
                 Err(_) => content.attributes_dirty.store(true, Ordering::Release),
                 Ok(()) => {}
             }
@@ -211,28 +211,13 @@ impl Fs {
     /// The name is theirs from now on, and gets an inode of its own: the writer, whose close came to
     /// nothing, may keep this one open for long.
     fn part_from_name(&self, ino: Ino) {
-        self.expire(ino);
         let mut tree = self.tree.lock();
-        let Some(node) = tree.get_mut(ino).filter(|node| node.linked && node.opens > 0) else { return };
-        node.superseded = true;
+        tree.doubt(ino);
+        let Some(node) = tree.get(ino).filter(|node| node.linked && node.opens > 0) else { return };
         let (parent, name) = (node.parent, node.name.clone());
-        if let Some(directory) = tree.directory_mut(parent) {
-            directory.remove_absent(&name);
-        }
-        tree.orphan(ino);
+        tree.supersede(ino);
         drop(tree);
         self.tell_kernel(|kernel| kernel.forget_name(parent, &name));
-    }
-
-    /// The next open asks S3. A listing that is believed still names the version that we were on.
-    fn expire(&self, ino: Ino) {
-        let mut tree = self.tree.lock();
-        let Some(node) = tree.get_mut(ino) else { return };
-        node.expire();
-        let parent = node.parent;
-        if let Some(directory) = tree.directory_mut(parent) {
-            directory.expire();
-        }
     }
 
     /// Sends a large draft in parts. The journal knows the upload, so that the next start aborts it

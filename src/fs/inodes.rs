@@ -249,6 +249,29 @@ impl Tree {
         ino
     }
 
+    /// S3 has contradicted what is known of a file: it is asked again at the next use. A listing that
+    /// is believed still names the old version.
+    pub fn doubt(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.expire();
+        let parent = node.parent;
+        if let Some(directory) = self.directory_mut(parent) {
+            directory.expire();
+        }
+    }
+
+    /// Gives the name of a node to somebody else's version: who has the node open keeps it, without
+    /// a name.
+    pub fn supersede(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.superseded = true;
+        let (parent, name) = (node.parent, node.name.clone());
+        if let Some(directory) = self.directory_mut(parent) {
+            directory.remove_absent(&name);
+        }
+        self.orphan(ino);
+    }
+
     /// Marks a node whose name is gone.
     pub fn orphan(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {

@@ -253,13 +253,7 @@ impl Fs {
         if !read_by_others || node.etag == remembered.etag || tree.changed_since(ino, asked) {
             return;
         }
-        if let Some(directory) = tree.directory_mut(parent) {
-            directory.remove_absent(name);
-        }
-        if let Some(node) = tree.get_mut(ino) {
-            node.superseded = true;
-        }
-        tree.orphan(ino);
+        tree.supersede(ino);
     }
 
     /// Attributes of a directory that a walk has read or is reading now, and when they were asked for.

@@ -61,7 +61,7 @@ impl Fs {
                     }
                 }
                 Err(error) if error.is_conflict() => {
-                    self.doubt(ino);
+                    self.tree.lock().doubt(ino);
                     self.revalidate(ino).await?;
                 }
                 Err(error) => return Err(error),
@@ -105,17 +105,6 @@ impl Fs {
             node.checked = node.checked.max(asked);
         }
         Some(asked)
-    }
-
-    /// S3 has contradicted what is known of a file: nothing of it is believed any more.
-    fn doubt(&self, ino: Ino) {
-        let mut tree = self.tree.lock();
-        let Some(node) = tree.get_mut(ino) else { return };
-        node.expire();
-        let parent = node.parent;
-        if let Some(directory) = tree.directory_mut(parent) {
-            directory.expire();
-        }
     }
 
     /// Whether these bytes may go to the page cache with this open, the only one: no page of the
