@@ -184,7 +184,7 @@ impl Fs {
         }
     }
 
-    /// The index learns what we know of a node.
+    /// The index learns what we know of a node and S3 has been told.
     pub(super) fn remember(&self, ino: Ino, key: &str, etag: Option<&ETag>) {
         let tree = self.tree.lock();
         let Some(node) = tree.get(ino) else { return };
@@ -201,6 +201,12 @@ impl Fs {
             // Without a marker these are nobody's words but the options of this mount.
             let told = self.index.get(key).map(|remembered| remembered.attributes).unwrap_or_default();
             (attributes.mode, attributes.uid, attributes.gid) = (told.mode, told.uid, told.gid);
+        }
+        if node.is_pending() {
+            // S3 has other ones under this tag, and after a crash they would be taken for these.
+            let attributes = Attributes { ino: attributes.ino, ..Attributes::default() };
+            self.index.put(key, Remembered { attributes, ..Remembered::default() });
+            return;
         }
         let size = if node.is_directory() { 0 } else { node.stat.size };
         let (content_type, modified, untold) = (node.stat.content_type.clone(), node.modified, !node.told);

@@ -184,3 +184,19 @@ async fn a_path_costs_one_listing_a_directory_and_a_head_for_what_is_ours() {
     assert_eq!(ours.stat.perm, 0o750);
     assert_eq!(house.bucket.requests().values().sum::<u64>() - before, 5);
 }
+
+#[tokio::test]
+async fn a_mode_that_s3_was_never_told_is_not_remembered_over_a_crash() {
+    let house = House::new().await;
+    let old = house.fs.mkdir(ROOT, OsStr::new("old"), 0o755, ME).await.unwrap();
+    let file = house.write_file(old.ino, "f", b"bytes").await;
+    house.fs.open(file.ino, WRITE, ME).await.unwrap();
+    chmod(&house, file.ino, 0o600).await.unwrap();
+    house.fs.rename(ROOT, OsStr::new("old"), ROOT, OsStr::new("new"), 0).await.unwrap();
+    // The writer never closes the file: what is stored is what was there before.
+    let house = house.restart().await;
+    let new = house.lookup(ROOT, "new").await.unwrap();
+    let found = house.lookup(new.ino, "f").await.unwrap();
+    assert_eq!(house.bucket.info("new/f").unwrap().metadata["file-permissions"], "0100644");
+    assert_eq!((found.stat.perm, found.ino), (0o644, file.ino));
+}
