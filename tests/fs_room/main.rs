@@ -5,8 +5,10 @@
 
 mod attributes;
 mod large;
+mod large_model;
 mod opening;
 mod parts;
+mod sending;
 mod siblings;
 mod walks;
 
@@ -34,6 +36,7 @@ struct House {
     bucket: Arc<MemoryBucket>,
     cache: Arc<BlockCache>,
     fs: Arc<Fs>,
+    journal: Arc<Journal>,
     state: tempfile::TempDir,
 }
 
@@ -77,15 +80,15 @@ impl House {
             upload: UploadSettings::default(),
         };
         let settings = change(settings);
-        let fs = Fs::new(shared, cache.clone(), index, journal, settings);
+        let fs = Fs::new(shared, cache.clone(), index, journal.clone(), settings);
         fs.recover().await.unwrap();
-        Self { bucket, cache, fs, state }
+        Self { bucket, cache, fs, journal, state }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
-        let Self { bucket, fs, state, .. } = self;
-        drop(fs);
+        let Self { bucket, fs, journal, state, .. } = self;
+        drop((fs, journal));
         Self::on(bucket, state).await
     }
 
@@ -540,8 +543,8 @@ async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
     std::fs::copy(at("index.redb"), at("before")).unwrap();
     house.fs.setattr(ino, set(0o600)).await.unwrap();
     assert!(at("index.unwritten").exists(), "the index notes what it has not written");
-    let House { bucket, fs, state, .. } = house;
-    drop(fs);
+    let House { bucket, fs, journal, state, .. } = house;
+    drop((fs, journal));
     std::fs::rename(state.path().join("before"), state.path().join("index.redb")).unwrap();
     std::fs::write(state.path().join("index.unwritten"), "").unwrap();
     let house = House::on(bucket, state).await;
