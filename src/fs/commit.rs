@@ -14,6 +14,7 @@ use super::{Fs, Result};
 use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES, OnBegin, UploadSettings};
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId};
 
 /// How much of the old version is fetched at a time to complete a draft.
@@ -102,6 +103,7 @@ impl Fs {
             }
             None => None,
         };
+        failpoint::reach(Failpoint::PutIntended);
         content.attributes_dirty.store(false, Ordering::Release);
         let written = self.write_version(ino, content, before, op_id, multipart).await;
         let (generation, etag, size, whole) = match written {
@@ -134,6 +136,7 @@ impl Fs {
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let settled = settled_intents(content, generation, intent);
         self.settle(&settled, vec![created(name, &before.key, size, &etag)]).await?;
+        failpoint::reach(Failpoint::PutSettled);
         let still_deferred = content.deferred.lock().is_some();
         content.draft.lock().set_kept(still_deferred);
         Ok(())
@@ -182,7 +185,9 @@ impl Fs {
             let draft = content.draft.lock();
             (draft.read_local(0..draft.size())?, content.generation())
         };
+        failpoint::reach(Failpoint::PutBefore);
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
+        failpoint::reach(Failpoint::PutAfter);
         Ok((generation, etag, bytes.len() as u64, Some(bytes)))
     }
 

@@ -17,6 +17,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Bucket, CopyRequest, ETag, Error, Part, PutOptions, Result};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 pub use source::{FileParts, PartSource};
 
 /// From this size on, an object goes up in parts.
@@ -147,11 +148,14 @@ impl Session {
         options: &PutOptions,
         on_begin: Option<&OnBegin>,
     ) -> Result<Self> {
+        failpoint::reach(Failpoint::UploadBefore);
         let upload_id = bucket.create_upload(key, options).await?;
+        failpoint::reach(Failpoint::UploadCreated);
         let session = Self { bucket: Arc::clone(bucket), key: key.to_owned(), upload_id, finished: false };
         if let Some(note) = on_begin {
             note(session.upload_id.clone()).await;
         }
+        failpoint::reach(Failpoint::UploadNoted);
         Ok(session)
     }
 
@@ -165,7 +169,10 @@ impl Session {
     where
         F: Future<Output = Result<Part>>,
     {
-        let sends = (1..).zip(ranges).map(|(number, range)| send(number, range));
+        let sends = (1..).zip(ranges).map(|(number, range)| {
+            let part = send(number, range);
+            async move { part.await.inspect(|_| failpoint::reach(Failpoint::UploadBetweenParts)) }
+        });
         let mut parts: Vec<Part> = stream::iter(sends).buffer_unordered(concurrency.max(1)).try_collect().await?;
         parts.sort_by_key(|part| part.number);
         Ok(parts)
@@ -174,9 +181,13 @@ impl Session {
     /// Completes the upload, or aborts it.
     async fn finish(mut self, parts: Result<Vec<Part>>, options: &PutOptions) -> Result<ETag> {
         let completed = match parts {
-            Ok(parts) => self.bucket.complete_upload(&self.key, &self.upload_id, &parts, &options.condition).await,
+            Ok(parts) => {
+                failpoint::reach(Failpoint::UploadBeforeComplete);
+                self.bucket.complete_upload(&self.key, &self.upload_id, &parts, &options.condition).await
+            }
             Err(error) => Err(error),
         };
+        failpoint::reach(Failpoint::UploadCompleted);
         self.finished = true;
         if completed.is_err() {
             abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
