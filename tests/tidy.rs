@@ -6,20 +6,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import (`crate::ROOM`): data takes one direction through the house.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("cli", &["app", "config", "mount", "error", "telemetry"]),
-    ("app", &["config", "mount", "fs", "cache", "bucket", "journal", "hooks", "demo", "key", "error", "telemetry"]),
+    (
+        "app",
+        &[
+            "config",
+            "mount",
+            "fs",
+            "cache",
+            "bucket",
+            "journal",
+            "hooks",
+            "demo",
+            "key",
+            "error",
+            "telemetry",
+            "failpoint",
+        ],
+    ),
     ("config", &["key", "error", "telemetry"]),
     ("mount", &["fs", "key", "error", "telemetry"]),
-    ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry"]),
-    ("hooks", &["journal", "bucket", "key", "error", "telemetry"]),
+    ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry", "failpoint"]),
+    ("hooks", &["journal", "bucket", "key", "error", "telemetry", "failpoint"]),
     ("cache", &["bucket", "key", "error", "telemetry"]),
-    ("journal", &["key", "error", "telemetry"]),
-    ("bucket", &["key", "error", "telemetry"]),
+    ("journal", &["key", "error", "telemetry", "failpoint"]),
+    ("bucket", &["key", "error", "telemetry", "failpoint"]),
     ("demo", &["error"]),
     ("telemetry", &["error", "key"]),
     ("key", &[]),
+    ("failpoint", &[]),
 ];
 
 /// Crates that one room alone may know, and where.
@@ -301,14 +318,13 @@ fn commands_of_the_readme_exist() {
     }
 }
 
-/// `file::test` of every test that goes through a mount, or counts what a reader costs the bucket.
+/// `file::test` of every test that goes through a mount, or counts what the bucket is asked for.
 fn mount_tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
-    for (path, text) in files("tests/mount", ".rs").into_iter().chain(files("tests/cache_room", ".rs")) {
-        let module = path.trim_start_matches("tests/mount/").trim_start_matches("tests/cache_room/");
-        let module = module.trim_end_matches(".rs").to_owned();
-        for (_, name, _) in functions(&text) {
-            tests.insert(format!("{module}::{name}"));
+    for dir in ["tests/mount/", "tests/cache_room/", "tests/fs_room/"] {
+        for (path, text) in files(dir, ".rs") {
+            let module = path.trim_start_matches(dir).trim_end_matches(".rs");
+            tests.extend(functions(&text).into_iter().map(|(_, name, _)| format!("{module}::{name}")));
         }
     }
     tests

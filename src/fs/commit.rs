@@ -14,6 +14,7 @@ use super::{Fs, Result};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId};
 
 /// How much of the old version is fetched at a time to complete a draft.
@@ -33,6 +34,7 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// A version of which no bytes are at hand.
     pub fn in_parts(generation: u64, etag: ETag, size: u64) -> Self {
         Self { generation, etag, size, bytes: None, restated: None, upload: None }
     }
@@ -112,6 +114,7 @@ impl Fs {
             }
             None => None,
         };
+        failpoint::reach(Failpoint::PutIntended);
         content.attributes_dirty.store(false, Ordering::Release);
         let written = match self.write_version(ino, content, before, op_id, &still).await {
             Ok(written) => written,
@@ -130,12 +133,15 @@ impl Fs {
         };
         match written.bytes {
             Some(bytes) => self.cache.insert(&pinned, 0, bytes),
-            None => self.cache_draft(&pinned, content, written.generation),
+            None if still.outgoing.is_some() => self.cache_draft(&pinned, content, written.generation),
+            // A few bytes of it are new: a copy of all would cost more than storing them did.
+            None => {}
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let intents = intent.into_iter().chain(written.upload);
         let settled = settled_intents(content, written.generation, intents);
         self.settle(&settled, vec![created(name, &before.key, written.size, &pinned.etag)]).await?;
+        failpoint::reach(Failpoint::PutSettled);
         let still_deferred = content.deferred.lock().is_some();
         content.draft.lock().set_kept(still_deferred);
         restated
@@ -176,15 +182,8 @@ impl Fs {
 
     /// What was sent in parts is in the draft's file, until somebody writes to it.
     fn cache_draft(&self, pinned: &Pinned, content: &Arc<Content>, generation: u64) {
-        let file = {
-            let draft = content.draft.lock();
-            if !draft.is_whole() {
-                return;
-            }
-            draft.reader()
-        };
         // Out of descriptors: then the next reader fetches it.
-        let Ok(file) = file else { return };
+        let Ok(file) = content.draft.lock().reader() else { return };
         // Held until it was asked: a draft that is gone could not tell what it held last.
         let content = content.clone();
         self.cache.insert_file(pinned, file, move || {
@@ -222,7 +221,9 @@ impl Fs {
             (draft.read_local(0..draft.size())?, content.generation())
         };
         let size = bytes.len() as u64;
+        failpoint::reach(Failpoint::PutBefore);
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
+        failpoint::reach(Failpoint::PutAfter);
         Ok(Written { bytes: Some(bytes), ..Written::in_parts(generation, etag, size) })
     }
 

@@ -12,6 +12,7 @@ use super::draft::{Content, Deferral};
 use super::handles::FileHandle;
 use super::inodes::Ino;
 use super::{Caller, Fs, Result};
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{Intent, stored_etag};
 
 impl Fs {
@@ -52,6 +53,7 @@ impl Fs {
             draft.set_kept(true);
             (draft.file_name(), draft.size())
         };
+        failpoint::reach(Failpoint::DeferSynced);
         let intent = Intent::Deferred {
             key: snapshot.key.clone(),
             draft,
@@ -60,6 +62,7 @@ impl Fs {
             base_etag: snapshot.etag.as_ref().map(stored_etag),
         };
         let id = self.journal.intend(intent).await?;
+        failpoint::reach(Failpoint::DeferIntended);
         let deferral = Deferral { generation, key: snapshot.key, metadata, id };
         let older = content.deferred.lock().replace(deferral);
         if let Some(older) = older {

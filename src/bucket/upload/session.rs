@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::{OnBegin, PartSource, UploadSettings, source};
 use crate::bucket::{Bucket, Condition, CopyRequest, ETag, Part, PutOptions, Result};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 
 /// An upload is aborted within this, or left to the next recovery.
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
@@ -37,12 +38,15 @@ impl Session {
         options: &PutOptions,
         on_begin: Option<&OnBegin>,
     ) -> Result<Self> {
+        failpoint::reach(Failpoint::UploadBefore);
         let upload_id = bucket.create_upload(key, options).await?;
+        failpoint::reach(Failpoint::UploadCreated);
         let (bucket, key, runtime) = (Arc::clone(bucket), key.to_owned(), Handle::current());
         let session = Self { bucket, key, upload_id, completed: AtomicBool::new(false), runtime };
         if let Some(note) = on_begin {
             note(session.upload_id.clone()).await;
         }
+        failpoint::reach(Failpoint::UploadNoted);
         Ok(session)
     }
 
@@ -59,7 +63,9 @@ impl Session {
     ) -> Result<Part> {
         let _memory = settings.lend(range.end - range.start).await;
         let body = source::read(source, &self.key, range).await?;
-        self.bucket.upload_part(&self.key, &self.upload_id, number, body).await
+        let part = self.bucket.upload_part(&self.key, &self.upload_id, number, body).await?;
+        failpoint::reach(Failpoint::UploadBetweenParts);
+        Ok(part)
     }
 
     /// Copies a range of `from` as a part.
@@ -91,7 +97,9 @@ impl Session {
     /// # Errors
     /// Those of `CompleteMultipartUpload`.
     pub async fn complete(&self, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        failpoint::reach(Failpoint::UploadBeforeComplete);
         let etag = self.bucket.complete_upload(&self.key, &self.upload_id, parts, condition).await?;
+        failpoint::reach(Failpoint::UploadCompleted);
         self.completed.store(true, Ordering::Release);
         Ok(etag)
     }
