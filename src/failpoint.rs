@@ -78,14 +78,16 @@ failpoints! {
     /// The upload is completed, and the journal takes it for one under way.
     UploadCompleted = "upload-completed",
 
-    /// The journal knows of a removal that was not sent.
+    /// A removal is noted, and nothing of it was sent.
+    RemoveNoted = "remove-noted",
+    /// The journal knows of the removal of a renamed file's old version that was not sent.
     RemoveIntended = "remove-intended",
-    /// An object is deleted in S3, and neither journal nor caller know it.
+    /// Objects are deleted in S3, and neither journal nor notes know it.
     RemoveDeleted = "remove-deleted",
     /// A directory got the marker that keeps it, and what was to leave it is still there.
     MarkerKept = "marker-kept",
-    /// A directory's marker is deleted, and rmdir is not answered.
-    RmdirDeleted = "rmdir-deleted",
+    /// The removal of a directory is noted, and rmdir is not answered.
+    RmdirNoted = "rmdir-noted",
 
     /// The journal knows of a file's rename of which nothing was sent.
     RenameIntended = "rename-intended",

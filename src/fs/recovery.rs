@@ -42,6 +42,8 @@ impl Fs {
     pub async fn recover(&self) -> Result<RecoveryReport> {
         self.recall_root();
         let mut report = RecoveryReport::default();
+        // First: what came after them may have been promised under the same keys.
+        self.recover_removals(&mut report).await?;
         let mut drafts_in_use = HashSet::new();
         for (id, intent) in self.journal.open_intents()? {
             let draft = if let Intent::Deferred { draft, .. } = &intent { Some(draft.clone()) } else { None };
@@ -101,6 +103,8 @@ impl Fs {
             Intent::Deferred { key, draft, metadata, base_etag, .. } => {
                 self.resolve_deferred(key, draft, metadata, base_etag.as_deref()).await
             }
+            // Done before the notes were looked at.
+            Intent::Removed { .. } => Ok(Outcome::Dropped),
             Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
                 Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
                 _ => Ok(Outcome::Dropped),
@@ -204,7 +208,7 @@ impl Fs {
 fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
     match intent {
         Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
-        Intent::Remove { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Remove { .. } | Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
         Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
         Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
         Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),

@@ -7,11 +7,12 @@ mod attributes;
 mod large;
 mod opening;
 mod parts;
+mod removals;
 mod siblings;
 mod walks;
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,7 @@ struct House {
     bucket: Arc<MemoryBucket>,
     cache: Arc<BlockCache>,
     fs: Arc<Fs>,
+    journal: Weak<Journal>,
     state: tempfile::TempDir,
 }
 
@@ -77,14 +79,15 @@ impl House {
             upload: UploadSettings::default(),
         };
         let settings = change(settings);
-        let fs = Fs::new(shared, cache.clone(), index, journal, settings);
+        let fs = Fs::new(shared, cache.clone(), index, journal.clone(), settings);
         fs.recover().await.unwrap();
-        Self { bucket, cache, fs, state }
+        Self { bucket, cache, fs, journal: Arc::downgrade(&journal), state }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
         let Self { bucket, fs, state, .. } = self;
+        fs.stop_removals().await;
         drop(fs);
         Self::on(bucket, state).await
     }
@@ -163,6 +166,7 @@ async fn an_unlinked_file_is_still_read_by_its_opener() {
     let ino = house.lookup(ROOT, "a").await.unwrap().ino;
     let opened = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
     house.fs.unlink(ROOT, OsStr::new("a")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), Vec::<String>::new());
     assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "secret");
     assert_eq!(house.fs.getattr(ino).await.unwrap().nlink, 0);
@@ -176,8 +180,10 @@ async fn an_emptied_directory_survives_and_rmdir_ends_it() {
     let directory = house.lookup(ROOT, "d").await.unwrap().ino;
     house.lookup(directory, "only").await.unwrap();
     house.fs.unlink(directory, OsStr::new("only")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), ["d/"]);
     house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     assert!(house.bucket.keys().is_empty());
 }
 
