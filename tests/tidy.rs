@@ -6,20 +6,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import (`crate::ROOM`): data takes one direction through the house.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("cli", &["app", "config", "mount", "error", "telemetry"]),
-    ("app", &["config", "mount", "fs", "cache", "bucket", "journal", "hooks", "demo", "key", "error", "telemetry"]),
+    (
+        "app",
+        &[
+            "config",
+            "mount",
+            "fs",
+            "cache",
+            "bucket",
+            "journal",
+            "hooks",
+            "demo",
+            "key",
+            "error",
+            "telemetry",
+            "failpoint",
+        ],
+    ),
     ("config", &["key", "error", "telemetry"]),
     ("mount", &["fs", "key", "error", "telemetry"]),
-    ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry"]),
-    ("hooks", &["journal", "bucket", "key", "error", "telemetry"]),
+    ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry", "failpoint"]),
+    ("hooks", &["journal", "bucket", "key", "error", "telemetry", "failpoint"]),
     ("cache", &["bucket", "key", "error", "telemetry"]),
-    ("journal", &["key", "error", "telemetry"]),
-    ("bucket", &["key", "error", "telemetry"]),
+    ("journal", &["key", "error", "telemetry", "failpoint"]),
+    ("bucket", &["key", "error", "telemetry", "failpoint"]),
     ("demo", &["error"]),
     ("telemetry", &["error", "key"]),
     ("key", &[]),
+    ("failpoint", &[]),
 ];
 
 /// Crates that one room alone may know, and where.

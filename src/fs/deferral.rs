@@ -12,6 +12,7 @@ use super::draft::{Content, Deferral};
 use super::handles::FileHandle;
 use super::inodes::Ino;
 use super::{Caller, Fs, Result};
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{Intent, stored_etag};
 
 impl Fs {
@@ -22,10 +23,7 @@ impl Fs {
         }
         let flusher = thread_group(caller.pid);
         // A version below the draft would have to be fetched first: then S3 is as near.
-        flusher != 0
-            && handle.opener_tgid != 0
-            && flusher != handle.opener_tgid
-            && content.draft.lock().base().is_none()
+        flusher != 0 && handle.opener_tgid != 0 && flusher != handle.opener_tgid && content.draft.lock().is_whole()
     }
 
     /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.
@@ -55,6 +53,7 @@ impl Fs {
             draft.set_kept(true);
             (draft.file_name(), draft.size())
         };
+        failpoint::reach(Failpoint::DeferSynced);
         let intent = Intent::Deferred {
             key: snapshot.key.clone(),
             draft,
@@ -63,6 +62,7 @@ impl Fs {
             base_etag: snapshot.etag.as_ref().map(stored_etag),
         };
         let id = self.journal.intend(intent).await?;
+        failpoint::reach(Failpoint::DeferIntended);
         let deferral = Deferral { generation, key: snapshot.key, metadata, id };
         let older = content.deferred.lock().replace(deferral);
         if let Some(older) = older {

@@ -11,6 +11,7 @@ use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
 use crate::bucket::{Condition, ETag, Metadata, PutOptions};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId, NewEvent};
 
 /// What recovery did.
@@ -46,8 +47,13 @@ impl Fs {
         let mut drafts_in_use = HashSet::new();
         for (id, intent) in self.journal.open_intents()? {
             let draft = if let Intent::Deferred { draft, .. } = &intent { Some(draft.clone()) } else { None };
+            let (before, after) = windows(&intent);
+            failpoint::reach(before);
             match self.resolve_intent(&intent).await {
-                Ok(outcome) => self.settle_outcome(id, outcome, &mut report).await?,
+                Ok(outcome) => {
+                    failpoint::reach(after);
+                    self.settle_outcome(id, outcome, &mut report).await?;
+                }
                 Err(error) => {
                     tracing::warn!(?intent, cause = %error, "left for the next start");
                     report.left += 1;
@@ -55,6 +61,7 @@ impl Fs {
                 }
             }
         }
+        failpoint::reach(Failpoint::RecoverBeforeClear);
         self.clear_drafts(&drafts_in_use)?;
         Ok(report)
     }
@@ -194,6 +201,18 @@ impl Fs {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a start may die over an intent: before it looks into it, and before it settles it.
+fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
+    match intent {
+        Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
+        Intent::Remove { .. } | Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
+        Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
+        Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),
+        Intent::Upload { .. } => (Failpoint::RecoverUpload, Failpoint::RecoverUploadSettle),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use nix::errno::Errno;
 
 use crate::bucket::ListRequest;
+use crate::failpoint::{self, Failpoint};
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
@@ -74,6 +75,7 @@ impl Fs {
         let etag = self.snapshot(ino)?.etag;
         self.keep_soon(parent, &name)?;
         self.remove_soon(&key, etag.as_ref(), false, None)?;
+        failpoint::reach(Failpoint::RmdirNoted);
         self.detach(parent, &name, ino, &key).await
     }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
+use crate::failpoint::{self, Failpoint};
 use crate::fs::inodes::Ino;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
@@ -50,9 +51,12 @@ impl Fs {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
+        failpoint::reach(Failpoint::TreeIntended);
         let moved = self.move_tree(&from, &to).await;
+        failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
         self.journal.settle(&[id], Vec::new()).await?;
+        failpoint::reach(Failpoint::TreeSettled);
         let copies = moved.inspect_err(|_| self.expire_around(plan))?;
         self.relink(plan).await?;
         self.index.rename_tree(&from, &to);
@@ -124,6 +128,7 @@ impl Fs {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let etags = self.copy_tree(&objects, from, to).await?;
+        failpoint::reach(Failpoint::TreeCopied);
         let mut events = Vec::new();
         for (object, etag) in objects.iter().zip(&etags).filter(|(object, _)| !object.key.ends_with('/')) {
             let key = format!("{to}{}", &object.key[from.len()..]);
@@ -132,6 +137,7 @@ impl Fs {
         }
         // Before the deletes: what they take away, no recovery could tell of any more.
         self.settle(&[], events).await?;
+        failpoint::reach(Failpoint::TreeTold);
         let old: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
         self.delete_all(&old).await?;
         let copied = |(object, etag): (Listed, ETag)| {
@@ -148,6 +154,7 @@ impl Fs {
         let copies = stream::iter(objects.to_vec()).map(|object| async move {
             let etag = self.copy_one(&object, from, to).await?;
             noted.lock().push(format!("{to}{}", &object.key[from.len()..]));
+            failpoint::reach(Failpoint::TreeBetweenCopies);
             Ok(etag)
         });
         let outcome: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
@@ -195,6 +202,7 @@ impl Fs {
             if let Some((_, error)) = self.bucket.delete_many(batch).await?.into_iter().next() {
                 return Err(error.into());
             }
+            failpoint::reach(Failpoint::TreeBetweenDeletes);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::book::{Kept, Removal};
 use crate::bucket::ETag;
+use crate::failpoint::{self, Failpoint};
 use crate::fs::recovery::RecoveryReport;
 use crate::fs::{Fs, Result};
 use crate::journal::{Intent, Note};
@@ -22,12 +23,18 @@ impl Fs {
             (book.len(), book.due().is_some())
         };
         let (noted, mut is_open) = waiting(self);
+        if is_open {
+            failpoint::reach(Failpoint::RecoverRemove);
+        }
         let mut left = noted;
         while is_open {
             self.removal_round().await;
             let (now, is_due) = waiting(self);
             is_open = is_due && now < left;
             left = now;
+        }
+        if noted > left {
+            failpoint::reach(Failpoint::RecoverRemoveSettle);
         }
         report.finished += noted - left;
         report.left += left;

@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt};
 use super::book::{Kept, Removal};
 use crate::bucket::{self, Condition, PutOptions};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::persist::removed;
 use crate::fs::{Fs, Result};
@@ -58,6 +59,7 @@ impl Fs {
         self.look(doubtful, &mut sure, &mut tried).await;
         let keys = sure.iter().map(|(key, _)| key.clone()).collect();
         let mut failed = self.delete_keys(keys).await;
+        failpoint::reach(Failpoint::RemoveDeleted);
         tried.extend(sure.into_iter().map(|(key, removal)| {
             let fate = failed.remove(&key).map_or(Fate::Gone, Fate::Failed);
             Tried { key, removal, fate }
@@ -78,6 +80,7 @@ impl Fs {
         while let Some((key, number, put)) = puts.next().await {
             match put {
                 Ok(etag) => {
+                    failpoint::reach(Failpoint::MarkerKept);
                     self.note_marker(&key, &etag);
                     self.removals.waiting.book.lock().end_kept(&key);
                     done.push(number);
@@ -187,6 +190,7 @@ impl Fs {
                 tried.fate = Fate::Failed(local(&error));
             }
         }
+        failpoint::reach(Failpoint::RemoveTold);
         let over = self.strike(&tried, barred);
         self.close_notes(&over);
         self.give_back(&tried);
