@@ -361,3 +361,40 @@ async fn a_server_that_does_not_know_the_batch_gets_single_requests() {
     house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn an_emptied_directory_survives_and_rmdir_ends_it() {
+    let house = House::new().await;
+    house.bucket.insert("d/only", "x", Metadata::new());
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    house.lookup(directory, "only").await.unwrap();
+    house.fs.unlink(directory, name("only")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), ["d/"]);
+    house.fs.rmdir(ROOT, name("d")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert!(house.bucket.keys().is_empty());
+}
+
+#[tokio::test]
+async fn rmdir_refuses_while_a_key_without_a_path_is_below() {
+    let house = House::new().await;
+    house.bucket.insert("d//x", "x", Metadata::new());
+    house.lookup(ROOT, "d").await.unwrap();
+    let refused = house.fs.rmdir(ROOT, name("d")).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ENOTEMPTY);
+}
+
+#[tokio::test]
+async fn an_unlinked_file_is_still_read_by_its_opener() {
+    let house = House::new().await;
+    house.bucket.insert("a", "secret", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    let opened = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    house.fs.unlink(ROOT, name("a")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), Vec::<String>::new());
+    assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "secret");
+    assert_eq!(house.fs.getattr(ino).await.unwrap().nlink, 0);
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
+}

@@ -36,7 +36,6 @@ impl Fs {
         if snapshot.etag.is_some() {
             let listens = snapshot.stat.kind == FileKind::File;
             self.remove_soon(&snapshot.key, snapshot.etag.as_ref(), listens, None)?;
-            failpoint::reach(Failpoint::RemoveNoted);
         }
         self.detach(parent, &name, ino, &snapshot.key).await
     }

@@ -210,7 +210,6 @@ impl Fs {
             }
             let key = before.key.clone();
             let intent = self.intend(|| Intent::Remove { key }).await?;
-            failpoint::reach(Failpoint::RemoveIntended);
             let deleted = self.bucket.delete(&before.key).await;
             let events = if deleted.is_ok() { vec![removed(&before.key)] } else { Vec::new() };
             self.settle(intent.as_slice(), events).await?;

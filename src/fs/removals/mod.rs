@@ -23,6 +23,7 @@ use self::view::View;
 use super::inodes::Ino;
 use super::{Fs, Result};
 use crate::bucket::{self, Bucket, ETag, Metadata};
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{IntentId, Note, stored_etag};
 use crate::key::ROOT_INO;
 
@@ -147,6 +148,7 @@ impl Fs {
             intent: intent.map(|intent| intent.0),
         };
         let number = self.journal.note(&note)?;
+        failpoint::reach(Failpoint::RemoveIntended);
         let removal = Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None };
         let (released, wakes) = {
             let mut book = self.removals.waiting.book.lock();

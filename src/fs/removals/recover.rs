@@ -33,6 +33,9 @@ impl Fs {
             is_open = is_due && now < left;
             left = now;
         }
+        if noted > left {
+            failpoint::reach(Failpoint::RecoverRemoveSettle);
+        }
         report.finished += noted - left;
         report.left += left;
         if waiting(self).1 {

@@ -190,6 +190,7 @@ impl Fs {
                 tried.fate = Fate::Failed(local(&error));
             }
         }
+        failpoint::reach(Failpoint::RemoveTold);
         let over = self.strike(&tried, barred);
         self.close_notes(&over);
         self.give_back(&tried);
