@@ -48,6 +48,7 @@ mod hooks_run;
 mod objects;
 mod odd_keys;
 mod outage;
+mod parts;
 mod passthrough;
 mod permissions;
 mod programs;
