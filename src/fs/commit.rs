@@ -227,7 +227,13 @@ impl Fs {
 
     /// Sends a large draft in parts. The journal knows the upload, so that the next start aborts it
     /// if a crash leaves it: parts are billed.
-    async fn upload_parts(&self, key: &str, source: Arc<FileParts>, size: u64, options: &PutOptions) -> Result<ETag> {
+    pub(super) async fn upload_parts(
+        &self,
+        key: &str,
+        source: Arc<FileParts>,
+        size: u64,
+        options: &PutOptions,
+    ) -> Result<ETag> {
         let begun = Arc::new(Mutex::new(None));
         let (journal, noted, of_key) = (self.journal.clone(), begun.clone(), key.to_owned());
         let on_begin: OnBegin = Arc::new(move |upload_id| {
