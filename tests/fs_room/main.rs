@@ -14,7 +14,7 @@ mod siblings;
 mod walks;
 
 use std::ffi::OsStr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
