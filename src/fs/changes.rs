@@ -110,7 +110,7 @@ impl Fs {
 
     /// Sends something in parts. The journal knows the upload, so that the next start aborts it if a
     /// crash leaves it: parts are billed.
-    async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
+    pub(super) async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
     where
         F: Future<Output = bucket::Result<ETag>>,
     {

@@ -8,6 +8,7 @@ mod large;
 mod large_model;
 mod opening;
 mod parts;
+mod removals;
 mod sending;
 mod siblings;
 mod walks;
@@ -88,6 +89,7 @@ impl House {
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
         let Self { bucket, fs, journal, state, .. } = self;
+        fs.stop_removals().await;
         drop((fs, journal));
         Self::on(bucket, state).await
     }
@@ -157,40 +159,6 @@ async fn a_write_in_the_middle_keeps_the_rest() {
     assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "012XY56789");
     house.fs.flush(opened.handle, ME).await.unwrap();
     assert_eq!(house.bucket.bytes("a").unwrap(), "012XY56789");
-}
-
-#[tokio::test]
-async fn an_unlinked_file_is_still_read_by_its_opener() {
-    let house = House::new().await;
-    house.bucket.insert("a", "secret", Metadata::new());
-    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
-    let opened = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
-    house.fs.unlink(ROOT, OsStr::new("a")).await.unwrap();
-    assert_eq!(house.bucket.keys(), Vec::<String>::new());
-    assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "secret");
-    assert_eq!(house.fs.getattr(ino).await.unwrap().nlink, 0);
-    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
-}
-
-#[tokio::test]
-async fn an_emptied_directory_survives_and_rmdir_ends_it() {
-    let house = House::new().await;
-    house.bucket.insert("d/only", "x", Metadata::new());
-    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
-    house.lookup(directory, "only").await.unwrap();
-    house.fs.unlink(directory, OsStr::new("only")).await.unwrap();
-    assert_eq!(house.bucket.keys(), ["d/"]);
-    house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap();
-    assert!(house.bucket.keys().is_empty());
-}
-
-#[tokio::test]
-async fn rmdir_refuses_while_a_key_without_a_path_is_below() {
-    let house = House::new().await;
-    house.bucket.insert("d//x", "x", Metadata::new());
-    house.lookup(ROOT, "d").await.unwrap();
-    let refused = house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap_err();
-    assert_eq!(refused.errno(), Errno::ENOTEMPTY);
 }
 
 #[tokio::test]

@@ -43,20 +43,35 @@ impl Fs {
         let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
         let to = format!("{}/", self.key_of(&plan.to)?);
+        // What waits to be removed is no part of the tree, and a marker that waits is.
+        self.settle_below(&from).await?;
+        self.settle_below(&to).await?;
         self.must_be_empty(plan.target, &to).await?;
-        self.keep_directory(plan.from.0, &plan.from.1).await?;
+        if plan.from.0 != plan.to.0 {
+            self.keep_directory(plan.from.0, &plan.from.1).await?;
+        }
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
         failpoint::reach(Failpoint::TreeIntended);
         let moved = self.move_tree(&from, &to).await;
         failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
+        let followed = match moved {
+            Ok(copies) => {
+                self.relink(plan).await?;
+                self.index.rename_tree(&from, &to);
+                self.follow(plan.ino, &copies);
+                self.defer_again(plan.ino).await
+            }
+            Err(error) => {
+                self.expire_around(plan);
+                Err(error)
+            }
+        };
+        // Last: until the drafts below have their new keys in the journal, a start brings them there by
+        // finishing the rename.
         self.journal.settle(&[id], Vec::new()).await?;
+        followed?;
         failpoint::reach(Failpoint::TreeSettled);
-        let copies = moved.inspect_err(|_| self.expire_around(plan))?;
-        self.relink(plan).await?;
-        self.index.rename_tree(&from, &to);
-        self.follow(plan.ino, &copies);
-        self.defer_again(plan.ino).await?;
         self.touch_directory(plan.from.0);
         self.touch_directory(plan.to.0);
         Ok(())
