@@ -165,12 +165,11 @@ fn a_directory_rename_cut_in_two_is_finished_by_the_next_start() {
 fn a_multipart_upload_cut_by_a_kill_leaves_the_old_object_and_no_upload() {
     let mut mount = Stage::on(Maker::Embedded).mount();
     fs::write(mount.at("big"), "the old version").unwrap();
-    // A process of its own: a descriptor that a child of this one shares would be closed by it, which
-    // is a close of what is written so far.
-    let mut command = Command::new("dd");
-    command
-        .args(["if=/dev/zero", "bs=1M", "count=100", "status=none"])
-        .arg(format!("of={}", mount.at("big").display()));
+    // A process of its own, that closes once: a close by a child, or before anything is written, makes
+    // the draft what the next start stores.
+    fs::write(mount.beside("source"), vec![1; 100 << 20]).unwrap();
+    let mut command = Command::new("cp");
+    command.arg("--sparse=never").arg(mount.beside("source")).arg(mount.at("big"));
     let mut writer = process::spawn(command, Signal::SIGKILL);
     // Once a part is sent, the journal knows the upload.
     wait_for("parts under way", PATIENCE, || {
@@ -178,7 +177,7 @@ fn a_multipart_upload_cut_by_a_kill_leaves_the_old_object_and_no_upload() {
         (parts > 0 || writer.try_wait().unwrap().is_some()).then_some(())
     });
     mount.kill();
-    let closed = process::wait(&mut writer, PATIENCE).expect("dd ends with its mount").success();
+    let closed = process::wait(&mut writer, PATIENCE).expect("cp ends with its mount").success();
     mount.start();
     let wanted: usize = if closed { 100 << 20 } else { "the old version".len() };
     let found = mount.outside().bytes("big").len();
