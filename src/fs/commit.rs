@@ -34,6 +34,7 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// What went in parts and carries all that it should.
     pub fn in_parts(generation: u64, etag: ETag, size: u64) -> Self {
         Self { generation, etag, size, bytes: None, restated: None, upload: None }
     }
