@@ -23,10 +23,7 @@ impl Fs {
         }
         let flusher = thread_group(caller.pid);
         // A version below the draft would have to be fetched first: then S3 is as near.
-        flusher != 0
-            && handle.opener_tgid != 0
-            && flusher != handle.opener_tgid
-            && content.draft.lock().base().is_none()
+        flusher != 0 && handle.opener_tgid != 0 && flusher != handle.opener_tgid && content.draft.lock().is_whole()
     }
 
     /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.

@@ -10,7 +10,9 @@
 //! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
 //! draft's nor the tree's lock is ever held across an await.
 
+mod changes;
 mod commit;
+mod conflict;
 mod deferral;
 mod draft;
 mod errors;
@@ -112,6 +114,8 @@ pub struct Fs {
     heads: Arc<heads::Heads>,
     walks: Arc<walk::Walks>,
     lister: pages::Lister,
+    /// The server copies ranges into uploads; false once it has refused to.
+    copies_parts: std::sync::atomic::AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -149,6 +153,7 @@ impl Fs {
             passthrough: passthrough::Passthrough::default(),
             kernel: kernel::Link::default(),
             siblings: siblings::Siblings::default(),
+            copies_parts: std::sync::atomic::AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::persist::{created, lost_is_stale, removed};
 use super::{Fs, Result};
 use crate::bucket::attributes::Attributes;
-use crate::bucket::upload::{FileParts, MULTIPART_FROM_BYTES};
+use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
 use crate::bucket::{Condition, ETag, Metadata, PutOptions};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -161,7 +161,10 @@ impl Fs {
         let options = PutOptions { metadata: metadata.clone(), content_type: None, condition };
         let (sent, name) = if size >= MULTIPART_FROM_BYTES {
             let source = std::sync::Arc::new(FileParts::from(std::fs::File::open(&path)?));
-            (self.upload_parts(key, source, size, &options).await, EventName::CreatedMultipart)
+            let bucket = &self.bucket;
+            let options = &options;
+            let send = |settings| async move { upload::upload(bucket, key, source, size, options, &settings).await };
+            (self.journaled(key, send).await, EventName::CreatedMultipart)
         } else {
             let bytes = Bytes::from(std::fs::read(&path)?);
             (self.bucket.put(key, bytes, &options).await.map_err(lost_is_stale), EventName::CreatedPut)

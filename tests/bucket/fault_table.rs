@@ -41,10 +41,7 @@ const TABLE: [(FaultKind, [(Answer, Answer); 6]); 13] = [
     (FaultKind::AppliedThenLostReply, [(FINE, GONE); 6]),
     (FaultKind::ErrorIn200, [(FINE, AGAIN); 6]),
     // Of what was sent: the server tells. A copy and a delete of one send nothing.
-    (
-        FaultKind::FlippedBit,
-        [(FINE, BROKEN), (FINE, BROKEN), (FINE, AGAIN), (FINE, FINE), (FINE, FINE), (FINE, AGAIN)],
-    ),
+    (FaultKind::FlippedBit, [(FINE, BROKEN), (FINE, BROKEN), (FINE, AGAIN), (FINE, FINE), (FINE, FINE), (FINE, AGAIN)]),
     (FaultKind::WrongChecksum, [(FINE, FINE); 6]),
     (FaultKind::NoSuchUpload, [(STALE, STALE); 6]),
 ];
