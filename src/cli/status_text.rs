@@ -74,10 +74,14 @@ fn disk(disk: &Value) -> String {
 fn files(files: &Value) -> String {
     let dirty: Vec<String> = names(&files["dirty_files"]);
     let open = files["open_files"].as_u64().unwrap_or(0);
-    if dirty.is_empty() {
-        return format!("{open} open, all stored");
+    let stored = match dirty.len() {
+        0 => "all stored".to_owned(),
+        count => format!("{count} not stored yet: {}", some_of(&dirty)),
+    };
+    match files["removals_waiting"].as_u64().unwrap_or(0) {
+        0 => format!("{open} open, {stored}"),
+        waiting => format!("{open} open, {waiting} removed and still in the bucket, {stored}"),
     }
-    format!("{open} open, {} not stored yet: {}", dirty.len(), some_of(&dirty))
 }
 
 /// Keys that fit no path: a line for each, and one for those that are too many.
@@ -209,14 +213,14 @@ mod tests {
         let mut status = status();
         status.files = json!({
             "dirty_files": ["a", "b\u{1b}[31m", "c", "d", "e", "f"], "open_files": 6,
-            "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7,
+            "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7, "removals_waiting": 3,
         });
         status.hooks = json!({"hooks": [{"name": "thumbnail", "invocations": 3, "errors": 1, "dead": 1,
             "last_error": {"message": "exit code 1"}}]});
         status.last_errors = vec![Problem { time_s: 0, level: "WARN".into(), text: "upload failed".into() }];
         let text = text(&status);
         for part in [
-            "6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
+            "6 open, 3 removed and still in the bucket, 6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
             "odd key    a//b (EmptyComponent), left untouched\n  odd key    and 7 more\n",
             "thumbnail: 3 runs, 1 failed, 1 given up, last: exit code 1",
             "warn       1970-01-01 00:00:00Z upload failed",

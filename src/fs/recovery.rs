@@ -46,6 +46,8 @@ impl Fs {
     pub async fn recover(&self) -> Result<RecoveryReport> {
         self.recall_root();
         let mut report = RecoveryReport::default();
+        // First: what came after them may have been promised under the same keys.
+        self.recover_removals(&mut report).await?;
         let mut drafts_in_use = HashSet::new();
         for (id, intent) in self.journal.open_intents()? {
             let draft = if let Intent::Deferred { draft, .. } = &intent { Some(draft.clone()) } else { None };
@@ -105,6 +107,8 @@ impl Fs {
             Intent::Deferred { key, draft, metadata, base_etag, .. } => {
                 self.resolve_deferred(key, draft, metadata, base_etag.as_deref()).await
             }
+            // Done before the notes were looked at.
+            Intent::Removed { .. } => Ok(Outcome::Dropped),
             Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
                 Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
                 _ => Ok(Outcome::Dropped),
@@ -161,10 +165,10 @@ impl Fs {
         let options = PutOptions { metadata: metadata.clone(), content_type: None, condition };
         let (sent, name) = if size >= MULTIPART_FROM_BYTES {
             let source = std::sync::Arc::new(FileParts::from(std::fs::File::open(&path)?));
-            let bucket = &self.bucket;
             let options = &options;
-            let send = |settings| async move { upload::upload(bucket, key, source, size, options, &settings).await };
-            (self.journaled(key, send).await, EventName::CreatedMultipart)
+            let sent =
+                |settings| async move { upload::upload(&self.bucket, key, source, size, options, &settings).await };
+            (self.journaled(key, sent).await, EventName::CreatedMultipart)
         } else {
             let bytes = Bytes::from(std::fs::read(&path)?);
             (self.bucket.put(key, bytes, &options).await.map_err(lost_is_stale), EventName::CreatedPut)
@@ -222,7 +226,7 @@ impl Fs {
 fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
     match intent {
         Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
-        Intent::Remove { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Remove { .. } | Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
         Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
         Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
         Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),

@@ -10,6 +10,8 @@ use super::inodes::Ino;
 use super::{Error, Fs};
 use crate::key::Oddity;
 
+/// Removals that are named when they could not be sent in time.
+const UNDRAINED_NAMED: usize = 100;
 /// Odd keys listed by name; more are counted only.
 const MAX_ODD_KEYS: usize = 1_000;
 
@@ -51,6 +53,8 @@ pub struct Status {
     /// Paths below the mountpoint whose content S3 does not have yet.
     pub dirty_files: Vec<String>,
     pub open_files: usize,
+    /// Objects that were removed here and are still to go from the bucket.
+    pub removals_waiting: usize,
     /// The kernel reads what is wholly in the disk cache by itself.
     pub passthrough: bool,
     /// Opens whose reads the kernel answered so.
@@ -81,6 +85,7 @@ impl Fs {
         dirty_files.sort();
         Status {
             dirty_files,
+            removals_waiting: self.removals.len(),
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),
             passthrough,
             passthrough_opens,
@@ -114,8 +119,27 @@ impl Fs {
             tracing::error!(path = %path.escape_debug(), cause, "left for the next start");
             left.push(Undrained { path, cause });
         }
+        left.extend(self.drain_removals(until).await);
         self.index.flush();
         left
+    }
+
+    /// Sends what waits to be removed; returns what could not be in time.
+    async fn drain_removals(&self, until: tokio::time::Instant) -> Vec<Undrained> {
+        let cause = match tokio::time::timeout_at(until, self.settle_removals()).await {
+            // What S3 refused was told, and is there again.
+            _ if self.removals.len() == 0 => return Vec::new(),
+            Ok(Err(error)) => error.to_string(),
+            _ => "not sent before the deadline".to_owned(),
+        };
+        let (keys, more) = self.removals.some_keys(UNDRAINED_NAMED);
+        let paths = keys.iter().filter_map(|key| self.path_of(key));
+        let mut paths: Vec<String> = paths.collect();
+        if more > 0 {
+            paths.push(format!("and {more} more"));
+        }
+        let cause = format!("removed here, but not from the bucket: {cause}");
+        paths.into_iter().map(|path| Undrained { path, cause: cause.clone() }).collect()
     }
 
     fn dirty_inodes(&self) -> Vec<Ino> {

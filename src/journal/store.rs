@@ -39,6 +39,13 @@ pub(super) enum Change {
         intents: Vec<IntentId>,
         events: Vec<NewEvent>,
     },
+    /// Notes were settled; the intent of those before them ends.
+    Removed {
+        id: IntentId,
+        notes: Vec<u64>,
+        events: Vec<NewEvent>,
+        before: Option<IntentId>,
+    },
     /// Events became tasks of these hooks.
     FanOut(Vec<(Event, Vec<String>)>),
     /// A task is done, and its output made new facts.
@@ -58,7 +65,7 @@ impl Change {
     pub(super) fn concerns_hooks(&self) -> bool {
         match self {
             Self::Intend { .. } => false,
-            Self::Settle { events, .. } => !events.is_empty(),
+            Self::Settle { events, .. } | Self::Removed { events, .. } => !events.is_empty(),
             Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
         }
     }
@@ -176,12 +183,12 @@ impl Store {
 
 fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
     match change {
-        Change::Intend { id, intent } => {
-            let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
-            intents.insert(id.0, encode(&intent)?.as_slice()).map_err(storage)?;
-            Ok(())
-        }
+        Change::Intend { id, intent } => intend(transaction, id, &intent),
         Change::Settle { intents, events } => settle(transaction, &intents, events),
+        Change::Removed { id, notes, events, before } => {
+            intend(transaction, id, &Intent::Removed { notes })?;
+            settle(transaction, before.as_slice(), events)
+        }
         Change::FanOut(events) => fan_out(transaction, events),
         Change::Finish { hook, number, events } => {
             remove_task(transaction, &hook, number)?;
@@ -197,6 +204,12 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
             bury(transaction, &dead)
         }
     }
+}
+
+fn intend(transaction: &WriteTransaction, id: IntentId, intent: &Intent) -> Result<()> {
+    let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
+    intents.insert(id.0, encode(intent)?.as_slice()).map_err(storage)?;
+    Ok(())
 }
 
 fn settle(transaction: &WriteTransaction, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {

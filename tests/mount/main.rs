@@ -50,6 +50,7 @@ mod kills;
 mod objects;
 mod odd_keys;
 mod outage;
+mod parts;
 mod passthrough;
 mod permissions;
 mod programs;

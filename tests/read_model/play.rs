@@ -126,8 +126,9 @@ impl World {
             Step::Remove { path } => self.remove(path).await,
             Step::MoveDirectory { from, to } => self.move_directory(from, to).await,
             Step::Forget => self.forget(),
-            Step::PutByOthers { path, bytes } => self.put_by_others(path, Some(bytes)),
-            Step::DeleteByOthers { path } => self.put_by_others(path, None),
+            Step::PutByOthers { path, bytes } => self.put_by_others(path, Some(bytes)).await,
+            Step::DeleteByOthers { path } => self.put_by_others(path, None).await,
+            Step::Settle => self.settle().await,
             Step::Reboot { keep_cache } => self.reboot(keep_cache).await,
             Step::Damage { damage, file, at } => self.house().damage(damage, file, at),
             Step::RemoveCacheDirectory => self.house().remove_cache_directory(),
@@ -136,7 +137,7 @@ impl World {
             Step::Wait => self.outwait().await,
             Step::CompareAll => self.compare_all().await,
         }
-        self.compare_bucket();
+        self.compare_bucket().await;
         self.turn += 1;
         if self.turn.is_multiple_of(self.compares_each) {
             self.compare_some(self.turn / self.compares_each).await;
@@ -529,9 +530,18 @@ impl World {
         });
     }
 
-    fn put_by_others(&mut self, path: &str, bytes: Option<usize>) {
+    /// All that was removed here is gone from the bucket, too.
+    pub async fn settle(&self) {
+        self.house().fs.settle_removals().await.unwrap();
+    }
+
+    async fn put_by_others(&mut self, path: &str, bytes: Option<usize>) {
         if !self.reference.has_place(path) {
             return;
+        }
+        if !self.reference.stored.contains_key(path) {
+            // What is put under a key within the second of its removal may go with it.
+            self.settle().await;
         }
         self.versions += 1;
         let version = bytes.map(|bytes| Version {

@@ -401,6 +401,11 @@ impl Mount {
         self.start();
     }
 
+    /// fsync of the mounted directory: what was removed is gone from the bucket when this returns.
+    pub fn settle(&self) {
+        fs::File::open(&self.mountpoint).and_then(|root| root.sync_all()).expect("fsync of a directory");
+    }
+
     /// Deletes the daemon's state and cache, as if the next mount were on another machine.
     pub fn forget_state(&self) {
         for name in ["state", "cache"] {
