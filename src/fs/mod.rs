@@ -24,6 +24,7 @@ mod kernel;
 mod listing;
 mod names;
 pub mod ops;
+mod outgoing;
 mod pages;
 mod passthrough;
 mod persist;
@@ -119,6 +120,8 @@ pub struct Fs {
     heads: Arc<heads::Heads>,
     walks: Arc<walk::Walks>,
     lister: pages::Lister,
+    /// Where parts of files being written are sent from; none outside of a runtime.
+    runtime: Option<tokio::runtime::Handle>,
     /// The server copies ranges into uploads; false once it has refused to.
     copies_parts: std::sync::atomic::AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
@@ -162,6 +165,7 @@ impl Fs {
             passthrough: passthrough::Passthrough::default(),
             kernel: kernel::Link::default(),
             siblings: siblings::Siblings::default(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             copies_parts: std::sync::atomic::AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })

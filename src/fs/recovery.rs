@@ -1,11 +1,12 @@
 //! After a crash: how did each operation end that the journal says was begun?
 
 use std::collections::HashSet;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::persist::{created, removed};
+use super::persist::{created, lost_is_stale, removed};
 use super::{Fs, Result};
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
@@ -13,6 +14,9 @@ use crate::bucket::{Condition, ETag, Metadata, PutOptions};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId, NewEvent};
+
+/// How much of a draft and an object is compared at a time.
+const COMPARED_BYTES: u64 = 8 << 20;
 
 /// What recovery did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,33 +165,47 @@ impl Fs {
         let options = PutOptions { metadata: metadata.clone(), content_type: None, condition };
         let (sent, name) = if size >= MULTIPART_FROM_BYTES {
             let source = std::sync::Arc::new(FileParts::from(std::fs::File::open(&path)?));
-            let sent = upload::upload(&self.bucket, key, source, size, &options, &self.settings.upload).await;
-            (sent, EventName::CreatedMultipart)
+            let options = &options;
+            let sent =
+                |settings| async move { upload::upload(&self.bucket, key, source, size, options, &settings).await };
+            (self.journaled(key, sent).await, EventName::CreatedMultipart)
         } else {
             let bytes = Bytes::from(std::fs::read(&path)?);
-            (self.bucket.put(key, bytes, &options).await, EventName::CreatedPut)
+            (self.bucket.put(key, bytes, &options).await.map_err(lost_is_stale), EventName::CreatedPut)
         };
         match sent {
             Ok(etag) => Ok(Outcome::Finished(vec![created(name, key, size, &etag)])),
-            Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => {
-                self.conflict_or_done(key, &path, metadata, name).await
-            }
-            Err(error) => Err(error.into()),
+            Err(error) if error.is_conflict() => self.conflict_or_done(key, &path, size, name).await,
+            Err(error) => Err(error),
         }
     }
 
     /// The key holds another version than the draft was begun from. It may be the draft itself, if
-    /// a crash came between its upload and the journal: the same bytes and the same attributes.
-    async fn conflict_or_done(&self, key: &str, path: &Path, metadata: &Metadata, name: EventName) -> Result<Outcome> {
-        let Some(info) = optional(self.bucket.head(key).await)? else {
-            return Ok(Outcome::Conflict(set_aside(path)?));
-        };
-        let (there, ours) = (Attributes::from_metadata(&info.metadata), Attributes::from_metadata(metadata));
-        let same_words = Attributes { op_id: None, ..there } == Attributes { op_id: None, ..ours };
-        if !same_words || info.size != std::fs::metadata(path)?.len() {
-            return Ok(Outcome::Conflict(set_aside(path)?));
+    /// a crash came between its upload and the journal: then it has the same bytes. Its attributes may
+    /// be newer than those that the journal has of the close before.
+    async fn conflict_or_done(&self, key: &str, path: &Path, size: u64, name: EventName) -> Result<Outcome> {
+        match optional(self.bucket.head(key).await)? {
+            Some(info) if info.size == size && self.has_bytes_of(key, &info.etag, path, size).await? => {
+                Ok(Outcome::Finished(vec![created(name, key, size, &info.etag)]))
+            }
+            _ => Ok(Outcome::Conflict(set_aside(path)?)),
         }
-        Ok(Outcome::Finished(vec![created(name, key, info.size, &info.etag)]))
+    }
+
+    async fn has_bytes_of(&self, key: &str, etag: &ETag, path: &Path, size: u64) -> Result<bool> {
+        let file = std::fs::File::open(path)?;
+        let mut at = 0;
+        while at < size {
+            let end = size.min(at + COMPARED_BYTES);
+            let there = self.bucket.get(key, Some(at..end), Some(etag)).await?.bytes;
+            let mut here = vec![0; there.len()];
+            file.read_exact_at(&mut here, at)?;
+            if there.len() as u64 != end - at || here != there {
+                return Ok(false);
+            }
+            at = end;
+        }
+        Ok(true)
     }
 
     /// What lies in the draft directory and belongs to no open intent was never acknowledged.

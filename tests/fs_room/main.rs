@@ -5,14 +5,16 @@
 
 mod attributes;
 mod large;
+mod large_model;
 mod opening;
 mod parts;
 mod removals;
+mod sending;
 mod siblings;
 mod walks;
 
 use std::ffi::OsStr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +37,7 @@ struct House {
     bucket: Arc<MemoryBucket>,
     cache: Arc<BlockCache>,
     fs: Arc<Fs>,
-    journal: Weak<Journal>,
+    journal: Arc<Journal>,
     state: tempfile::TempDir,
 }
 
@@ -81,14 +83,14 @@ impl House {
         let settings = change(settings);
         let fs = Fs::new(shared, cache.clone(), index, journal.clone(), settings);
         fs.recover().await.unwrap();
-        Self { bucket, cache, fs, journal: Arc::downgrade(&journal), state }
+        Self { bucket, cache, fs, journal, state }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
-        let Self { bucket, fs, state, .. } = self;
+        let Self { bucket, fs, journal, state, .. } = self;
         fs.stop_removals().await;
-        drop(fs);
+        drop((fs, journal));
         Self::on(bucket, state).await
     }
 
@@ -513,8 +515,8 @@ async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
     std::fs::copy(at("index.redb"), at("before")).unwrap();
     house.fs.setattr(ino, set(0o600)).await.unwrap();
     assert!(at("index.unwritten").exists(), "the index notes what it has not written");
-    let House { bucket, fs, state, .. } = house;
-    drop(fs);
+    let House { bucket, fs, journal, state, .. } = house;
+    drop((fs, journal));
     std::fs::rename(state.path().join("before"), state.path().join("index.redb")).unwrap();
     std::fs::write(state.path().join("index.unwritten"), "").unwrap();
     let house = House::on(bucket, state).await;

@@ -49,7 +49,7 @@ async fn killed(house: House) -> House {
 }
 
 fn events(house: &House) -> Vec<(EventName, String)> {
-    let events = house.journal.upgrade().unwrap().events(1_000).unwrap();
+    let events = house.journal.events(1_000).unwrap();
     events.into_iter().map(|event| (event.fact.name, event.fact.key)).collect()
 }
 

@@ -227,6 +227,11 @@ impl MemoryBucket {
         self.state.lock().at_once.get(operation).map_or(0, |(_, most)| *most)
     }
 
+    /// Requests under way now.
+    pub fn under_way(&self) -> usize {
+        self.state.lock().at_once.values().map(|(now, _)| *now).sum()
+    }
+
     /// Accepts conditional writes with 200 and ignores the condition, as garage does.
     pub fn ignore_conditions(&self) {
         self.state.lock().ignores_conditions = true;

@@ -55,13 +55,23 @@ impl Fs {
         let moved = self.move_tree(&from, &to).await;
         failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
+        let followed = match moved {
+            Ok(copies) => {
+                self.relink(plan).await?;
+                self.index.rename_tree(&from, &to);
+                self.follow(plan.ino, &copies);
+                self.defer_again(plan.ino).await
+            }
+            Err(error) => {
+                self.expire_around(plan);
+                Err(error)
+            }
+        };
+        // Last: until the drafts below have their new keys in the journal, a start brings them there by
+        // finishing the rename.
         self.journal.settle(&[id], Vec::new()).await?;
+        followed?;
         failpoint::reach(Failpoint::TreeSettled);
-        let copies = moved.inspect_err(|_| self.expire_around(plan))?;
-        self.relink(plan).await?;
-        self.index.rename_tree(&from, &to);
-        self.follow(plan.ino, &copies);
-        self.defer_again(plan.ino).await?;
         self.touch_directory(plan.from.0);
         self.touch_directory(plan.to.0);
         Ok(())
