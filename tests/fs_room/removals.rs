@@ -42,9 +42,9 @@ async fn telling() -> House {
 
 /// As after `kill -9` of such a mount.
 async fn killed(house: House) -> House {
-    let House { bucket, fs, state, .. } = house;
+    let House { bucket, fs, journal, state, .. } = house;
     fs.stop_removals().await;
-    drop(fs);
+    drop((fs, journal));
     House::with(bucket, state, with_events).await
 }
 

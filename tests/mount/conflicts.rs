@@ -22,8 +22,8 @@ fn rounds() -> usize {
 struct Outcomes {
     accepted: Vec<(String, String)>,
     refused: Vec<(String, String)>,
-    /// Opens and reads that found their version gone; nothing was written then.
-    unread: usize,
+    /// Opens and reads that found their version gone, and how; nothing was written then.
+    unread: Vec<(String, String)>,
 }
 
 /// Reads what is there and adds a line, by writing the line or the whole file anew.
@@ -47,7 +47,7 @@ fn add_lines(dir: &Path, who: &str, rounds: usize, mut dice: Dice) -> Outcomes {
         let written = opened.and_then(|mut file| add_line(&mut file, &line, anew).map(|()| file));
         let Ok(file) = written.inspect_err(|error| assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"))
         else {
-            outcomes.unread += 1;
+            outcomes.unread.push((name, line));
             continue;
         };
         match sys::close(file) {
@@ -88,7 +88,7 @@ fn two_mounts_lose_no_accepted_version_and_keep_each_refused_one() {
         "{} accepted, {} refused, {} not read",
         of_left.accepted.len() + of_right.accepted.len(),
         of_left.refused.len() + of_right.refused.len(),
-        of_left.unread + of_right.unread
+        of_left.unread.len() + of_right.unread.len()
     );
     let mut accepted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, line) in of_left.accepted.iter().chain(&of_right.accepted) {
@@ -100,7 +100,13 @@ fn two_mounts_lose_no_accepted_version_and_keep_each_refused_one() {
         let found: Vec<String> = text.lines().skip(1).map(|line| format!("{line}\n")).collect();
         let distinct: BTreeSet<String> = found.iter().cloned().collect();
         assert_eq!(distinct.len(), found.len(), "{name} has a line twice");
-        assert_eq!(distinct, lines, "{name}");
+        let lost: Vec<&String> = lines.difference(&distinct).collect();
+        assert!(lost.is_empty(), "{name} lost {lost:?}, which were accepted");
+        for line in distinct.difference(&lines) {
+            let how = |list: &dyn Fn(&Outcomes) -> bool| list(&of_left) || list(&of_right);
+            let refused = how(&|outcomes| outcomes.refused.iter().any(|(_, other)| other == line));
+            panic!("{name} has {line:?}, which was {}", if refused { "refused" } else { "not even read" });
+        }
     }
     for (mount, outcomes) in [(&left, &of_left), (&right, &of_right)] {
         assert!(!outcomes.accepted.is_empty() && !outcomes.refused.is_empty(), "no conflict at all: {outcomes:?}");
