@@ -478,9 +478,9 @@ async fn a_walk_shows_neither_what_waits_nor_less_than_the_directories_that_stay
     house.bucket.inject(Fault::once("PutObject", Effect::Hang).times(u32::MAX));
     house.fs.unlink(deep, name("only")).await.unwrap();
     // A mount that knows nothing but its notes walks the tree.
-    let House { bucket, fs, state, .. } = house;
+    let House { bucket, fs, journal, state, .. } = house;
     fs.stop_removals().await;
-    drop(fs);
+    drop((fs, journal));
     bucket.heal();
     for operation in ["HeadObject", "PutObject"] {
         bucket.inject(Fault::once(operation, Effect::Fail(Kind::Unreachable)).times(u32::MAX));

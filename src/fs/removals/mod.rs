@@ -136,6 +136,7 @@ impl Fs {
     /// from the bucket within a second.
     pub(super) fn remove_soon(&self, key: &str, etag: Option<&ETag>, event: bool) -> Result<()> {
         let removal = self.note_removal(key, etag, event, None)?;
+        failpoint::reach(Failpoint::RemoveIntended);
         self.remove_noted(key, removal, Ok(()))
     }
 
@@ -155,7 +156,6 @@ impl Fs {
             intent: intent.map(|intent| intent.0),
         };
         let number = self.journal.note(&note)?;
-        failpoint::reach(Failpoint::RemoveIntended);
         Ok(Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None })
     }
 
