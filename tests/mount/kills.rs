@@ -147,7 +147,7 @@ fn directories() -> Scene {
         Step::Remove("made/file".into()),
         Step::RemoveDir("made".into()),
     ];
-    let chains: &[&[&str]] = &[&["marker-kept"], &["rmdir-deleted"]];
+    let chains: &[&[&str]] = &[&["marker-kept"], &["rmdir-noted"], &["remove-deleted"], &["remove-told"]];
     Scene { objects: objects(&[("prefix/only", "alone")]), steps, hooks: Hooks::None, chains, orphans: false }
 }
 
@@ -317,7 +317,8 @@ fn play(scene: &Scene, chain: &[&str], mode: Mode) {
     mount.start();
     let dir = mount.path().to_owned();
     for step in &scene.steps {
-        if !ledger.play(&dir, step) {
+        if let Err(error) = ledger.play(&dir, step) {
+            eprintln!("{step:?}: {error}");
             break;
         }
     }
