@@ -96,7 +96,7 @@ fn plain_files() -> Scene {
             &["attributes-stored"],
             &["rename-copied"],
             &["rename-copied:2"],
-            &["rename-noted:2"],
+            &["rename-deleted:2"],
             &["rename-dirty-stored"],
             &["remove-deleted"],
         ],
@@ -120,11 +120,10 @@ fn files_that_fire_hooks() -> Scene {
             &["rename-intended", "recover-rename"],
             &["rename-copied", "recover-rename"],
             &["rename-copied:2", "recover-rename-settle"],
-            &["rename-noted", "recover-rename-settle"],
+            &["rename-deleted", "recover-rename-settle"],
             &["rename-dirty-stored"],
             &["remove-intended", "recover-remove"],
             &["remove-deleted", "recover-remove-settle"],
-            &["remove-told"],
         ],
     )
 }
@@ -148,7 +147,7 @@ fn directories() -> Scene {
         Step::Remove("made/file".into()),
         Step::RemoveDir("made".into()),
     ];
-    let chains: &[&[&str]] = &[&["marker-kept"], &["rmdir-noted"]];
+    let chains: &[&[&str]] = &[&["marker-kept"], &["rmdir-noted"], &["remove-deleted"], &["remove-told"]];
     Scene { objects: objects(&[("prefix/only", "alone")]), steps, hooks: Hooks::None, chains, orphans: false }
 }
 
@@ -318,7 +317,8 @@ fn play(scene: &Scene, chain: &[&str], mode: Mode) {
     mount.start();
     let dir = mount.path().to_owned();
     for step in &scene.steps {
-        if !ledger.play(&dir, step) {
+        if let Err(error) = ledger.play(&dir, step) {
+            eprintln!("{step:?}: {error}");
             break;
         }
     }
