@@ -7,6 +7,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
+use super::doubt::{doubt_upload, is_doubtful};
 use super::draft::Content;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created, lost_is_stale};
@@ -28,22 +29,31 @@ impl Fs {
         self.commit_gated(ino, &content).await
     }
 
+    /// What a close answers for: see [`Fs::close_gated`].
+    pub(super) async fn close(&self, ino: Ino) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        let _gate = content.gate.lock().await;
+        self.close_gated(ino, &content).await
+    }
+
     /// Where nobody has the file open for writing, no close will come that stores it.
     ///
     /// Asked once more when its turn has come: who opened the file meanwhile is not done with it, and
     /// half of what he writes must not become a version.
-    pub(super) async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn close_unless_written(&self, ino: Ino) -> Result<()> {
         if self.handles.is_written(ino) {
             return Ok(());
         }
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
-        if self.handles.is_written(ino) { Ok(()) } else { self.commit_gated(ino, &content).await }
+        if self.handles.is_written(ino) { Ok(()) } else { self.close_gated(ino, &content).await }
     }
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        self.resolve_doubt(ino, content).await?;
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
             return self.refuse_superseded(ino, content, &snapshot).await;
@@ -116,7 +126,13 @@ impl Fs {
                         self.set_conflict_aside(ino, content, &before.key).await?;
                     }
                 } else {
-                    tracing::warn!(key = %before.key.escape_debug(), cause = %error, "not stored; the draft is kept");
+                    if is_doubtful(&error) {
+                        doubt_upload(content, before);
+                    }
+                    if content.deferred.lock().is_none() {
+                        let key = before.key.escape_debug();
+                        tracing::warn!(%key, cause = %error, "not stored; the draft is kept");
+                    }
                 }
                 return Err(error);
             }
@@ -132,10 +148,12 @@ impl Fs {
             None => self.cache_draft(&pinned, content, generation),
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
-        let settled = settled_intents(content, generation, intent);
+        // What the journal answers for is never newer: this holds the gate, as every deferral does.
+        let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
+        let settled: Vec<_> = intent.into_iter().chain(deferred).collect();
         self.settle(&settled, vec![created(name, &before.key, size, &etag)]).await?;
-        let still_deferred = content.deferred.lock().is_some();
-        content.draft.lock().set_kept(still_deferred);
+        content.set_deferral(None);
+        self.backlog.remove(ino);
         Ok(())
     }
 
@@ -198,7 +216,8 @@ impl Fs {
         tokio::fs::copy(&path, &kept).await?;
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
-        self.undefer(content).await?;
+        self.undefer(ino, content).await?;
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
         self.part_from_name(ino);
         tracing::error!(
             key = %key.escape_debug(),
@@ -268,14 +287,4 @@ impl Fs {
         }
         Ok(())
     }
-}
-
-/// The intents that a stored generation makes obsolete: its own, and a deferral before it.
-fn settled_intents(content: &Content, generation: u64, intent: Option<IntentId>) -> Vec<IntentId> {
-    let mut intents: Vec<_> = intent.into_iter().collect();
-    let mut deferred = content.deferred.lock();
-    if deferred.as_ref().is_some_and(|deferral| deferral.generation <= generation) {
-        intents.extend(deferred.take().map(|deferral| deferral.id));
-    }
-    intents
 }

@@ -39,6 +39,11 @@ pub(super) enum Change {
         intents: Vec<IntentId>,
         events: Vec<NewEvent>,
     },
+    /// Operations end, others take their place.
+    Replace {
+        ended: Vec<IntentId>,
+        begun: Vec<(IntentId, Intent)>,
+    },
     /// Events became tasks of these hooks.
     FanOut(Vec<(Event, Vec<String>)>),
     /// A task is done, and its output made new facts.
@@ -57,7 +62,7 @@ impl Change {
     /// Whether hooks may find something new after it.
     pub(super) fn concerns_hooks(&self) -> bool {
         match self {
-            Self::Intend { .. } => false,
+            Self::Intend { .. } | Self::Replace { .. } => false,
             Self::Settle { events, .. } => !events.is_empty(),
             Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
         }
@@ -176,10 +181,10 @@ impl Store {
 
 fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
     match change {
-        Change::Intend { id, intent } => {
-            let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
-            intents.insert(id.0, encode(&intent)?.as_slice()).map_err(storage)?;
-            Ok(())
+        Change::Intend { id, intent } => note(transaction, &[(id, intent)]),
+        Change::Replace { ended, begun } => {
+            settle(transaction, &ended, Vec::new())?;
+            note(transaction, &begun)
         }
         Change::Settle { intents, events } => settle(transaction, &intents, events),
         Change::FanOut(events) => fan_out(transaction, events),
@@ -197,6 +202,14 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
             bury(transaction, &dead)
         }
     }
+}
+
+fn note(transaction: &WriteTransaction, begun: &[(IntentId, Intent)]) -> Result<()> {
+    let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
+    for (id, intent) in begun {
+        intents.insert(id.0, encode(intent)?.as_slice()).map_err(storage)?;
+    }
+    Ok(())
 }
 
 fn settle(transaction: &WriteTransaction, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {

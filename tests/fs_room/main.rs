@@ -8,6 +8,7 @@ mod large;
 mod opening;
 mod siblings;
 mod walks;
+mod write_back;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ impl House {
             list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
             events: false,
+            write_back: None,
             upload: UploadSettings::default(),
         };
         let settings = change(settings);

@@ -88,8 +88,16 @@ fn lost(mount: &Mount, ledger: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
 
 #[test]
 fn fifty_kills_lose_no_acknowledged_close() {
-    let mut mount = Stage::on(Maker::Embedded).mount();
-    let mut dice = Dice(7);
+    kill_again_and_again(Stage::on(Maker::Embedded).mount(), 7);
+}
+
+#[test]
+fn fifty_kills_of_a_write_back_mount_lose_no_acknowledged_close() {
+    kill_again_and_again(Stage::on(Maker::Embedded).args(&["--write-back"]).mount(), 17);
+}
+
+fn kill_again_and_again(mut mount: Mount, seed: u64) {
+    let mut dice = Dice(seed);
     let mut ledger = BTreeMap::new();
     let mut acknowledged = 0;
     for round in 0..ROUNDS {
@@ -97,6 +105,8 @@ fn fifty_kills_lose_no_acknowledged_close() {
         mount.start();
     }
     assert!(acknowledged > ROUNDS, "only {acknowledged} closes");
+    let synced = process::output(mount.command().arg("sync").arg(mount.path()), PATIENCE);
+    assert!(synced.status.success(), "{synced:?}");
     assert_eq!(lost(&mount, &ledger), Vec::<String>::new(), "of {acknowledged} acknowledged closes");
     for (name, bytes) in ledger.iter().filter(|(name, _)| !name.starts_with("again-")) {
         assert_eq!(&fs::read(mount.at("uploads").join(name)).unwrap(), bytes, "{name} through the mount");

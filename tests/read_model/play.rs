@@ -23,6 +23,8 @@ pub const FOREIGN_MODE: u32 = 0o644;
 const OWN_MODE: u32 = 0o600;
 /// Metadata that only other programs know.
 pub const COLOR: &str = "color";
+/// How many steps of a write-back mount pass before S3 is told.
+const TOLD_EACH: usize = 4;
 /// What the kernel asks for at once, about.
 const READ_BYTES: u32 = 200_000;
 
@@ -60,6 +62,7 @@ pub struct World {
     files: FileId,
     turn: usize,
     compares_each: usize,
+    write_back: bool,
 }
 
 /// Bytes that no other version has at any offset, cheaply: noise of a prime length, repeated.
@@ -98,6 +101,7 @@ impl World {
             files: 0,
             turn: 0,
             compares_each: if case.believing { 5 } else { 1 },
+            write_back: case.write_back,
         }
     }
 
@@ -106,6 +110,9 @@ impl World {
     }
 
     pub async fn play(&mut self, step: &Step) {
+        if step.is_by_others() {
+            self.tell().await;
+        }
         match *step {
             Step::Open { slot, path, write } => self.open_slot(slot, path, write).await,
             Step::Create { slot, path } => {
@@ -136,11 +143,34 @@ impl World {
             Step::Wait => self.outwait().await,
             Step::CompareAll => self.compare_all().await,
         }
-        self.compare_bucket();
         self.turn += 1;
+        if !self.write_back || step.is_by_others() || self.turn.is_multiple_of(TOLD_EACH) {
+            self.tell().await;
+            self.compare_bucket();
+        }
         if self.turn.is_multiple_of(self.compares_each) {
             self.compare_some(self.turn / self.compares_each).await;
         }
+    }
+
+    /// In a write-back mount: S3 is told of every close.
+    async fn tell(&mut self) {
+        if !self.write_back {
+            return;
+        }
+        let told = self.house().fs.sync(None).await;
+        for id in self.reference.told() {
+            let expected = self.reference.commit(id);
+            self.compare_stored(id, expected, Ok(())).await;
+        }
+        // What was written after a close is told along with it.
+        for file in self.reference.files.values_mut() {
+            file.waiting = false;
+        }
+        assert!(
+            told.iter().all(|left| left.cause.contains("Precondition") || left.cause.contains("NoSuchKey")),
+            "{told:?}"
+        );
     }
 
     /// What a name may show now: what the reference says, and what may still be believed.
@@ -390,6 +420,11 @@ impl World {
         let stale = match (expected, found) {
             (Ok(()), Ok(())) => false,
             (Err(Stale), Err(Errno::ESTALE)) => true,
+            (Err(Stale), Ok(())) if self.write_back => {
+                // Nobody knew yet.
+                self.house().fs.sync(None).await;
+                true
+            }
             (expected, found) => panic!("storing answered {found:?} instead of {expected:?}"),
         };
         if stale {
