@@ -7,7 +7,7 @@
 //!                   │              └→ journal
 //!                   └→ hooks ──────┬→ journal
 //!                                  └→ bucket
-//! floor (imports nothing above it): key, error, telemetry
+//! floor (imports nothing above it): key, error, telemetry, failpoint
 //! ```
 //!
 //! `fs` and `hooks` never know each other: the journal is the only room both touch.
@@ -20,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod failpoint;
 pub mod fs;
 pub mod hooks;
 pub mod journal;

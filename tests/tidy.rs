@@ -6,20 +6,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import (`crate::ROOM`): data takes one direction through the house.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("cli", &["app", "config", "mount", "error", "telemetry"]),
-    ("app", &["config", "mount", "fs", "cache", "bucket", "journal", "hooks", "demo", "key", "error", "telemetry"]),
+    (
+        "app",
+        &[
+            "config",
+            "mount",
+            "fs",
+            "cache",
+            "bucket",
+            "journal",
+            "hooks",
+            "demo",
+            "key",
+            "error",
+            "telemetry",
+            "failpoint",
+        ],
+    ),
     ("config", &["key", "error", "telemetry"]),
     ("mount", &["fs", "key", "error", "telemetry"]),
-    ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry"]),
-    ("hooks", &["journal", "bucket", "key", "error", "telemetry"]),
+    ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry", "failpoint"]),
+    ("hooks", &["journal", "bucket", "key", "error", "telemetry", "failpoint"]),
     ("cache", &["bucket", "key", "error", "telemetry"]),
-    ("journal", &["key", "error", "telemetry"]),
-    ("bucket", &["key", "error", "telemetry"]),
+    ("journal", &["key", "error", "telemetry", "failpoint"]),
+    ("bucket", &["key", "error", "telemetry", "failpoint"]),
     ("demo", &["error"]),
     ("telemetry", &["error", "key"]),
     ("key", &[]),
+    ("failpoint", &[]),
 ];
 
 /// Crates that one room alone may know, and where.
@@ -301,11 +318,13 @@ fn commands_of_the_readme_exist() {
     }
 }
 
-/// `file::test` of every test that goes through a mount, or counts what a reader costs the bucket.
+/// `file::test` of every test that goes through a mount, counts what a reader costs the bucket, or sees
+/// what write-back does between a close and S3.
 fn mount_tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
-    for (path, text) in files("tests/mount", ".rs").into_iter().chain(files("tests/cache_room", ".rs")) {
-        let module = path.trim_start_matches("tests/mount/").trim_start_matches("tests/cache_room/");
+    let rooms = ["tests/mount/", "tests/cache_room/", "tests/fs_room/"];
+    for (path, text) in rooms.into_iter().flat_map(|room| files(room.trim_end_matches('/'), ".rs")) {
+        let module = rooms.into_iter().find_map(|room| path.strip_prefix(room)).unwrap_or(&path);
         let module = module.trim_end_matches(".rs").to_owned();
         for (_, name, _) in functions(&text) {
             tests.insert(format!("{module}::{name}"));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::Kind;
-use crate::{config, mount};
+use crate::{config, failpoint, mount};
 
 /// Some libraries tell a long story; its beginning says what is wrong.
 const MESSAGE_CHARS: usize = 320;
@@ -50,6 +50,12 @@ impl std::error::Error for Failure {}
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
         Self { hint: error.hint.clone(), ..Self::new(Kind::Usage, error.to_string()) }
+    }
+}
+
+impl From<failpoint::Unknown> for Failure {
+    fn from(error: failpoint::Unknown) -> Self {
+        Self::new(Kind::Usage, error.to_string()).hint(error.hint())
     }
 }
 

@@ -5,6 +5,7 @@ pub mod control;
 mod daemon;
 pub mod demo;
 mod failure;
+mod gc;
 mod interrupts;
 mod places;
 mod rooms;
@@ -15,12 +16,14 @@ mod status;
 pub use caching::{CacheDirectory, clear_directory, look_into};
 pub use daemon::Ready;
 pub use failure::Failure;
+pub use gc::{Fate, Incomplete, gc};
 pub use places::{run_dir, socket_path};
 pub use status::{Left, Status};
 
 use serve::Job;
 
 use crate::config::Config;
+use crate::failpoint;
 use crate::telemetry;
 
 /// Where the mount's process lives.
@@ -38,6 +41,7 @@ pub enum Stay {
 /// # Errors
 /// Why there is no mount, or what was left when it ended.
 pub fn mount(config: Config, stay: Stay) -> Result<(), Failure> {
+    failpoint::arm()?;
     let serve = |config: Config, log, ready| {
         let job = Job { config, log, ready, greeting: String::new(), state_key: None };
         serve::on_runtime(async { serve::serve(job).await?.conclude().await })

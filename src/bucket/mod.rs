@@ -326,6 +326,6 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn complete_upload(&self, key: &str, upload_id: &str, parts: &[Part], condition: &Condition) -> Result<ETag>;
     /// `AbortMultipartUpload`.
     async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<()>;
-    /// `ListMultipartUploads` under a prefix (first 1,000).
+    /// `ListMultipartUploads` under a prefix: all of them, in as many requests as that takes.
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 }

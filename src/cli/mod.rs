@@ -2,6 +2,7 @@
 
 mod cache;
 mod demo;
+mod gc;
 mod mount;
 mod mount_options;
 mod status;
@@ -58,6 +59,8 @@ enum Command {
     Status(status::Arguments),
     /// Look at, fill and empty the cache on disk
     Cache(cache::Arguments),
+    /// Find uploads that were begun and never completed, and abort them
+    Gc(Box<gc::Arguments>),
     /// Try everything with an S3 server inside this program
     Demo(demo::Arguments),
 }
@@ -86,6 +89,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Sync(arguments)) => arguments.run(),
         Some(Command::Status(arguments)) => arguments.run(),
         Some(Command::Cache(arguments)) => arguments.run(),
+        Some(Command::Gc(arguments)) => arguments.run(),
         Some(Command::Demo(arguments)) => arguments.run(),
     }
 }
@@ -100,7 +104,14 @@ enum Stop {
 fn command() -> clap::Command {
     // The names in the environment follow from the flags: AFTER_HELP says how.
     let hide = |command: clap::Command| command.mut_args(|arg| arg.hide_env(true));
-    hide(Cli::command()).mut_subcommands(hide)
+    // It takes all options of a mount, so that one environment and one file serve both.
+    let hide_others = |command: clap::Command| {
+        command.mut_args(|arg| match arg.get_help_heading() {
+            None | Some("Bucket") => arg,
+            Some(_) => arg.hide(true),
+        })
+    };
+    hide(Cli::command()).mut_subcommands(hide).mut_subcommand("gc", hide_others)
 }
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, Stop> {

@@ -76,6 +76,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// As [`Config::resolve`], for a command that mounts nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_bucket(source: &str, said: Options, file: Option<&Path>) -> Result<Self, Error> {
+        Self::resolve(source, Path::new("/"), said, file)
+    }
+
     /// Puts together what the command line and environment say (`said`) and the file (`file`).
     ///
     /// # Errors

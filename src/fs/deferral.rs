@@ -19,6 +19,7 @@ use super::persist::Snapshot;
 use super::{Caller, Fs, Result};
 use crate::bucket::Metadata;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{Intent, IntentId, stored_etag};
 
 /// Up to here syncing a draft takes no longer than handing it to another thread and back.
@@ -32,10 +33,7 @@ impl Fs {
         }
         let flusher = thread_group(caller.pid);
         // A version below the draft would have to be fetched first: then S3 is as near.
-        flusher != 0
-            && handle.opener_tgid != 0
-            && flusher != handle.opener_tgid
-            && content.draft.lock().base().is_none()
+        flusher != 0 && handle.opener_tgid != 0 && flusher != handle.opener_tgid && content.draft.lock().is_whole()
     }
 
     /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.
@@ -57,7 +55,6 @@ impl Fs {
                 // What is to become of it then is the same as for a close that goes to S3.
                 return self.commit_gated(ino, content).await;
             }
-            content.draft.lock().detach_base();
         }
         self.defer_gated(ino, content).await?;
         let size = content.draft.lock().size();
@@ -104,6 +101,7 @@ impl Fs {
             if !is_synced {
                 sync(bytes, size).await?;
             }
+            failpoint::reach(Failpoint::DeferSynced);
             let ended: Vec<IntentId> = ended.iter().copied().chain(older.as_ref().map(|older| older.id)).collect();
             let intent = deferred_intent(there, file.name(), size, metadata.clone());
             Ok(self.journal.replace(&ended, vec![intent]).await?[0])
@@ -115,6 +113,7 @@ impl Fs {
                 return Err(error);
             }
         };
+        failpoint::reach(Failpoint::DeferIntended);
         let deferral = Deferral { generation, key: there.key.clone(), metadata, id, file };
         content.set_deferral(Some(deferral));
         Ok(())

@@ -48,6 +48,8 @@ pub struct Content {
     pub deferred: Mutex<Option<Deferral>>,
     /// A version that S3 may hold although nobody heard of it.
     pub doubt: Mutex<Option<Doubt>>,
+    /// Left by an earlier process.
+    pub is_resumed: bool,
 }
 
 /// What the journal holds of a draft whose close was acknowledged from here.
@@ -123,7 +125,7 @@ impl Content {
     /// A draft that an earlier process left; S3 may have it by now.
     pub fn resumed(draft: Draft, attributes: Attributes) -> Self {
         let doubt = Doubt { generation: 1, attributes, size: draft.size() };
-        Self { doubt: Mutex::new(Some(doubt)), ..Self::with(draft, 1, false) }
+        Self { doubt: Mutex::new(Some(doubt)), is_resumed: true, ..Self::with(draft, 1, false) }
     }
 
     fn with(draft: Draft, generation: u64, untouched: bool) -> Self {
@@ -137,6 +139,7 @@ impl Content {
             untouched: AtomicBool::new(untouched),
             deferred: Mutex::new(None),
             doubt: Mutex::new(None),
+            is_resumed: false,
         }
     }
 
@@ -204,7 +207,10 @@ pub struct Draft {
     /// What lies below the parts that were never written, and up to where it shows through
     /// (a truncation cuts it for good).
     base: Option<(Pinned, u64)>,
+    /// What the file has itself.
     written: RangeSet<u64>,
+    /// What is not as in the base.
+    changed: RangeSet<u64>,
 }
 
 impl Draft {
@@ -215,7 +221,7 @@ impl Draft {
         let size = base.as_ref().map_or(0, |base| base.size);
         file.set_len(size)?;
         let base = base.filter(|base| base.size > 0).map(|base| (base, size));
-        Ok(Self { file, place: DraftFile::new(path, None), size, base, written: RangeSet::new() })
+        Ok(Self::with(file, DraftFile::new(path, None), size, base))
     }
 
     /// A draft file of an earlier process, of which the journal answers for `size` bytes.
@@ -225,7 +231,11 @@ impl Draft {
             return Err(io::Error::other("a draft is shorter than what was acknowledged of it"));
         }
         file.set_len(size)?;
-        Ok(Self { file, place: DraftFile::new(path, Some(size)), size, base: None, written: RangeSet::new() })
+        Ok(Self::with(file, DraftFile::new(path, Some(size)), size, None))
+    }
+
+    fn with(file: File, place: Arc<DraftFile>, size: u64, base: Option<(Pinned, u64)>) -> Self {
+        Self { file, place, size, base, written: RangeSet::new(), changed: RangeSet::new() }
     }
 
     /// Before bytes from `from` on change: where the journal answers for some of them, the file stays
@@ -283,6 +293,7 @@ impl Draft {
         let end = offset + data.len() as u64;
         if offset < end {
             self.written.insert(offset..end);
+            self.changed.insert(offset..end);
         }
         self.size = self.size.max(end);
         Ok(())
@@ -306,6 +317,7 @@ impl Draft {
         self.file.set_len(size)?;
         if size < self.size {
             self.written.remove(size..u64::MAX);
+            self.changed.remove(size..u64::MAX);
             // Of a file that was emptied nothing shows through: it needs no version below it.
             self.base = self.base.take().map(|(base, limit)| (base, limit.min(size))).filter(|(_, limit)| *limit > 0);
         }
@@ -360,11 +372,39 @@ impl Draft {
         Some(gap.start..gap.end.min(gap.start + max_bytes))
     }
 
+    /// Whether the file has all bytes itself.
+    pub fn is_whole(&self) -> bool {
+        self.missing(1).is_none()
+    }
+
+    /// What only the base has of a range.
+    pub fn missing_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let base = |piece| if let Piece::Base(range) = piece { Some(range) } else { None };
+        self.pieces(range).into_iter().filter_map(base).collect()
+    }
+
+    /// What is as in the base, in order.
+    pub fn untouched(&self) -> Vec<Range<u64>> {
+        let limit = self.base_limit().min(self.size);
+        if limit == 0 { Vec::new() } else { self.changed.gaps(&(0..limit)).collect() }
+    }
+
     /// Bytes of the file itself, zeros where it has holes. The range must lie below the size.
     pub fn read_local(&self, range: Range<u64>) -> io::Result<Bytes> {
         let mut buffer = vec![0; (range.end - range.start) as usize];
         self.file.read_exact_at(&mut buffer, range.start)?;
         Ok(buffer.into())
+    }
+
+    /// A version was made of just these bytes: from here on, changes are changes to it.
+    pub fn advance_base(&mut self, stored: Pinned) {
+        let limit = self.base_limit();
+        if limit < self.size {
+            // Zeros in holes of the file are its own.
+            self.written.insert(limit..self.size);
+        }
+        self.changed.clear();
+        self.base = Some((stored, self.size)).filter(|_| self.size > 0);
     }
 
     /// Everything is in the file now: the base is needed no more.
@@ -442,6 +482,30 @@ mod tests {
         let (_directory, mut draft) = draft_over(100);
         draft.write(0, b"x").unwrap();
         assert_eq!(draft.missing(30), Some(1..31));
+    }
+
+    #[test]
+    fn what_is_fetched_is_no_change_and_what_is_written_again_is() {
+        let (_directory, mut draft) = draft_over(100);
+        draft.write(10, b"0123456789").unwrap();
+        draft.fill(20, &[7; 30]).unwrap();
+        assert_eq!(draft.untouched(), [0..10, 20..100]);
+        assert_eq!(draft.missing_in(5..60), [5..10, 50..60]);
+        draft.set_size(15).unwrap();
+        draft.set_size(90).unwrap();
+        assert_eq!(draft.untouched(), [0..10], "what was cut off is no longer the base's");
+    }
+
+    #[test]
+    fn after_a_commit_only_what_is_written_next_is_a_change() {
+        let (_directory, mut draft) = draft_over(100);
+        draft.write(90, &[1; 20]).unwrap();
+        draft.set_size(200).unwrap();
+        draft.advance_base(base(200));
+        assert_eq!(draft.untouched(), vec![0..200]);
+        assert_eq!(draft.missing_in(0..200), vec![0..90], "holes behind the old version are the file's own");
+        draft.write(150, b"x").unwrap();
+        assert_eq!(draft.untouched(), [0..150, 151..200]);
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //! draft's nor the tree's lock is ever held across an await.
 
 mod backlog;
+mod changes;
 mod commit;
+mod conflict;
 mod deferral;
 mod doubt;
 mod draft;
@@ -126,6 +128,8 @@ pub struct Fs {
     backlog: Arc<backlog::Backlog>,
     /// Versions of ours that lost against another client's.
     conflicts: AtomicU64,
+    /// The server copies ranges into uploads; false once it has refused to.
+    copies_parts: std::sync::atomic::AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -165,6 +169,7 @@ impl Fs {
             siblings: siblings::Siblings::default(),
             backlog: Arc::default(),
             conflicts: AtomicU64::new(0),
+            copies_parts: std::sync::atomic::AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

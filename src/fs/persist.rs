@@ -13,6 +13,7 @@ use crate::bucket::upload::{COPY_PARTS_FROM_BYTES, copy_large};
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::{Pinned, Remembered};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId, NewEvent, stored_etag};
 use crate::key::{self, ROOT_INO};
 
@@ -122,6 +123,7 @@ impl Fs {
             };
             self.copy(&request, snapshot.stat.size).await.map_err(lost_is_stale)?
         };
+        failpoint::reach(Failpoint::AttributesStored);
         if let Some(node) = self.tree.lock().get_mut(ino)
             && !node.is_drafted()
         {
@@ -283,6 +285,7 @@ impl Fs {
             Err(error) if error.kind == Kind::Changed => {}
             Err(error) => return Err(error.into()),
         }
+        failpoint::reach(Failpoint::MarkerKept);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use super::{Fs, Result};
 use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId, NewEvent, stored_etag};
 
 /// How long a start may take to send what was left; the rest is sent while the mount serves.
@@ -51,6 +52,8 @@ impl Fs {
         let mut report = RecoveryReport::default();
         let mut closes = Vec::new();
         for (id, intent) in self.journal.open_intents()? {
+            let (before, after) = windows(&intent);
+            failpoint::reach(before);
             if let Some(left) = Left::of(id, &intent) {
                 closes.push(left);
                 continue;
@@ -60,7 +63,10 @@ impl Fs {
                 intent => self.resolve_intent(intent).await,
             };
             match resolved {
-                Ok(outcome) => self.settle_outcome(id, outcome, &mut report).await?,
+                Ok(outcome) => {
+                    failpoint::reach(after);
+                    self.settle_outcome(id, outcome, &mut report).await?;
+                }
                 Err(error) => {
                     tracing::warn!(?intent, cause = %error, "left for the next start");
                     report.left += 1;
@@ -69,6 +75,7 @@ impl Fs {
         }
         let drafts_in_use: HashSet<String> = closes.iter().map(|left| left.draft.clone()).collect();
         let resumed = self.resume_all(closes, &mut report).await?;
+        failpoint::reach(Failpoint::RecoverBeforeClear);
         self.clear_drafts(&drafts_in_use)?;
         if self.settings.write_back.is_none() {
             self.send_resumed(resumed, &mut report).await;
@@ -208,6 +215,18 @@ impl Fs {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a start may die over an intent: before it looks into it, and before it settles it.
+fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
+    match intent {
+        Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
+        Intent::Remove { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
+        Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
+        Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),
+        Intent::Upload { .. } => (Failpoint::RecoverUpload, Failpoint::RecoverUploadSettle),
     }
 }
 

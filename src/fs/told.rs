@@ -15,8 +15,9 @@ use super::names::Seen;
 use super::persist::lost_is_stale;
 use super::stat::Stat;
 use super::{Error, Fs, Result};
-use crate::bucket::{ListPage, Listed};
+use crate::bucket::{self, ListPage, Listed, ObjectInfo};
 use crate::cache::Remembered;
+use crate::error::Kind;
 
 /// Where the attributes in a listing come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +108,16 @@ impl Fs {
         Err(Errno::EAGAIN.into())
     }
 
+    /// A GET of some bytes has told as much as a HEAD: there is nothing left to ask.
+    pub(super) fn tell_fetched(&self, ino: Ino, key: &str, fetched: ObjectInfo, asked: Instant) -> Result<()> {
+        let told = self.tree.lock().get(ino).is_none_or(|node| node.told || !node.linked);
+        if !told {
+            // Where something was changed meanwhile, a HEAD will tell.
+            self.tell(ino, self.heads.remembered(key, fetched), asked)?;
+        }
+        Ok(())
+    }
+
     /// Takes over what a HEAD said; false when the object was changed or renamed here meanwhile.
     fn tell(&self, ino: Ino, remembered: Remembered, asked: Instant) -> Result<bool> {
         let mut tree = self.tree.lock();
@@ -120,7 +131,7 @@ impl Fs {
         if node.etag != remembered.etag && !node.is_directory() {
             if node.opens > 0 || node.is_drafted() || node.backing.strong_count() > 0 {
                 node.expire();
-                return Err(Errno::ESTALE.into());
+                return Err(another_version(tree.key(ino).unwrap_or_default()));
             }
             drop(tree);
             self.adopt_attributes(ino, false, &remembered, asked);
@@ -136,6 +147,13 @@ impl Fs {
         node.told = true;
         Ok(true)
     }
+}
+
+/// For who is about to write over it that is a conflict, as if the write itself had been refused.
+fn another_version(key: String) -> Error {
+    let cause = "the object is another version now than was opened".to_owned();
+    let (kind, operation) = (Kind::Changed, "HeadObject");
+    bucket::Error { kind, operation, key, cause, http_status: None, request_id: None }.into()
 }
 
 #[cfg(test)]

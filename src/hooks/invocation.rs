@@ -16,6 +16,7 @@ use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
 
@@ -172,6 +173,7 @@ impl Surroundings {
     }
 
     async fn publish(&self, hook: &Hook, event: &NewEvent, base: &str, out: &Path) -> Outcome {
+        failpoint::reach(Failpoint::HookBeforePublish);
         let directory = hook.spec.output.as_deref().unwrap_or(base);
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
         let published = match publish::collect(out, &format!("{}{directory}", self.prefix)) {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::bucket::upload::{self, PartSource, UploadSettings};
 use crate::bucket::{self, Bucket, ETag, PutOptions};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, NewEvent, stored_etag};
 use crate::key;
 
@@ -79,6 +80,7 @@ pub(super) async fn publish(
     for file in files {
         match publish_one(bucket, file, files.len() > 1).await {
             Ok((etag, name, was_new)) => {
+                failpoint::reach(Failpoint::HookBetweenFiles);
                 on_published(&file.key);
                 if was_new {
                     new_keys.push(file.key.as_str());

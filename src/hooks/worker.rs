@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::invocation::{Hook, Outcome, Surroundings, append};
 use super::rules::MAX_LINEAGE;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{self, Event, Journal, Task};
 
 /// Events that become tasks in one transaction.
@@ -151,7 +152,10 @@ impl Worker {
     async fn settle(&self, hook: &Hook, mut task: Task, outcome: Outcome) -> journal::Result<()> {
         let key = task.event.fact.key.clone();
         match outcome {
-            Outcome::Done(events) => self.journal.finish(&task, events).await,
+            Outcome::Done(events) => {
+                failpoint::reach(Failpoint::HookPublished);
+                self.journal.finish(&task, events).await
+            }
             Outcome::Superseded => {
                 hook.counters.superseded();
                 let id = &task.event.id;

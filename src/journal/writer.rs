@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::store::{Change, Store};
 use super::{Error, Result};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 
 /// Changes that may wait; callers beyond wait for a place.
 const QUEUE_LENGTH: usize = 1024;
@@ -84,7 +85,9 @@ fn write_until_closed(store: &Store, mut orders: mpsc::Receiver<Order>, notify: 
         }
         let (changes, waiting): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let concerns_hooks = changes.iter().any(Change::concerns_hooks);
+        failpoint::reach(Failpoint::JournalBeforeCommit);
         let outcome = commit(store, changes);
+        failpoint::reach(Failpoint::JournalAfterCommit);
         if outcome.is_ok() && concerns_hooks {
             notify.send_modify(|commits| *commits += 1);
         }

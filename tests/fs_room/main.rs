@@ -6,6 +6,7 @@
 mod attributes;
 mod large;
 mod opening;
+mod parts;
 mod siblings;
 mod walks;
 mod write_back;

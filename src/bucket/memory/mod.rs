@@ -74,8 +74,17 @@ struct State {
     ignores_conditions: bool,
     hides_checksums: bool,
     copies_lose_checksums: bool,
+    /// Bytes of objects that came in and went out.
+    moved: Moved,
     /// Requests under way by operation, and the most there were.
     at_once: BTreeMap<&'static str, (usize, usize)>,
+}
+
+/// Bytes of objects in the bodies of requests and answers; what is copied inside moves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    pub sent: u64,
+    pub fetched: u64,
 }
 
 impl State {
@@ -180,6 +189,11 @@ impl MemoryBucket {
         self.state.lock().requests.get(operation).copied().unwrap_or(0)
     }
 
+    /// Bytes since the start.
+    pub fn moved(&self) -> Moved {
+        self.state.lock().moved
+    }
+
     /// Uploads begun and neither completed nor aborted.
     pub fn open_uploads(&self) -> usize {
         self.state.lock().uploads.len()
@@ -277,7 +291,9 @@ impl Bucket for MemoryBucket {
                 return Err(error(Kind::Archived, "GetObject", key, "InvalidObjectState", 403));
             }
             let bytes = range.map_or_else(|| object.bytes.clone(), |range| cut(&object.bytes, range));
-            Ok(Fetched { info: object.info(), bytes })
+            let fetched = Fetched { info: object.info(), bytes };
+            state.moved.fetched += fetched.bytes.len() as u64;
+            Ok(fetched)
         })
         .await
     }
@@ -288,6 +304,7 @@ impl Bucket for MemoryBucket {
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
         self.request("PutObject", key, |state| {
+            state.moved.sent += body.len() as u64;
             state.check("PutObject", key, &options.condition)?;
             let etag = etag_of(&body);
             state.objects.insert(key.to_owned(), Object::new(body, etag.clone(), options));
@@ -339,7 +356,11 @@ impl Bucket for MemoryBucket {
     }
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
-        self.request("UploadPart", key, |state| uploads::part(state, "UploadPart", key, upload_id, number, body)).await
+        self.request("UploadPart", key, |state| {
+            state.moved.sent += body.len() as u64;
+            uploads::part(state, "UploadPart", key, upload_id, number, body)
+        })
+        .await
     }
 
     async fn copy_part(

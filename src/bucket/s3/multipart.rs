@@ -95,15 +95,24 @@ impl S3Bucket {
     }
 
     pub(super) async fn list_multipart_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
-        let call = self.client.list_multipart_uploads().bucket(&self.name).prefix(prefix);
-        let output = self.send(LIST, prefix, call.encoding_type(EncodingType::Url).send()).await?;
-        let encoded = output.encoding_type == Some(EncodingType::Url);
-        let uploads = output.uploads.unwrap_or_default().into_iter();
-        let pending = uploads.filter_map(|upload| {
-            let key = decode(&upload.key?, encoded)?;
-            Some(PendingUpload { key, upload_id: upload.upload_id?, initiated: whole_seconds(upload.initiated) })
-        });
-        Ok(pending.collect())
+        let mut pending = Vec::new();
+        let (mut after_key, mut after_id) = (None, None);
+        loop {
+            let call = self.client.list_multipart_uploads().bucket(&self.name).prefix(prefix);
+            let call = call.set_key_marker(after_key.clone()).set_upload_id_marker(after_id.clone());
+            let output = self.send(LIST, prefix, call.encoding_type(EncodingType::Url).send()).await?;
+            let encoded = output.encoding_type == Some(EncodingType::Url);
+            pending.extend(output.uploads.unwrap_or_default().into_iter().filter_map(|upload| {
+                let key = decode(&upload.key?, encoded)?;
+                Some(PendingUpload { key, upload_id: upload.upload_id?, initiated: whole_seconds(upload.initiated) })
+            }));
+            let next = (output.next_key_marker.and_then(|key| decode(&key, encoded)), output.next_upload_id_marker);
+            // A server that says there is more and not where would be asked for ever.
+            if output.is_truncated != Some(true) || next.0.is_none() || next == (after_key, after_id) {
+                return Ok(pending);
+            }
+            (after_key, after_id) = next;
+        }
     }
 }
 

@@ -3,20 +3,23 @@
 //! Parts go in parallel and become one version at the end, under the condition of the options; until
 //! then the key keeps what it had. An upload that fails or is dropped half way is aborted.
 
+pub mod plan;
+pub mod schedule;
+mod session;
 mod source;
 
 use std::fmt;
-use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Bucket, CopyRequest, ETag, Error, Part, PutOptions, Result};
+use super::{Bucket, CopyRequest, ETag, Error, PutOptions, Result};
 use crate::error::Kind;
+use plan::PlannedPart;
+use schedule::Schedule;
+pub use session::Session;
 pub use source::{FileParts, PartSource};
 
 /// From this size on, an object goes up in parts.
@@ -28,9 +31,9 @@ pub const COPY_PARTS_FROM_BYTES: u64 = 512 << 20;
 const COPY_PART_BYTES: u64 = 128 << 20;
 /// AWS: "Multipart upload limits".
 const MAX_PARTS: u64 = 10_000;
+const MIN_PART_BYTES: u64 = 5 << 20;
 const MAX_PART_BYTES: u64 = 5 << 30;
-/// An upload is aborted within this, or left to the next recovery.
-const ABORT_DEADLINE: Duration = Duration::from_secs(10);
+const MAX_OBJECT_BYTES: u64 = 5 << 40;
 
 /// Told the id of an upload before its first part is sent, so that it can be aborted after a crash.
 pub type OnBegin = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -48,7 +51,7 @@ pub trait PartMemory: Send + Sync {
 /// How an upload goes. Its memory is `part_bytes · concurrency`, and no more than `memory` lends.
 #[derive(Clone)]
 pub struct UploadSettings {
-    /// Wanted size of a part, at least 5 MiB; grows where 10,000 of them do not hold the object.
+    /// Wanted size of a part, at least 5 MiB; the parts of very large objects are larger.
     pub part_bytes: u64,
     /// Parts on their way at a time.
     pub concurrency: usize,
@@ -84,7 +87,7 @@ impl Default for UploadSettings {
 ///
 /// # Errors
 /// Those of the requests; [`Kind::Local`] when the source cannot be read, [`Kind::QuotaExceeded`] for
-/// an object that 10,000 parts of 5 GiB do not hold.
+/// an object of more than 5 TiB.
 pub async fn upload(
     bucket: &Arc<dyn Bucket>,
     key: &str,
@@ -93,18 +96,42 @@ pub async fn upload(
     options: &PutOptions,
     settings: &UploadSettings,
 ) -> Result<ETag> {
-    let part_bytes = fitting_part_bytes(key, size, settings.part_bytes)?;
+    check_size(key, size)?;
     let session = Session::begin(bucket, key, options, settings.on_begin.as_ref()).await?;
-    let parts = session
-        .send_parts(ranges(size, part_bytes), settings.concurrency, |number, range| {
-            let (source, session) = (Arc::clone(&source), &session);
-            async move {
-                let _memory = settings.lend(range.end - range.start).await;
-                let body = source::read(source.as_ref(), key, range).await?;
-                session.bucket.upload_part(key, &session.upload_id, number, body).await
-            }
+    let parts = Schedule::new(settings.part_bytes).parts_of(size);
+    let sent = session
+        .send_all(parts, settings.concurrency, |(number, range)| {
+            session.send_part(source.as_ref(), number, range, settings)
         })
         .await;
+    session.finish(sent, options).await
+}
+
+/// Makes the next version of `from.to` of these parts: what is copied comes from the version
+/// `from.from_etag` of `from.from`, what is sent from `source`. As in [`copy_large`], `options` is all
+/// that the new object has.
+///
+/// # Errors
+/// Those of the requests; [`Kind::Changed`] or [`Kind::NotFound`] when the version to copy from is gone.
+pub async fn upload_changes(
+    bucket: &Arc<dyn Bucket>,
+    from: &CopyRequest,
+    parts: Vec<PlannedPart>,
+    source: Arc<dyn PartSource>,
+    options: &PutOptions,
+    settings: &UploadSettings,
+) -> Result<ETag> {
+    let session = Session::begin(bucket, &from.to, options, settings.on_begin.as_ref()).await?;
+    let produce = |(number, part): (u16, PlannedPart)| {
+        let (session, source) = (&session, &source);
+        async move {
+            match part {
+                PlannedPart::Copy(range) => session.copy_part(from, number, range).await,
+                PlannedPart::Send(range) => session.send_part(source.as_ref(), number, range, settings).await,
+            }
+        }
+    };
+    let parts = session.send_all((1..).zip(parts), settings.concurrency, produce).await;
     session.finish(parts, options).await
 }
 
@@ -121,89 +148,15 @@ pub async fn copy_large(
     options: &PutOptions,
     settings: &UploadSettings,
 ) -> Result<ETag> {
-    let key = &request.to;
-    let part_bytes = fitting_part_bytes(key, size, COPY_PART_BYTES)?;
-    let session = Session::begin(bucket, key, options, settings.on_begin.as_ref()).await?;
-    let parts = session
-        .send_parts(ranges(size, part_bytes), settings.concurrency, |number, range| {
-            session.bucket.copy_part(key, &session.upload_id, number, request, range)
+    check_size(&request.to, size)?;
+    let part_bytes = COPY_PART_BYTES.max(size.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
+    let session = Session::begin(bucket, &request.to, options, settings.on_begin.as_ref()).await?;
+    let copied = session
+        .send_all((1..).zip(ranges(size, part_bytes)), settings.concurrency, |(number, range)| {
+            session.copy_part(request, number, range)
         })
         .await;
-    session.finish(parts, options).await
-}
-
-/// An upload under way; dropping it before [`finish`](Self::finish) aborts it.
-struct Session {
-    bucket: Arc<dyn Bucket>,
-    key: String,
-    upload_id: String,
-    finished: bool,
-}
-
-impl Session {
-    async fn begin(
-        bucket: &Arc<dyn Bucket>,
-        key: &str,
-        options: &PutOptions,
-        on_begin: Option<&OnBegin>,
-    ) -> Result<Self> {
-        let upload_id = bucket.create_upload(key, options).await?;
-        let session = Self { bucket: Arc::clone(bucket), key: key.to_owned(), upload_id, finished: false };
-        if let Some(note) = on_begin {
-            note(session.upload_id.clone()).await;
-        }
-        Ok(session)
-    }
-
-    /// Sends the parts, some at a time; the first failure stops the others.
-    async fn send_parts<F>(
-        &self,
-        ranges: impl Iterator<Item = Range<u64>>,
-        concurrency: usize,
-        send: impl Fn(u16, Range<u64>) -> F,
-    ) -> Result<Vec<Part>>
-    where
-        F: Future<Output = Result<Part>>,
-    {
-        let sends = (1..).zip(ranges).map(|(number, range)| send(number, range));
-        let mut parts: Vec<Part> = stream::iter(sends).buffer_unordered(concurrency.max(1)).try_collect().await?;
-        parts.sort_by_key(|part| part.number);
-        Ok(parts)
-    }
-
-    /// Completes the upload, or aborts it.
-    async fn finish(mut self, parts: Result<Vec<Part>>, options: &PutOptions) -> Result<ETag> {
-        let completed = match parts {
-            Ok(parts) => self.bucket.complete_upload(&self.key, &self.upload_id, &parts, &options.condition).await,
-            Err(error) => Err(error),
-        };
-        self.finished = true;
-        if completed.is_err() {
-            abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
-        }
-        completed
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !self.finished {
-            let (bucket, key, upload_id) = (Arc::clone(&self.bucket), self.key.clone(), self.upload_id.clone());
-            runtime.spawn(async move { abort(bucket.as_ref(), &key, &upload_id).await });
-        }
-    }
-}
-
-/// Best effort: what stays is found by its journal record, or by the bucket's lifecycle rule.
-async fn abort(bucket: &dyn Bucket, key: &str, upload_id: &str) {
-    let aborted = tokio::time::timeout(ABORT_DEADLINE, bucket.abort_upload(key, upload_id)).await;
-    match aborted {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) if error.kind == Kind::NoSuchUpload => {}
-        Ok(Err(error)) => tracing::warn!(%error, upload_id, "the upload was not aborted"),
-        Err(_) => tracing::warn!(key, upload_id, "the upload was not aborted in time"),
-    }
+    session.finish(copied, options).await
 }
 
 fn local(key: &str, cause: String) -> Error {
@@ -211,12 +164,9 @@ fn local(key: &str, cause: String) -> Error {
     Error { kind: Kind::Local, operation: "UploadPart", key, cause, http_status: None, request_id: None }
 }
 
-/// The wanted part size, or the next MiB at which 10,000 parts hold the object.
-fn fitting_part_bytes(key: &str, size: u64, wanted: u64) -> Result<u64> {
-    let least = size.div_ceil(MAX_PARTS).next_multiple_of(1 << 20);
-    let part_bytes = wanted.max(least);
-    if part_bytes <= MAX_PART_BYTES {
-        return Ok(part_bytes);
+fn check_size(key: &str, size: u64) -> Result<()> {
+    if size <= MAX_OBJECT_BYTES {
+        return Ok(());
     }
     let cause = format!("{size} bytes are more than S3 takes in one object");
     Err(Error { kind: Kind::QuotaExceeded, ..local(key, cause) })

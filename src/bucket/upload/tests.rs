@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -125,12 +126,38 @@ async fn a_copy_in_parts_is_the_same_object_of_one_version() {
     assert_eq!(memory.open_uploads(), 0);
 }
 
+#[tokio::test]
+async fn an_object_larger_than_s3_takes_is_refused_before_anything_is_sent() {
+    let (memory, bucket) = bucket();
+    let (source, options) = (Arc::new(Bytes::new()), PutOptions::default());
+    let refused = upload(&bucket, "k", source, (5 << 40) + 1, &options, &settings()).await;
+    assert_eq!(refused.unwrap_err().kind, Kind::QuotaExceeded);
+    assert_eq!(memory.requests().values().sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn a_changed_object_is_copied_but_for_the_change() {
+    let (memory, bucket) = bucket();
+    let before = body();
+    let from_etag = memory.insert("k", before.clone(), Metadata::new());
+    let mut after = before.to_vec();
+    after[7] = !after[7];
+    let size = after.len() as u64;
+    let after = Bytes::from(after);
+    let request = CopyRequest { from: "k".into(), to: "k".into(), from_etag: Some(from_etag.clone()), replace: None };
+    let parts = plan::plan(size, &[0..7, 8..size], PART_BYTES);
+    let options = PutOptions { condition: Condition::IfMatch(from_etag), ..PutOptions::default() };
+    let source = Arc::new(after.clone());
+    upload_changes(&bucket, &request, parts.clone(), source.clone(), &options, &settings()).await.unwrap();
+    assert_eq!(memory.bytes("k").unwrap(), after);
+    assert_eq!((memory.count("UploadPart"), memory.count("UploadPartCopy")), (1, 1));
+    let stale = upload_changes(&bucket, &request, parts, source, &options, &settings()).await;
+    assert_eq!(stale.unwrap_err().kind, Kind::Changed);
+    assert_eq!(memory.open_uploads(), 0);
+}
+
 #[test]
-fn parts_hold_every_object_that_s3_takes() {
-    assert_eq!(fitting_part_bytes("k", 1, 8 << 20).unwrap(), 8 << 20);
-    let large = fitting_part_bytes("k", 5 << 40, 8 << 20).unwrap();
-    assert!((5_u64 << 40).div_ceil(large) <= MAX_PARTS && large <= MAX_PART_BYTES);
-    assert_eq!(fitting_part_bytes("k", u64::MAX / 2, 8 << 20).unwrap_err().kind, Kind::QuotaExceeded);
+fn ranges_cover_a_copy() {
     assert!(ranges(0, 5).eq(std::iter::once(0..0)), "an empty object is one empty part");
     assert_eq!(ranges(11, 5).collect::<Vec<_>>(), [0..5, 5..10, 10..11]);
     assert_eq!(ranges(10, 5).count(), 2);

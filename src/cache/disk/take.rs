@@ -5,6 +5,7 @@
 //! that another mount has given to the kernel.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -73,7 +74,7 @@ impl Writer<'_> {
             if self.inner.queue.is_stopped() {
                 return Err(Refusal::NoRoom);
             }
-            file.read_exact_at(bytes, offset)?;
+            file.read_exact_at(bytes, offset).map_err(unreadable)?;
             reserve(&copy, &(offset..offset + bytes.len() as u64));
             copy.write_all_at(bytes, offset)?;
             self.inner.ledger.lock().add(*name, bytes.len() as u64);
@@ -83,4 +84,9 @@ impl Writer<'_> {
         self.inner.note_written(object.size);
         Ok(seals)
     }
+}
+
+/// A draft that was cut shorter meanwhile holds another version by now; the disk has no part in it.
+fn unreadable(cause: io::Error) -> Refusal {
+    if cause.kind() == io::ErrorKind::UnexpectedEof { Refusal::NoRoom } else { cause.into() }
 }

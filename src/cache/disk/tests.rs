@@ -341,6 +341,10 @@ fn of_a_file_that_changed_meanwhile_nothing_is_taken() {
     assert!(cache.missing(&object, MIB).len() == 3 && cache.missing(&pinned("short", 9 * MIB), MIB).len() == 9);
     assert_eq!((cache.stats().entries, files(directory.path(), "data").len()), (0, 0));
     assert!(files(directory.path(), "new").is_empty());
+    // Nor is it taken for a fault of the disk, which would keep everything out for a minute.
+    cache.write(&pinned("next", 10), 0, bytes(0..10));
+    cache.flush();
+    assert_eq!(cache.read(&pinned("next", 10), &(0..10)), Some(bytes(0..10)));
 }
 
 #[test]

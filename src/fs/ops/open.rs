@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::Entry;
+use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::fs::deferral::thread_group;
 use crate::fs::draft::{Content, Draft};
 use crate::fs::handles::{FileHandle, writes};
@@ -40,14 +41,21 @@ impl Fs {
         let whole = if changes {
             self.writable()?;
             self.revalidate(ino).await?;
-            // What is written over is carried along.
-            self.ensure_told(ino).await?;
+            // What is written over is carried along. Of a large object that will be asked for when it
+            // is stored: a GET of the bytes around a change tells it too.
+            if flags & libc::O_TRUNC != 0 || !self.is_large(ino) {
+                self.ensure_told(ino).await?;
+            }
             None
         } else {
             self.siblings_of_opened(ino);
             self.check_to_read(ino).await?
         };
         self.open_node(ino, flags, caller, whole).await
+    }
+
+    fn is_large(&self, ino: Ino) -> bool {
+        self.tree.lock().get(ino).is_some_and(|node| node.stat.size >= MULTIPART_FROM_BYTES)
     }
 
     async fn open_node(&self, ino: Ino, flags: i32, caller: Caller, whole: Option<Whole>) -> Result<Opened> {

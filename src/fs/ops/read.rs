@@ -55,7 +55,7 @@ impl Fs {
     }
 
     /// A directory above may have been renamed since the file was opened.
-    fn current_name(&self, ino: Ino, pinned: Pinned) -> Pinned {
+    pub(in crate::fs) fn current_name(&self, ino: Ino, pinned: Pinned) -> Pinned {
         match self.tree.lock().key(ino) {
             Some(key) if *key != *pinned.key => Pinned { key: key.into(), ..pinned },
             _ => pinned,
@@ -63,12 +63,11 @@ impl Fs {
     }
 
     async fn read_draft(&self, handle: &FileHandle, content: &Content, range: Range<u64>) -> Result<Bytes> {
-        let before = content.generation();
+        let state = || (content.generation(), content.draft.lock().base().map(|base| base.etag.clone()));
+        let before = state();
         match self.read_pieces(handle, content, range.clone()).await {
             // Stored or truncated meanwhile: what was to be read lies elsewhere now.
-            Err(_) if content.generation() != before || content.draft.lock().base().is_none() => {
-                self.read_pieces(handle, content, range).await
-            }
+            Err(_) if state() != before => self.read_pieces(handle, content, range).await,
             outcome => outcome,
         }
     }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use nix::errno::Errno;
 
 use crate::bucket::ListRequest;
+use crate::failpoint::{self, Failpoint};
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::persist::removed;
 use crate::fs::stat::FileKind;
@@ -40,7 +41,9 @@ impl Fs {
             let listens = snapshot.stat.kind == FileKind::File;
             let key = snapshot.key.clone();
             let intent = if listens { self.intend(|| Intent::Remove { key }).await? } else { None };
+            failpoint::reach(Failpoint::RemoveIntended);
             let deleted = self.bucket.delete(&snapshot.key).await;
+            failpoint::reach(Failpoint::RemoveDeleted);
             let events = if deleted.is_ok() && listens { vec![removed(&snapshot.key)] } else { Vec::new() };
             self.settle(intent.as_slice(), events).await?;
             deleted?;
@@ -81,6 +84,7 @@ impl Fs {
         let key = self.empty_directory(ino).await?;
         self.keep_directory(parent, &name).await?;
         self.bucket.delete(&key).await?;
+        failpoint::reach(Failpoint::RmdirDeleted);
         self.detach(parent, &name, ino, &key).await
     }
 

@@ -11,6 +11,7 @@ use nix::libc;
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::Pinned;
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::fs::draft::Content;
 use crate::fs::inodes::{Ino, Node, Pages};
 use crate::fs::persist::{Snapshot, created, removed};
@@ -128,6 +129,7 @@ impl Fs {
         let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?.and_then(|target| target.etag);
         let to_etag = replaced.as_ref().map(stored_etag);
         let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag), to_etag }).await?;
+        failpoint::reach(Failpoint::RenameIntended);
         let changed = content.filter(|content| content.attributes_dirty.swap(false, Ordering::AcqRel));
         let moved = self.copy_and_delete(plan, before, &key, etag, changed.is_some()).await;
         if let (Some(content), Err(_)) = (changed, &moved) {
@@ -178,12 +180,14 @@ impl Fs {
             let request = CopyRequest { from, to, from_etag: Some(etag), replace };
             self.copy(&request, before.stat.size).await?
         };
+        failpoint::reach(Failpoint::RenameCopied);
         let tree_says = self.snapshot(plan.ino)?;
         if !tree_says.linked || tree_says.etag != before.etag {
             // Who wrote meanwhile got an inode of his own under this name: what he stored stays.
             return Err(Errno::ESTALE.into());
         }
         self.bucket.delete(&before.key).await?;
+        failpoint::reach(Failpoint::RenameDeleted);
         Ok(new_etag)
     }
 
@@ -195,6 +199,7 @@ impl Fs {
         // Stored first: should it fail, both names and what lies behind them are as they were.
         let there = Snapshot { key: key.clone(), etag, ..before.clone() };
         self.commit_bytes(plan.ino, content, &there).await?;
+        failpoint::reach(Failpoint::RenameDirtyStored);
         self.relink(plan).await?;
         let etag = self.snapshot(plan.ino)?.etag;
         self.remember(plan.ino, &key, etag.as_ref());

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
+use crate::failpoint::{self, Failpoint};
 use crate::fs::deferral::deferred_intent;
 use crate::fs::draft::Deferral;
 use crate::fs::inodes::Ino;
@@ -48,7 +49,9 @@ impl Fs {
         self.must_be_empty(plan.target, &to).await?;
         self.keep_directory(plan.from.0, &plan.from.1).await?;
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
+        failpoint::reach(Failpoint::TreeIntended);
         let moved = self.move_tree(&from, &to).await;
+        failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
         let copies = match moved {
             Ok(copies) => copies,
@@ -62,6 +65,7 @@ impl Fs {
         self.index.rename_tree(&from, &to);
         self.follow(plan.ino, &copies);
         self.defer_again(plan.ino, id).await?;
+        failpoint::reach(Failpoint::TreeSettled);
         self.touch_directory(plan.from.0);
         self.touch_directory(plan.to.0);
         Ok(())
@@ -136,6 +140,7 @@ impl Fs {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let etags = self.copy_tree(&objects, from, to).await?;
+        failpoint::reach(Failpoint::TreeCopied);
         let mut events = Vec::new();
         for (object, etag) in objects.iter().zip(&etags).filter(|(object, _)| !object.key.ends_with('/')) {
             let key = format!("{to}{}", &object.key[from.len()..]);
@@ -144,6 +149,7 @@ impl Fs {
         }
         // Before the deletes: what they take away, no recovery could tell of any more.
         self.settle(&[], events).await?;
+        failpoint::reach(Failpoint::TreeTold);
         let old: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
         self.delete_all(&old).await?;
         let copied = |(object, etag): (Listed, ETag)| {
@@ -160,6 +166,7 @@ impl Fs {
         let copies = stream::iter(objects.to_vec()).map(|object| async move {
             let etag = self.copy_one(&object, from, to).await?;
             noted.lock().push(format!("{to}{}", &object.key[from.len()..]));
+            failpoint::reach(Failpoint::TreeBetweenCopies);
             Ok(etag)
         });
         let outcome: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
@@ -207,6 +214,7 @@ impl Fs {
             if let Some((_, error)) = self.bucket.delete_many(batch).await?.into_iter().next() {
                 return Err(error.into());
             }
+            failpoint::reach(Failpoint::TreeBetweenDeletes);
         }
         Ok(())
     }

@@ -1,0 +1,144 @@
+//! One multipart upload under way.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::runtime::Handle;
+
+use super::{OnBegin, PartSource, UploadSettings, source};
+use crate::bucket::{Bucket, Condition, CopyRequest, ETag, Part, PutOptions, Result};
+use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
+
+/// An upload is aborted within this, or left to the next recovery.
+const ABORT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// An upload that was begun. Dropped before it was completed, it is aborted.
+#[derive(Debug)]
+pub struct Session {
+    bucket: Arc<dyn Bucket>,
+    key: String,
+    upload_id: String,
+    completed: AtomicBool,
+    runtime: Handle,
+}
+
+impl Session {
+    /// Begins an upload, and tells `on_begin` of it.
+    ///
+    /// # Errors
+    /// Those of `CreateMultipartUpload`.
+    pub async fn begin(
+        bucket: &Arc<dyn Bucket>,
+        key: &str,
+        options: &PutOptions,
+        on_begin: Option<&OnBegin>,
+    ) -> Result<Self> {
+        failpoint::reach(Failpoint::UploadBefore);
+        let upload_id = bucket.create_upload(key, options).await?;
+        failpoint::reach(Failpoint::UploadCreated);
+        let (bucket, key, runtime) = (Arc::clone(bucket), key.to_owned(), Handle::current());
+        let session = Self { bucket, key, upload_id, completed: AtomicBool::new(false), runtime };
+        if let Some(note) = on_begin {
+            note(session.upload_id.clone()).await;
+        }
+        failpoint::reach(Failpoint::UploadNoted);
+        Ok(session)
+    }
+
+    /// Sends a range of `source` as a part.
+    ///
+    /// # Errors
+    /// Those of `UploadPart`; [`Kind::Local`] when the source cannot be read.
+    pub async fn send_part(
+        &self,
+        source: &dyn PartSource,
+        number: u16,
+        range: Range<u64>,
+        settings: &UploadSettings,
+    ) -> Result<Part> {
+        let _memory = settings.lend(range.end - range.start).await;
+        let body = source::read(source, &self.key, range).await?;
+        let part = self.bucket.upload_part(&self.key, &self.upload_id, number, body).await?;
+        failpoint::reach(Failpoint::UploadBetweenParts);
+        Ok(part)
+    }
+
+    /// Copies a range of `from` as a part.
+    ///
+    /// # Errors
+    /// Those of `UploadPartCopy`.
+    pub async fn copy_part(&self, from: &CopyRequest, number: u16, range: Range<u64>) -> Result<Part> {
+        self.bucket.copy_part(&self.key, &self.upload_id, number, from, range).await
+    }
+
+    /// Makes the parts, some at a time; the first failure stops the others.
+    pub(super) async fn send_all<P, F>(
+        &self,
+        parts: impl Iterator<Item = P>,
+        concurrency: usize,
+        send: impl Fn(P) -> F,
+    ) -> Result<Vec<Part>>
+    where
+        F: Future<Output = Result<Part>>,
+    {
+        let mut parts: Vec<Part> =
+            stream::iter(parts.map(send)).buffer_unordered(concurrency.max(1)).try_collect().await?;
+        parts.sort_by_key(|part| part.number);
+        Ok(parts)
+    }
+
+    /// Makes a version of the parts, given in order. After an error this may be tried again.
+    ///
+    /// # Errors
+    /// Those of `CompleteMultipartUpload`.
+    pub async fn complete(&self, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        failpoint::reach(Failpoint::UploadBeforeComplete);
+        let etag = self.bucket.complete_upload(&self.key, &self.upload_id, parts, condition).await?;
+        failpoint::reach(Failpoint::UploadCompleted);
+        self.completed.store(true, Ordering::Release);
+        Ok(etag)
+    }
+
+    /// Completes the upload, or aborts it before it answers.
+    pub(super) async fn finish(self, parts: Result<Vec<Part>>, options: &PutOptions) -> Result<ETag> {
+        let completed = match parts {
+            Ok(parts) => self.complete(&parts, &options.condition).await,
+            Err(error) => Err(error),
+        };
+        if completed.is_err() {
+            self.abort().await;
+        }
+        completed
+    }
+
+    /// Gives the upload up.
+    pub async fn abort(self) {
+        abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
+        self.completed.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.completed.load(Ordering::Acquire) {
+            let (bucket, key, upload_id) = (Arc::clone(&self.bucket), self.key.clone(), self.upload_id.clone());
+            self.runtime.spawn(async move { abort(bucket.as_ref(), &key, &upload_id).await });
+        }
+    }
+}
+
+/// Best effort: what stays is found by its journal record, or by the bucket's lifecycle rule.
+async fn abort(bucket: &dyn Bucket, key: &str, upload_id: &str) {
+    let aborted = tokio::time::timeout(ABORT_DEADLINE, bucket.abort_upload(key, upload_id)).await;
+    match aborted {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if error.kind == Kind::NoSuchUpload => {}
+        Ok(Err(error)) => tracing::warn!(%error, upload_id, "the upload was not aborted"),
+        Err(_) => tracing::warn!(key, upload_id, "the upload was not aborted in time"),
+    }
+}

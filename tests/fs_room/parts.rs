@@ -1,0 +1,181 @@
+//! Large files: what did not change is not moved, and parts leave before the close.
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes that differ from place to place.
+fn pattern(bytes: u64) -> Vec<u8> {
+    let mut pattern = Vec::with_capacity(bytes as usize);
+    for page in 0..bytes.div_ceil(4096) {
+        pattern.resize(bytes.min((page + 1) * 4096) as usize, (page as u8) ^ (page >> 8) as u8);
+    }
+    pattern
+}
+
+/// A large object of another client, and what is in it.
+async fn over_object(bytes: u64) -> (House, Vec<u8>) {
+    let house = House::patient().await;
+    let body = pattern(bytes);
+    house.bucket.insert("f", body.clone(), Metadata::from([("theirs".to_owned(), "kept".to_owned())]));
+    (house, body)
+}
+
+impl House {
+    async fn open_large(&self) -> u64 {
+        let ino = self.lookup(ROOT, "f").await.unwrap().ino;
+        self.fs.open(ino, WRITE, ME).await.unwrap().handle
+    }
+
+    fn requests(&self) -> u64 {
+        self.bucket.requests().values().sum()
+    }
+}
+
+#[tokio::test]
+async fn four_kibibytes_inside_a_large_object_cost_seven_requests_and_two_parts() {
+    let (house, mut body) = over_object(256 * MIB).await;
+    let handle = house.open_large().await;
+    let at = 128 * MIB;
+    house.fs.write(handle, at, &[9; 4096]).await.unwrap();
+    house.fs.fsync(handle).await.unwrap();
+    body[at as usize..at as usize + 4096].fill(9);
+    assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+    assert!(house.requests() <= 7, "{:?}", house.bucket.requests());
+    let moved = house.bucket.moved();
+    assert!(moved.sent + moved.fetched <= 11_000_000, "{moved:?}");
+    assert_eq!(house.bucket.info("f").unwrap().metadata["theirs"], "kept");
+    assert_eq!(house.bucket.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn what_is_appended_to_a_large_object_is_all_that_moves() {
+    let (house, mut body) = over_object(64 * MIB).await;
+    let handle = house.open_large().await;
+    let mut requests = house.requests();
+    for round in 1..=3_u8 {
+        house.fs.write(handle, body.len() as u64, &[round; 4096]).await.unwrap();
+        house.fs.fsync(handle).await.unwrap();
+        body.extend_from_slice(&[round; 4096]);
+        assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+        // The first has to ask for the metadata that it carries along.
+        let cost = house.requests() - requests - u64::from(round == 1);
+        assert!(cost <= 5, "{cost} requests in round {round}: {:?}", house.bucket.requests());
+        requests = house.requests();
+    }
+    let moved = house.bucket.moved();
+    assert!(moved.sent <= 2 * 5 * MIB + 3 * 4096 && moved.fetched <= 5 * MIB, "{moved:?}");
+    assert_eq!(house.bucket.info("f").unwrap().metadata["theirs"], "kept");
+}
+
+#[tokio::test]
+async fn what_was_written_here_is_changed_in_place_too() {
+    let house = House::patient().await;
+    let mut body = pattern(40 * MIB);
+    let (_, opened) = house.fs.create(ROOT, OsStr::new("f"), 0o644, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, &body).await.unwrap();
+    house.fs.fsync(opened.handle).await.unwrap();
+    let before = house.bucket.moved();
+    house.fs.write(opened.handle, 20 * MIB, b"changed").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    house.fs.release(opened.handle).await.unwrap();
+    body[20 * MIB as usize..20 * MIB as usize + 7].copy_from_slice(b"changed");
+    assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+    let moved = house.bucket.moved();
+    assert_eq!((moved.sent - before.sent, moved.fetched), (5 * MIB, 0));
+}
+
+#[tokio::test]
+async fn bytes_that_were_never_fetched_are_read_from_the_new_version() {
+    let (house, body) = over_object(64 * MIB).await;
+    let handle = house.open_large().await;
+    house.fs.write(handle, 30 * MIB, b"changed").await.unwrap();
+    house.fs.fsync(handle).await.unwrap();
+    for at in [0, 10 * MIB, 30 * MIB + 7, 50 * MIB, 64 * MIB - 4096] {
+        let bytes = house.fs.read(handle, at, 4096).await.unwrap();
+        assert!(bytes == body[at as usize..(at as usize + 4096).min(body.len())], "at {at}");
+    }
+    assert_eq!(house.fs.read(handle, 30 * MIB, 7).await.unwrap(), "changed");
+}
+
+#[tokio::test]
+async fn a_large_object_cut_and_grown_again_shows_zeros() {
+    let (house, mut body) = over_object(64 * MIB).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    for size in [40 * MIB + 1, 60 * MIB] {
+        house.fs.setattr(ino, SetAttr { size: Some(size), ..SetAttr::default() }).await.unwrap();
+        body.resize(size as usize, 0);
+        assert!(house.bucket.bytes("f").unwrap() == body, "at {size}");
+    }
+    assert!(house.bucket.moved().fetched <= 5 * MIB, "{:?}", house.bucket.moved());
+}
+
+#[tokio::test]
+async fn a_change_of_a_version_that_is_gone_is_estale_and_kept_aside() {
+    for during in [false, true] {
+        let (house, _) = over_object(64 * MIB).await;
+        let handle = house.open_large().await;
+        // At the end: nothing has to be fetched that would tell.
+        house.fs.write(handle, 64 * MIB, b"ours").await.unwrap();
+        if during {
+            house.bucket.inject(Fault::once("UploadPartCopy", Effect::Fail(Kind::NotFound)));
+        } else {
+            house.bucket.insert("f", "theirs", Metadata::new());
+        }
+        assert_eq!(house.fs.flush(handle, ME).await.unwrap_err().errno(), Errno::ESTALE);
+        if !during {
+            assert_eq!(house.bucket.bytes("f").unwrap(), "theirs");
+        }
+        assert_eq!(house.bucket.open_uploads(), 0);
+        assert_eq!(house.fs.status().dirty_files, Vec::<String>::new());
+        let drafts = std::fs::read_dir(house.state.path().join("drafts")).unwrap();
+        let kept = drafts.filter(|entry| entry.as_ref().unwrap().path().extension().is_some()).count();
+        assert_eq!(kept, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_copies_no_parts_gets_the_whole_object() {
+    for kind in [Kind::Unsupported, Kind::Refused] {
+        let (house, mut body) = over_object(32 * MIB).await;
+        house.bucket.inject(Fault { operation: Some("UploadPartCopy"), ..Fault::always(Effect::Fail(kind)) });
+        let handle = house.open_large().await;
+        for at in [1, 20 * MIB] {
+            house.fs.write(handle, at, b"changed").await.unwrap();
+            house.fs.fsync(handle).await.unwrap();
+            body[at as usize..at as usize + 7].copy_from_slice(b"changed");
+            assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+        }
+        assert!(house.bucket.count("UploadPartCopy") <= 2, "it was told once that the server does not copy");
+        assert_eq!(house.bucket.open_uploads(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_could_not_be_stored_is_stored_by_the_next_close() {
+    let (house, mut body) = over_object(32 * MIB).await;
+    let handle = house.open_large().await;
+    house.fs.write(handle, 10 * MIB, b"changed").await.unwrap();
+    house.bucket.inject(Fault::once("UploadPart", Effect::Fail(Kind::QuotaExceeded)));
+    assert_eq!(house.fs.flush(handle, ME).await.unwrap_err().errno(), Errno::EDQUOT);
+    assert!(house.bucket.bytes("f").unwrap() == body, "the old version is what was there");
+    house.fs.flush(handle, ME).await.unwrap();
+    body[10 * MIB as usize..10 * MIB as usize + 7].copy_from_slice(b"changed");
+    assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+    assert_eq!(house.bucket.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_changed_large_file_is_renamed_with_its_change() {
+    let (house, mut body) = over_object(32 * MIB).await;
+    let handle = house.open_large().await;
+    house.fs.write(handle, 10 * MIB, b"changed").await.unwrap();
+    house.fs.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("g"), 0).await.unwrap();
+    body[10 * MIB as usize..10 * MIB as usize + 7].copy_from_slice(b"changed");
+    assert_eq!(house.bucket.keys(), ["g"]);
+    house.fs.write(handle, 20 * MIB, b"changed").await.unwrap();
+    house.fs.flush(handle, ME).await.unwrap();
+    body[20 * MIB as usize..20 * MIB as usize + 7].copy_from_slice(b"changed");
+    assert!(house.bucket.bytes("g").unwrap() == body, "other bytes than were written");
+    assert!(house.bucket.moved().sent <= 11 * MIB, "{:?}", house.bucket.moved());
+}
