@@ -78,14 +78,16 @@ failpoints! {
     /// The upload is completed, and the journal takes it for one under way.
     UploadCompleted = "upload-completed",
 
-    /// The journal knows of a removal that was not sent.
+    /// A removal is noted, and unlink or rmdir is not answered.
     RemoveIntended = "remove-intended",
-    /// An object is deleted in S3, and neither journal nor caller know it.
+    /// Objects are deleted in S3, and nothing here knows it.
     RemoveDeleted = "remove-deleted",
+    /// Objects are deleted and hooks told of it, and the notes of their removal still stand.
+    RemoveTold = "remove-told",
     /// A directory got the marker that keeps it, and what was to leave it is still there.
     MarkerKept = "marker-kept",
-    /// A directory's marker is deleted, and rmdir is not answered.
-    RmdirDeleted = "rmdir-deleted",
+    /// The removal of a directory's marker is noted, and rmdir is not answered.
+    RmdirNoted = "rmdir-noted",
 
     /// The journal knows of a file's rename of which nothing was sent.
     RenameIntended = "rename-intended",
@@ -120,9 +122,9 @@ failpoints! {
     RecoverPut = "recover-put",
     /// A start knows how a PUT has ended, and its record is still there.
     RecoverPutSettle = "recover-put-settle",
-    /// A start has found a removal that was under way, and asked nothing yet.
+    /// A start has found removals that were noted, and asked nothing yet.
     RecoverRemove = "recover-remove",
-    /// A start knows how a removal has ended, and its record is still there.
+    /// A start has done what was noted, and looked at nothing else.
     RecoverRemoveSettle = "recover-remove-settle",
     /// A start has found a file's rename that was under way, and done nothing about it yet.
     RecoverRename = "recover-rename",

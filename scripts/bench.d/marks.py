@@ -42,3 +42,11 @@ def sdk(program, port, keys):
             raise RuntimeError(f"{program} ended with {reader.returncode}")
         figures.append(json.loads(said))
     return {"wall_s": max(figure["seconds"] for figure in figures), "cpu_s": sum(figure["cpu_s"] for figure in figures)}
+
+
+def sdk_write(program, port, key, mib):
+    """Seconds until the SDK alone has written an object of this size, with 32 connections."""
+    env = {"AWS_ACCESS_KEY_ID": mounts.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": mounts.SECRET_KEY}
+    command = [program, f"http://127.0.0.1:{port}", mounts.BUCKET, key, str(mib), str(CONNECTIONS)]
+    figure = json.loads(subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True).stdout)
+    return {"wall_s": figure["seconds"], "cpu_s": figure["cpu_s"]}

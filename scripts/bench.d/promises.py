@@ -1,4 +1,4 @@
-"""What reads, listings and write-back must hold, on the S3-like profile: each bound once, and whether a run holds it.
+"""What reads, listings and writes must hold, on the S3-like profile: each bound once, and whether a run holds it.
 
 Ratios are taken within one run. Figures in seconds are for the default sizes; with others they say less.
 """
@@ -142,6 +142,20 @@ PROMISES = [
             lambda f: f.of("tight")["peak_mb"] / MIB_IN_MB, most=320, unit=" MiB"),
     Promise(("tight",), "most on disk with --cache-size 512M",
             lambda f: f.of("tight")["disk_mb"] / MIB_IN_MB, most=512, unit=" MiB"),
+    Promise(("write",), "write with close, of what the SDK alone reaches",
+            lambda f: 100 * f.mark_s("sdk-write") / f.wall("write"), least=55, unit=" %"),
+    Promise(("write",), "its time, of s3fs'",
+            lambda f: 100 * f.wall("write") / f.of("write", "s3fs")["wall_s"], most=16, unit=" %"),
+    Promise(("write",), "CPU of the daemon for a GiB written",
+            lambda f: f.of("write")["cpu_s"] * 1024 / f.sizes["written_mib"], most=1.5, unit=" s"),
+    Promise(("write",), "peak memory of it", lambda f: f.of("write")["peak_mb"] / MIB_IN_MB, most=256, unit=" MiB"),
+    Promise(("overwrite",), "requests to change 4 KiB inside a large object", lambda f: f.requests("overwrite"), most=7),
+    Promise(("overwrite",), "moved by it", lambda f: f.of("overwrite")["moved_mb"], most=11, unit=" MB"),
+    Promise(("overwrite",), "its time, of s3fs'",
+            lambda f: 100 * f.wall("overwrite") / f.of("overwrite", "s3fs")["wall_s"], most=75, unit=" %"),
+    Promise(("append",), "requests to append 4 KiB to a large object", lambda f: f.requests("append"), most=5),
+    Promise(("append",), "its time, of s3fs'",
+            lambda f: 100 * f.wall("append") / f.of("append", "s3fs")["wall_s"], most=65, unit=" %"),
 ]  # fmt: skip
 
 

@@ -61,6 +61,7 @@ def rows(run, profile, cell):
 MARKS = {
     "sdk": "the AWS SDK alone, 32 connections: the large object",
     "sdk-parallel": "the AWS SDK alone, 32 connections: four objects at once",
+    "sdk-write": "the AWS SDK alone, 32 connections: an object written, with its CRC32C",
     "local": "a local file as large, in the page cache",
 }
 
@@ -73,7 +74,7 @@ def tables(run):
         yield f"{title}: CPU s / peak memory in MB", [["step", *heads], *rows(run, profile, second_cell)]
         if found := run["marks"].get(profile):
             marks = [[MARKS[name], number(figures["wall_s"])] for name, figures in found.items()]
-            yield f"{title}: what reading is held against", [["read", "wall s"], *marks]
+            yield f"{title}: what reading and writing are held against", [["what", "wall s"], *marks]
 
 
 def as_text(run):

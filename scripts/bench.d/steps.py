@@ -29,8 +29,8 @@ class Sizes:
 
     large_mib: int = 1024
     parallel_mib: int = 1024
-    written_mib: int = 256
-    rewritten_mib: int = 128
+    written_mib: int = 1024
+    rewritten_mib: int = 256
     small: int = 200
     searched: int = 200
     listed: int = 10_000

@@ -187,6 +187,7 @@ impl Rooms {
             hooks.stop(HOOK_GRACE).await;
             tracing::debug!("hooks stopped");
         }
+        self.fs.stop_removals().await;
         if let Err(error) = self.journal.close().await {
             tracing::error!("{error}");
         }
@@ -266,14 +267,15 @@ fn start_hooks(
     fs: &Arc<Fs>,
     journal: &Arc<Journal>,
 ) -> Result<Hooks, Failure> {
-    let fs = Arc::clone(fs);
+    let (fs, bucket) = (Arc::clone(fs), fs.bucket());
     let settings = HookSettings {
         region: connection.region.clone(),
         prefix: config.source.prefix.clone(),
         on_published: Arc::new(move |key| fs.forget_key(key)),
         ..HookSettings::new(specs, &config.source.bucket, &places.state)
     };
-    let (bucket, journal) = (Arc::clone(&connection.bucket), Arc::clone(journal));
+    // What a hook writes under a key that was removed just now must not go with it.
+    let journal = Arc::clone(journal);
     let runtime = tokio::runtime::Handle::current();
     Ok(tokio::task::block_in_place(|| hooks::start(settings, bucket, journal, &runtime))?)
 }

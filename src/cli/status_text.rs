@@ -77,10 +77,14 @@ fn disk(disk: &Value) -> String {
 fn files(files: &Value) -> String {
     let dirty: Vec<String> = names(&files["dirty_files"]);
     let open = files["open_files"].as_u64().unwrap_or(0);
-    if dirty.is_empty() {
-        return format!("{open} open, all stored");
+    let stored = match dirty.len() {
+        0 => "all stored".to_owned(),
+        count => format!("{count} not stored yet: {}", some_of(&dirty)),
+    };
+    match files["removals_waiting"].as_u64().unwrap_or(0) {
+        0 => format!("{open} open, {stored}"),
+        waiting => format!("{open} open, {waiting} removed and still in the bucket, {stored}"),
     }
-    format!("{open} open, {} not stored yet: {}", dirty.len(), some_of(&dirty))
 }
 
 /// What closes have left to be sent, and what was set aside.
@@ -232,7 +236,8 @@ mod tests {
         let mut status = status();
         status.files = json!({
             "dirty_files": ["a", "b\u{1b}[31m", "c", "d", "e", "f"], "open_files": 6,
-            "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7, "conflicts": 1, "write_back": true,
+            "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7, "removals_waiting": 3,
+            "conflicts": 1, "write_back": true,
             "pending": {"files": 6, "bytes": 2048, "sending": 1, "oldest_s": 61, "last_error": "403\u{1b}"},
         });
         status.hooks = json!({"hooks": [{"name": "thumbnail", "invocations": 3, "errors": 1, "dead": 1,
@@ -240,7 +245,7 @@ mod tests {
         status.last_errors = vec![Problem { time_s: 0, level: "WARN".into(), text: "upload failed".into() }];
         let text = text(&status);
         for part in [
-            "6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
+            "6 open, 3 removed and still in the bucket, 6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
             "odd key    a//b (EmptyComponent), left untouched\n  odd key    and 7 more\n",
             "thumbnail: 3 runs, 1 failed, 1 given up, last: exit code 1",
             "waiting    6 closed files to be sent, 2.0 KiB, the oldest for 1 min; last error: 403\\u{1b}; 1 versions",

@@ -1,5 +1,7 @@
 //! Faults on demand: what a network and a busy S3 do to clients, for tests to bring about.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use s3s::{S3Error, S3ErrorCode};
@@ -55,6 +57,9 @@ pub struct Fault {
 #[derive(Debug, Default)]
 pub struct Faults {
     waiting: Mutex<Vec<Fault>>,
+    /// One of these meets each so manieth request.
+    regular: Mutex<Option<(u32, Vec<FaultKind>)>>,
+    requests: AtomicU32,
 }
 
 impl Fault {
@@ -78,9 +83,19 @@ impl Faults {
         }
     }
 
+    /// From now on every so manieth request meets one of these, in turn.
+    pub fn regularly(&self, every: u32, kinds: &[FaultKind]) {
+        *self.regular.lock() = Some((every.max(1), kinds.to_vec()));
+    }
+
     /// Drops the faults that are not used up.
     pub fn clear(&self) {
         self.waiting.lock().clear();
+    }
+
+    /// Drops the faults for keys with this in them, or those for all.
+    pub fn forget(&self, key_contains: Option<&str>) {
+        self.waiting.lock().retain(|fault| fault.key_contains.as_deref() != key_contains);
     }
 
     /// The faults that are not used up, with the times that are left.
@@ -91,7 +106,9 @@ impl Faults {
     /// The fault of this request, if any; counts it.
     pub(super) fn take(&self, operation: &str, key: &str) -> Option<FaultKind> {
         let mut waiting = self.waiting.lock();
-        let index = waiting.iter().position(|fault| fault.meets(operation, key))?;
+        let Some(index) = waiting.iter().position(|fault| fault.meets(operation, key)) else {
+            return self.regular_one();
+        };
         let fault = &mut waiting[index];
         fault.times -= 1;
         let kind = fault.kind;
@@ -99,6 +116,13 @@ impl Faults {
             waiting.remove(index);
         }
         Some(kind)
+    }
+
+    fn regular_one(&self) -> Option<FaultKind> {
+        let (every, kinds) = self.regular.lock().clone()?;
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let turn = (number / every) as usize;
+        if number.is_multiple_of(every) { kinds.get(turn % kinds.len().max(1)).copied() } else { None }
     }
 }
 
@@ -148,6 +172,15 @@ fn code_of_status(status: u16) -> S3ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regular_faults_meet_every_so_manieth_request_in_turn() {
+        let faults = Faults::default();
+        faults.regularly(2, &[FaultKind::Status(503), FaultKind::ResetBefore]);
+        let met: Vec<_> = (0..6).map(|_| faults.take("GetObject", "k")).collect();
+        let (busy, reset) = (Some(FaultKind::Status(503)), Some(FaultKind::ResetBefore));
+        assert_eq!(met, [None, reset, None, busy, None, reset]);
+    }
 
     #[test]
     fn a_fault_meets_what_it_names_and_as_often_as_it_says() {

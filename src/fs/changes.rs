@@ -11,14 +11,15 @@ use parking_lot::Mutex;
 use super::commit::{FILL_BYTES, Written};
 use super::draft::{Content, Draft};
 use super::inodes::Ino;
+use super::outgoing::noting_upload;
 use super::persist::lost_is_stale;
 use super::{Error, Fs, Result};
 use crate::bucket::upload::plan::{PlannedPart, plan};
-use crate::bucket::upload::{self, FileParts, OnBegin, UploadSettings};
+use crate::bucket::upload::{self, FileParts, UploadSettings};
 use crate::bucket::{self, CopyRequest, ETag, PutOptions, check_length, check_version};
 use crate::cache::Pinned;
 use crate::error::Kind;
-use crate::journal::{Intent, IntentId};
+use crate::journal::IntentId;
 
 impl Fs {
     /// Makes the draft a version in parts. Its writers are kept out meanwhile.
@@ -45,12 +46,12 @@ impl Fs {
                     tracing::warn!(cause = %error, "the server does not copy parts: changed objects are sent whole");
                     self.complete(content).await?;
                 }
-                made => return Ok(Written { generation, etag: made?, size, bytes: None }),
+                made => return Ok(Written::in_parts(generation, made?, size)),
             }
         }
         let sent = |settings| async move { upload::upload(&self.bucket, key, source, size, options, &settings).await };
         let etag = self.journaled(key, sent).await?;
-        Ok(Written { generation, etag, size, bytes: None })
+        Ok(Written::in_parts(generation, etag, size))
     }
 
     async fn upload_changes(
@@ -109,25 +110,15 @@ impl Fs {
 
     /// Sends something in parts. The journal knows the upload, so that the next start aborts it if a
     /// crash leaves it: parts are billed.
-    async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
+    pub(super) async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
     where
         F: Future<Output = bucket::Result<ETag>>,
     {
-        let begun = Arc::new(Mutex::new(None));
-        let (journal, noted, of_key) = (self.journal.clone(), begun.clone(), key.to_owned());
-        let on_begin: OnBegin = Arc::new(move |upload_id| {
-            let (journal, noted, key) = (journal.clone(), noted.clone(), of_key.clone());
-            Box::pin(async move {
-                match journal.intend(Intent::Upload { key, upload_id }).await {
-                    Ok(id) => *noted.lock() = Some(id),
-                    // The upload can do without; only its remains would be found by nobody.
-                    Err(error) => tracing::warn!(cause = %error, "an upload is not in the journal"),
-                }
-            })
-        });
+        let begun = Arc::<Mutex<Option<IntentId>>>::default();
+        let on_begin = noting_upload(&self.journal, &begun, key);
         let settings = UploadSettings { on_begin: Some(on_begin), ..self.settings.upload.clone() };
         let outcome = send(settings).await;
-        let intent: Option<IntentId> = begun.lock().take();
+        let intent = begun.lock().take();
         self.settle(intent.as_slice(), Vec::new()).await?;
         outcome.map_err(lost_is_stale)
     }

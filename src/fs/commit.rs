@@ -9,13 +9,14 @@ use nix::errno::Errno;
 use super::doubt::{doubt_upload, is_doubtful};
 use super::draft::Content;
 use super::inodes::Ino;
+use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};
 use super::{Fs, Result};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{EventName, Intent};
+use crate::journal::{EventName, Intent, IntentId};
 
 /// How much of the old version is fetched at a time to complete a draft.
 pub(super) const FILL_BYTES: u64 = 8 << 20;
@@ -27,6 +28,24 @@ pub(super) struct Written {
     pub size: u64,
     /// All of them, where they are few.
     pub bytes: Option<Bytes>,
+    /// What it should carry, where it carries something else.
+    pub restated: Option<PutOptions>,
+    /// The upload in the journal that is complete by it.
+    pub upload: Option<IntentId>,
+}
+
+impl Written {
+    pub fn in_parts(generation: u64, etag: ETag, size: u64) -> Self {
+        Self { generation, etag, size, bytes: None, restated: None, upload: None }
+    }
+}
+
+/// A draft that is ready to be sent.
+struct Still<'a> {
+    /// It goes in parts; held until they are read.
+    frozen: Option<tokio::sync::RwLockWriteGuard<'a, ()>>,
+    /// The upload to finish, for what has no version below it.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 impl Fs {
@@ -62,6 +81,10 @@ impl Fs {
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        if self.content(ino).is_none() {
+            // Stored and let go of while this waited for the gate.
+            return Ok(());
+        }
         self.resolve_doubt(ino, content).await?;
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
@@ -88,15 +111,15 @@ impl Fs {
     }
 
     pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
-        if let Err(error) = self.prepare(ino, content).await {
-            self.note_failure(ino, content, &before.key, &error).await?;
-            return Err(error);
-        }
-        let size = content.draft.lock().size();
-        let multipart = size >= MULTIPART_FROM_BYTES;
-        // Writers of a large file wait until its parts are read: they must be of one moment.
-        let _frozen = if multipart { Some(content.freeze.write().await) } else { None };
-        let op_id = self.settings.events.then(|| uuid::Uuid::now_v7().to_string());
+        let still = match self.hold_still(ino, content, &before.key).await {
+            Ok(still) => still,
+            Err(error) => {
+                self.note_failure(ino, content, &before.key, &error).await?;
+                return Err(error);
+            }
+        };
+        let multipart = still.frozen.is_some();
+        let op_id = still.outgoing.as_ref().map_or_else(|| self.new_op_id(), |outgoing| outgoing.op_id().cloned());
         let intent = match &op_id {
             Some(op_id) => {
                 let (key, op_id) = (before.key.clone(), op_id.clone());
@@ -106,7 +129,7 @@ impl Fs {
         };
         failpoint::reach(Failpoint::PutIntended);
         content.attributes_dirty.store(false, Ordering::Release);
-        let written = match self.write_version(ino, content, before, op_id, multipart).await {
+        let written = match self.write_version(ino, content, before, op_id, &still).await {
             Ok(written) => written,
             Err(error) => {
                 content.attributes_dirty.store(true, Ordering::Release);
@@ -118,39 +141,61 @@ impl Fs {
                 return Err(error);
             }
         };
-        let Written { generation, etag, size, .. } = &written;
-        let (generation, size) = (*generation, *size);
-        content.set_stored(generation);
-        self.stored(ino, &before.key, etag);
-        let pinned = Pinned { key: before.key.as_str().into(), etag: etag.clone(), size };
-        if multipart {
-            content.draft.lock().advance_base(pinned.clone());
-        } else {
-            // All of it is here: there was little of it.
-            content.draft.lock().detach_base();
-        }
+        content.set_stored(written.generation);
+        let mut pinned = self.note_version(ino, content, &before.key, &written, multipart);
+        let restated = match written.restated {
+            Some(options) => self.restate(ino, content, &mut pinned, options).await,
+            None => Ok(()),
+        };
         match written.bytes {
             Some(bytes) => self.cache.insert(&pinned, 0, bytes),
-            None => self.cache_draft(&pinned, content, generation),
+            None => self.cache_draft(&pinned, content, written.generation),
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         // What the journal answers for is never newer: this holds the gate, as every deferral does.
         let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
-        let settled: Vec<_> = intent.into_iter().chain(deferred).collect();
+        let settled: Vec<_> = intent.into_iter().chain(written.upload).chain(deferred).collect();
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }
-        self.settle(&settled, vec![created(name, &before.key, size, &pinned.etag)]).await?;
+        self.settle(&settled, vec![created(name, &before.key, written.size, &pinned.etag)]).await?;
         failpoint::reach(Failpoint::PutSettled);
         content.set_deferral(None);
         self.backlog.remove(ino);
-        Ok(())
+        restated
     }
 
-    /// Brings in what will have to be sent and only the old version has.
-    async fn prepare(&self, ino: Ino, content: &Content) -> Result<()> {
-        let is_large = content.draft.lock().size() >= MULTIPART_FROM_BYTES;
-        if is_large { self.bring_edges(ino, content).await } else { self.complete(content).await }
+    /// Brings in what will have to be sent and only the old version has, and for what goes in parts
+    /// keeps writers out until they are read: parts must be of one moment.
+    async fn hold_still<'a>(&self, ino: Ino, content: &'a Content, key: &str) -> Result<Still<'a>> {
+        let is_large = || content.draft.lock().size() >= MULTIPART_FROM_BYTES;
+        if is_large() {
+            self.bring_edges(ino, content).await?;
+        } else {
+            self.complete(content).await?;
+        }
+        if !is_large() {
+            content.outgoing.discard();
+            return Ok(Still { frozen: None, outgoing: None });
+        }
+        let frozen = Some(content.freeze.write().await);
+        let has_base = content.draft.lock().base().is_some();
+        let outgoing = if has_base { None } else { Some(self.outgoing_to_finish(ino, content, key).await?) };
+        Ok(Still { frozen, outgoing })
+    }
+
+    /// Everybody here moves along to the version that was written.
+    fn note_version(&self, ino: Ino, content: &Content, key: &str, written: &Written, multipart: bool) -> Pinned {
+        self.stored(ino, key, &written.etag);
+        let pinned = Pinned { key: key.into(), etag: written.etag.clone(), size: written.size };
+        let mut draft = content.draft.lock();
+        if multipart {
+            draft.advance_base(pinned.clone());
+        } else {
+            // All of it is here: there was little of it.
+            draft.detach_base();
+        }
+        pinned
     }
 
     /// What was sent in parts is in the draft's file, until somebody writes to it.
@@ -179,8 +224,11 @@ impl Fs {
         content: &Arc<Content>,
         before: &Snapshot,
         op_id: Option<String>,
-        multipart: bool,
+        still: &Still<'_>,
     ) -> Result<Written> {
+        if let Some(outgoing) = &still.outgoing {
+            return self.finish_outgoing(ino, content, outgoing, &before.condition()).await;
+        }
         self.ensure_told(ino).await?;
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {
@@ -188,7 +236,7 @@ impl Fs {
             content_type: stat.content_type.clone(),
             condition: before.condition(),
         };
-        if multipart {
+        if still.frozen.is_some() {
             return self.write_parts(ino, content, &before.key, &options).await;
         }
         let size = content.draft.lock().size();
@@ -197,10 +245,11 @@ impl Fs {
             let draft = content.draft.lock();
             (draft.read_local(0..draft.size())?, content.generation())
         };
+        let size = bytes.len() as u64;
         failpoint::reach(Failpoint::PutBefore);
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
         failpoint::reach(Failpoint::PutAfter);
-        Ok(Written { generation, etag, size: bytes.len() as u64, bytes: Some(bytes) })
+        Ok(Written { bytes: Some(bytes), ..Written::in_parts(generation, etag, size) })
     }
 
     /// Brings in everything that only the old version has.

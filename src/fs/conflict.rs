@@ -27,7 +27,7 @@ impl Fs {
         Ok(())
     }
 
-    fn is_under(&self, ino: Ino, key: &str) -> bool {
+    pub(super) fn is_under(&self, ino: Ino, key: &str) -> bool {
         self.tree.lock().key(ino).is_some_and(|own| own == key)
     }
 

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rangemap::RangeSet;
 
+use super::outgoing::Slot;
 use crate::bucket::Metadata;
 use crate::bucket::attributes::Attributes;
+use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::cache::Pinned;
 use crate::journal::IntentId;
 
@@ -44,6 +46,8 @@ pub struct Content {
     pub attributes_dirty: AtomicBool,
     /// Nothing was written since it was created or emptied.
     pub untouched: AtomicBool,
+    /// Parts that leave before the commit.
+    pub outgoing: Arc<Slot>,
     /// The journal answers for this already: a close was acknowledged from here.
     pub deferred: Mutex<Option<Deferral>>,
     /// A version that S3 may hold although nobody heard of it.
@@ -130,6 +134,7 @@ impl Content {
 
     fn with(draft: Draft, generation: u64, untouched: bool) -> Self {
         Self {
+            outgoing: draft.outgoing.clone(),
             draft: Mutex::new(draft),
             gate: tokio::sync::Mutex::new(()),
             freeze: tokio::sync::RwLock::new(()),
@@ -211,6 +216,10 @@ pub struct Draft {
     written: RangeSet<u64>,
     /// What is not as in the base.
     changed: RangeSet<u64>,
+    /// Told of every change.
+    outgoing: Arc<Slot>,
+    /// Written since parts were last thought of.
+    fresh_bytes: u64,
 }
 
 impl Draft {
@@ -235,7 +244,8 @@ impl Draft {
     }
 
     fn with(file: File, place: Arc<DraftFile>, size: u64, base: Option<(Pinned, u64)>) -> Self {
-        Self { file, place, size, base, written: RangeSet::new(), changed: RangeSet::new() }
+        let (written, changed) = (RangeSet::new(), RangeSet::new());
+        Self { file, place, size, base, written, changed, outgoing: Arc::default(), fresh_bytes: 0 }
     }
 
     /// Before bytes from `from` on change: where the journal answers for some of them, the file stays
@@ -244,6 +254,8 @@ impl Draft {
         if self.place.promised.lock().is_none_or(|promised| promised <= from) {
             return Ok(());
         }
+        // Its parts come from the file as it was.
+        self.outgoing.discard();
         let path = self.place.path.with_file_name(fresh_name());
         if kept > 0 {
             std::fs::copy(&self.place.path, &path)?;
@@ -294,6 +306,8 @@ impl Draft {
         if offset < end {
             self.written.insert(offset..end);
             self.changed.insert(offset..end);
+            self.outgoing.wrote(&(offset..end));
+            self.fresh_bytes += end - offset;
         }
         self.size = self.size.max(end);
         Ok(())
@@ -318,6 +332,7 @@ impl Draft {
         if size < self.size {
             self.written.remove(size..u64::MAX);
             self.changed.remove(size..u64::MAX);
+            self.outgoing.cut(size);
             // Of a file that was emptied nothing shows through: it needs no version below it.
             self.base = self.base.take().map(|(base, limit)| (base, limit.min(size))).filter(|(_, limit)| *limit > 0);
         }
@@ -370,6 +385,21 @@ impl Draft {
         let limit = self.base_limit().min(self.size);
         let gap = (limit > 0).then(|| self.written.gaps(&(0..limit)).next()).flatten()?;
         Some(gap.start..gap.end.min(gap.start + max_bytes))
+    }
+
+    /// What the file has itself.
+    pub fn written(&self) -> &RangeSet<u64> {
+        &self.written
+    }
+
+    /// Whether parts may leave: what lies below a draft would have to be fetched for them, and there
+    /// is nothing to do more often than for each part.
+    pub fn is_due(&mut self, part_bytes: u64) -> bool {
+        let due = self.base.is_none() && self.size >= MULTIPART_FROM_BYTES && self.fresh_bytes >= part_bytes;
+        if due {
+            self.fresh_bytes = 0;
+        }
+        due
     }
 
     /// Whether the file has all bytes itself.
@@ -442,6 +472,10 @@ mod tests {
         (directory, draft)
     }
 
+    fn only(range: Range<u64>) -> Vec<Range<u64>> {
+        vec![range]
+    }
+
     #[test]
     fn a_write_in_the_middle_leaves_the_base_around_it() {
         let (_directory, mut draft) = draft_over(100);
@@ -493,7 +527,7 @@ mod tests {
         assert_eq!(draft.missing_in(5..60), [5..10, 50..60]);
         draft.set_size(15).unwrap();
         draft.set_size(90).unwrap();
-        assert_eq!(draft.untouched(), [0..10], "what was cut off is no longer the base's");
+        assert_eq!(draft.untouched(), only(0..10), "what was cut off is no longer the base's");
     }
 
     #[test]
@@ -502,8 +536,8 @@ mod tests {
         draft.write(90, &[1; 20]).unwrap();
         draft.set_size(200).unwrap();
         draft.advance_base(base(200));
-        assert_eq!(draft.untouched(), vec![0..200]);
-        assert_eq!(draft.missing_in(0..200), vec![0..90], "holes behind the old version are the file's own");
+        assert_eq!(draft.untouched(), only(0..200));
+        assert_eq!(draft.missing_in(0..200), only(0..90), "holes behind the old version are the file's own");
         draft.write(150, b"x").unwrap();
         assert_eq!(draft.untouched(), [0..150, 151..200]);
     }

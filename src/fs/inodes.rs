@@ -276,6 +276,9 @@ impl Tree {
     pub fn orphan(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.linked = false;
+            if let Some(content) = &node.content {
+                content.outgoing.discard();
+            }
         }
         self.drop_if_idle(ino);
     }

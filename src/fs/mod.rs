@@ -3,7 +3,7 @@
 //!
 //! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
 //! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
-//! by itself). Verbs: [`ops`], one file per
+//! by itself), [`removals`] (what is still to go from the bucket). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
 //! [`persist`] tell S3; in a write-back mount a close is a [`deferral`], and the [`uploader`] tells S3.
 //!
@@ -26,11 +26,13 @@ mod kernel;
 mod listing;
 mod names;
 pub mod ops;
+mod outgoing;
 mod pages;
 mod passthrough;
 mod persist;
 mod recovery;
 mod refresh;
+mod removals;
 mod resolve;
 mod resume;
 mod siblings;
@@ -43,8 +45,8 @@ mod uploader;
 mod walk;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -109,7 +111,11 @@ pub struct Caller {
 /// A mounted bucket.
 #[derive(Debug)]
 pub struct Fs {
+    /// For tasks that live as long as this does.
+    me: Weak<Self>,
+    /// As it will be when nothing waits to be removed any more.
     bucket: Arc<dyn Bucket>,
+    removals: removals::Removals,
     cache: Arc<BlockCache>,
     index: Arc<AttributeIndex>,
     journal: Arc<Journal>,
@@ -128,6 +134,8 @@ pub struct Fs {
     backlog: Arc<backlog::Backlog>,
     /// Versions of ours that lost against another client's.
     conflicts: AtomicU64,
+    /// Where parts of files being written are sent from; none outside of a runtime.
+    runtime: Option<tokio::runtime::Handle>,
     /// The server copies ranges into uploads; false once it has refused to.
     copies_parts: std::sync::atomic::AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
@@ -145,13 +153,17 @@ impl Fs {
         settings: Settings,
     ) -> Arc<Self> {
         let root = stat::Stat::directory(&settings);
+        let removals = removals::Removals::new(bucket);
+        let bucket = removals.view();
         let origins = Arc::new(told::Origins::new(settings.attrs, settings.list_checksums));
         let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
         let heads = heads::Heads::new(bucket.clone(), index.clone());
         let lister = pages::Lister { bucket: bucket.clone(), origins: origins.clone(), odd_keys, heads: heads.clone() };
         let walks = walk::Walks::new(lister.clone(), &settings.root_prefix, settings.list_ttl);
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             bucket,
+            removals,
             cache,
             index,
             journal,
@@ -169,9 +181,16 @@ impl Fs {
             siblings: siblings::Siblings::default(),
             backlog: Arc::default(),
             conflicts: AtomicU64::new(0),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             copies_parts: std::sync::atomic::AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })
+    }
+
+    /// The bucket as this mount shows it: what was removed here is not there, whether it is gone yet or
+    /// not, and what is written under its key waits until it is.
+    pub fn bucket(&self) -> Arc<dyn Bucket> {
+        self.bucket.clone()
     }
 
     /// How long the kernel may believe what it was told.

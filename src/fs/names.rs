@@ -46,6 +46,8 @@ pub struct Directory {
     begun: Option<Begun>,
     /// The last listing took more than one page: too dear to repeat for a single name.
     pub is_large: bool,
+    /// The last whole listing held keys that are no names.
+    holds_odd: bool,
 }
 
 /// The first page of a listing that has more; its names are among the children.
@@ -67,6 +69,8 @@ pub struct Listing {
     pub odd_prefixes: Vec<(String, Oddity)>,
     /// Keys and prefixes, odd ones and the marker too.
     pub keys: usize,
+    /// Those that are no names: odd ones, files beside a directory of the same name.
+    pub odd: usize,
     /// The last key or prefix so far.
     pub last_key: String,
     /// Every page was read.
@@ -81,6 +85,7 @@ impl Listing {
         self.marker = self.marker.take().or(page.marker);
         self.odd_prefixes.extend(page.odd_prefixes);
         self.keys += page.keys;
+        self.odd += page.odd;
         self.pages += page.pages;
     }
 
@@ -128,6 +133,11 @@ impl Directory {
     /// The listing is complete and no older than `ttl`.
     pub fn is_fresh(&self, ttl: Duration) -> bool {
         self.listed.is_some_and(|listed| listed.elapsed() < ttl)
+    }
+
+    /// The last name in it was removed here, as far as a listing knows that is no older than `ttl`.
+    pub fn was_emptied(&self, ttl: Duration) -> bool {
+        self.is_fresh(ttl) && self.children.is_empty() && !self.holds_odd && self.has_changes()
     }
 
     /// The directory was made here just now: nothing can be in it.
@@ -270,6 +280,7 @@ impl Directory {
                 keep
             });
             self.listed = Some(asked);
+            self.holds_odd = listing.odd > 0;
         }
         self.is_large = listing.pages > 1 || !listing.complete;
         for (name, found) in std::mem::take(&mut listing.names) {

@@ -39,10 +39,12 @@ impl Lister {
             let name = &object.key[prefix.len().min(object.key.len())..];
             if name.is_empty() && !prefix.is_empty() {
                 if object.size > 0 {
+                    listing.odd += 1;
                     self.odd_keys.lock().note(&object.key, Oddity::MarkerWithBody);
                 }
                 listing.marker = Some(self.origins.seen(&object, tells));
             } else if let Some(oddity) = key::oddity(name) {
+                listing.odd += 1;
                 self.odd_keys.lock().note(&object.key, oddity);
             } else {
                 let seen = Some(self.origins.seen(&object, tells));
@@ -52,11 +54,13 @@ impl Lister {
         for below in page.prefixes {
             let name = &below[prefix.len()..below.len() - 1];
             if let Some(oddity) = key::oddity(name) {
+                listing.odd += 1;
                 listing.odd_prefixes.push((below, oddity));
                 continue;
             }
             let directory = Child { ino: None, is_directory: true, seen: None };
             if listing.names.insert(name.to_owned(), directory).is_some() {
+                listing.odd += 1;
                 self.odd_keys.lock().note(below.trim_end_matches('/'), Oddity::Shadowed);
             }
         }

@@ -265,22 +265,10 @@ impl Fs {
 
     /// A directory must not vanish with the last thing in it: S3 knows it only by its marker.
     pub(super) async fn keep_directory(&self, ino: Ino, leaving: &str) -> Result<()> {
-        let needs_marker = {
-            let tree = self.tree.lock();
-            let node = tree.get(ino).ok_or(Errno::ESTALE)?;
-            let others = node.directory.as_ref().is_some_and(|directory| {
-                directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
-            });
-            ino != ROOT_INO && node.etag.is_none() && !others
-        };
-        if !needs_marker {
-            return Ok(());
-        }
-        let snapshot = self.snapshot(ino)?;
-        let metadata = snapshot.stat.to_attributes(None).to_metadata()?;
+        let Some((key, metadata)) = self.marker_needed(ino, leaving)? else { return Ok(()) };
         let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
-        match self.bucket.put(&snapshot.key, Bytes::new(), &options).await {
-            Ok(etag) => self.stored(ino, &snapshot.key, &etag),
+        match self.bucket.put(&key, Bytes::new(), &options).await {
+            Ok(etag) => self.stored(ino, &key, &etag),
             // The marker was there all along.
             Err(error) if error.kind == Kind::Changed => {}
             Err(error) => return Err(error.into()),

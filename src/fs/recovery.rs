@@ -13,7 +13,7 @@ use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{EventName, Intent, IntentId, NewEvent, stored_etag};
+use crate::journal::{EventName, Intent, IntentId, NewEvent, Note, stored_etag};
 
 /// How long a start may take to send what was left; the rest is sent while the mount serves.
 const RESUME_DEADLINE: Duration = Duration::from_mins(2);
@@ -50,12 +50,19 @@ impl Fs {
     pub async fn recover(&self) -> Result<RecoveryReport> {
         self.recall_root();
         let mut report = RecoveryReport::default();
+        let removed = self.removed_versions()?;
+        // First: what came after them may have been promised under the same keys.
+        self.recover_removals(&mut report).await?;
         let mut closes = Vec::new();
         for (id, intent) in self.journal.open_intents()? {
             let (before, after) = windows(&intent);
             failpoint::reach(before);
             if let Some(left) = Left::of(id, &intent) {
-                closes.push(left);
+                match left.base_etag.as_ref().filter(|etag| removed.contains(&(left.key.clone(), (*etag).clone()))) {
+                    // Removed after that close: only the record was still to go.
+                    Some(_) => self.settle_outcome(id, Outcome::Dropped, &mut report).await?,
+                    None => closes.push(left),
+                }
                 continue;
             }
             let resolved = match &intent {
@@ -81,6 +88,16 @@ impl Fs {
             self.send_resumed(resumed, &mut report).await;
         }
         Ok(report)
+    }
+
+    /// Keys and versions that are noted to be removed.
+    fn removed_versions(&self) -> Result<HashSet<(String, String)>> {
+        let notes = self.journal.open_notes()?.into_iter().map(|(_, note)| note);
+        let version = |note| match note {
+            Note::Remove { key, etag: Some(etag), .. } => Some((key, etag)),
+            _ => None,
+        };
+        Ok(notes.filter_map(version).collect())
     }
 
     /// Takes over the files of closes that were left.
@@ -142,6 +159,8 @@ impl Fs {
                 Ok(_) => Ok(Outcome::Dropped),
             },
             Intent::Rename { from, to, etag, to_etag } => self.resolve_rename(from, to, etag, to_etag.as_deref()).await,
+            // Done before the notes were looked at.
+            Intent::Removed { .. } => Ok(Outcome::Dropped),
             Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
                 Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
                 _ => Ok(Outcome::Dropped),
@@ -222,7 +241,7 @@ impl Fs {
 fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
     match intent {
         Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
-        Intent::Remove { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Remove { .. } | Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
         Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
         Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
         Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),

@@ -57,6 +57,8 @@ pub struct Status {
     /// Versions of ours that lost against another client's; their bytes are kept.
     pub conflicts: u64,
     pub open_files: usize,
+    /// Objects that were removed here and are still to go from the bucket.
+    pub removals_waiting: usize,
     /// The kernel reads what is wholly in the disk cache by itself.
     pub passthrough: bool,
     /// Opens whose reads the kernel answered so.
@@ -83,6 +85,7 @@ impl Fs {
             write_back: self.settings.write_back.is_some(),
             pending: self.backlog.status(Instant::now()),
             conflicts: self.conflicts.load(Ordering::Relaxed),
+            removals_waiting: self.removals.len(),
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),
             passthrough,
             passthrough_opens,

@@ -16,6 +16,8 @@ use super::doubt::is_doubtful;
 use super::inodes::{Ino, Node};
 use super::{Fs, Result};
 
+/// Removals that are named when they could not be sent in time.
+const UNDRAINED_NAMED: usize = 100;
 /// How long the end of a mount waits for what only an old version has of a file.
 const COMPLETE_DEADLINE: Duration = Duration::from_secs(5);
 /// How often files that are open for long are looked for, at most and at least.
@@ -29,19 +31,23 @@ pub struct Undrained {
 }
 
 impl Fs {
-    /// Stores everything that was closed before; returns what could not be stored, or not in time. An
+    /// Stores everything that was closed before, and removes what was removed; returns what could not be stored, or not in time. An
     /// outage ends it early: nobody is served by waiting for each file in turn.
     pub async fn sync(self: &Arc<Self>, deadline: Option<Duration>) -> Vec<Undrained> {
         let closed = |node: &Node| {
             node.opens == 0 || node.content.as_ref().is_some_and(|content| content.deferred.lock().is_some())
         };
-        let left = self.store_all(self.unstored(closed), deadline, true).await;
-        left.into_iter().map(|(ino, cause)| Undrained { path: self.path_of_ino(ino), cause }).collect()
+        let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
+        let left = self.store_all(self.unstored(closed), deadline, true).await.into_iter();
+        let mut left: Vec<_> = left.map(|(ino, cause)| Undrained { path: self.path_of_ino(ino), cause }).collect();
+        left.extend(self.drain_removals(until).await);
+        left
     }
 
     /// Stores everything that is dirty; what cannot be stored in time stays in the state directory
     /// for the next start, and is returned.
     pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Vec<Undrained> {
+        let until = tokio::time::Instant::now() + deadline;
         let mut left = Vec::new();
         for (ino, cause) in self.store_all(self.unstored(|_| true), Some(deadline), false).await {
             let path = self.path_of_ino(ino);
@@ -52,8 +58,27 @@ impl Fs {
             tracing::error!(path = %path.escape_debug(), cause, "left for the next start");
             left.push(Undrained { path, cause });
         }
+        left.extend(self.drain_removals(Some(until)).await);
         self.index.flush();
         left
+    }
+
+    /// Sends what waits to be removed; returns what could not be in time.
+    async fn drain_removals(&self, until: Option<tokio::time::Instant>) -> Vec<Undrained> {
+        let cause = match within(until, self.settle_removals()).await {
+            // What S3 refused was told, and is there again.
+            _ if self.removals.len() == 0 => return Vec::new(),
+            Some(Err(error)) => error.to_string(),
+            _ => "not sent before the deadline".to_owned(),
+        };
+        let (keys, more) = self.removals.some_keys(UNDRAINED_NAMED);
+        let paths = keys.iter().filter_map(|key| self.path_of(key));
+        let mut paths: Vec<String> = paths.collect();
+        if more > 0 {
+            paths.push(format!("and {more} more"));
+        }
+        let cause = format!("removed here, but not from the bucket: {cause}");
+        paths.into_iter().map(|path| Undrained { path, cause: cause.clone() }).collect()
     }
 
     /// How many files S3 does not have as they are.

@@ -10,8 +10,11 @@
 //! | `tasks` | hook, number | one hook has to see one event ([`Task`]) |
 //! | `dead` | number | a task that was given up ([`DeadTask`]) |
 //! | `meta` | name | format of the file and the next numbers |
+//!
+//! Beside it lies a file of [`Note`]s, which cost no fsync: what was answered and S3 is told soon.
 
 mod error;
+mod notes;
 mod open;
 mod queue;
 mod store;
@@ -28,6 +31,7 @@ use tokio::sync::watch;
 use crate::bucket::ETag;
 
 pub use error::{Error, Result};
+pub use notes::Note;
 pub use queue::{Counts, Taken};
 use store::Change;
 
@@ -66,6 +70,9 @@ pub enum Intent {
     },
     /// A multipart upload was begun; abort it if it is still there after a crash.
     Upload { key: String, upload_id: String },
+    /// What these [`Note`]s asked for is done and its events are appended. It stands until the notes
+    /// are closed, so that a crash in between tells of nothing twice.
+    Removed { notes: Vec<u64> },
 }
 
 /// S3's names for what happened to an object.
@@ -154,6 +161,7 @@ pub struct DeadTask {
 pub struct Journal {
     /// `None` once closed.
     store: RwLock<Option<Arc<store::Store>>>,
+    notes: notes::Notes,
     writer: Mutex<Option<writer::Writer>>,
     next_intent: std::sync::atomic::AtomicU64,
     leases: queue::Leases,
@@ -192,6 +200,54 @@ impl Journal {
         let begun = ids.iter().copied().zip(begun).collect();
         self.change(Change::Replace { ended: ended.to_vec(), begun }).await?;
         Ok(ids)
+    }
+
+    /// Notes what the bucket is to be told soon; `kill -9` does not lose it, a power failure may.
+    ///
+    /// # Errors
+    /// [`Error`] when it could not be written; nothing may be answered on it then.
+    pub fn note(&self, note: &Note) -> Result<u64> {
+        self.notes.add(note)
+    }
+
+    /// More became known of an open note.
+    ///
+    /// # Errors
+    /// [`Error`] when it could not be written; the note is as before then.
+    pub fn note_again(&self, number: u64, note: &Note) -> Result<()> {
+        self.notes.replace(number, note)
+    }
+
+    /// What is noted and not done yet, oldest first.
+    ///
+    /// # Errors
+    /// [`Error`] when the file can't be read.
+    pub fn open_notes(&self) -> Result<Vec<(u64, Note)>> {
+        self.notes.all()
+    }
+
+    /// What was noted is done. Numbers that are not open are passed over.
+    ///
+    /// # Errors
+    /// [`Error`] when it could not be written; the notes are open for the next start then.
+    pub fn close_notes(&self, numbers: &[u64]) -> Result<()> {
+        self.notes.close(numbers)
+    }
+
+    /// What was noted is done, and hooks are told: appends the events and an intent that says so in
+    /// one transaction, which ends the intent of the time before.
+    ///
+    /// # Errors
+    /// [`Error`] when nothing of it could be stored.
+    pub async fn settle_notes(
+        &self,
+        notes: Vec<u64>,
+        events: Vec<NewEvent>,
+        before: Option<IntentId>,
+    ) -> Result<IntentId> {
+        let id = IntentId(self.next_intent.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        self.change(Change::Removed { id, notes, events, before }).await?;
+        Ok(id)
     }
 
     /// The operations that have begun and not ended, oldest first: after a crash, those to look at.

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::error::{io_kind, kind};
+use super::notes::Notes;
 use super::store::Store;
 use super::writer::Writer;
 use super::{Error, Journal, Result};
@@ -38,6 +39,11 @@ impl Journal {
         let store = Arc::new(Store::new(open_database(&path)?)?);
         let (notify, changes) = watch::channel(0);
         let next_intent = AtomicU64::new(store.intents()?.last().map_or(1, |(id, _)| id.0 + 1));
+        let notes = Notes::open(dir).map_err(|error| Error::Open {
+            path: dir.join(super::notes::FILE_NAME),
+            kind: io_kind(&error),
+            cause: error.to_string(),
+        })?;
         let writer = Writer::start(Arc::clone(&store), notify).map_err(|error| Error::Open {
             path,
             kind: Kind::Local,
@@ -45,6 +51,7 @@ impl Journal {
         })?;
         Ok(Arc::new(Self {
             store: RwLock::new(Some(store)),
+            notes,
             writer: Mutex::new(Some(writer)),
             next_intent,
             leases: super::queue::Leases::default(),

@@ -44,6 +44,13 @@ pub(super) enum Change {
         ended: Vec<IntentId>,
         begun: Vec<(IntentId, Intent)>,
     },
+    /// Notes were settled; the intent of those before them ends.
+    Removed {
+        id: IntentId,
+        notes: Vec<u64>,
+        events: Vec<NewEvent>,
+        before: Option<IntentId>,
+    },
     /// Events became tasks of these hooks.
     FanOut(Vec<(Event, Vec<String>)>),
     /// A task is done, and its output made new facts.
@@ -63,7 +70,7 @@ impl Change {
     pub(super) fn concerns_hooks(&self) -> bool {
         match self {
             Self::Intend { .. } | Self::Replace { .. } => false,
-            Self::Settle { events, .. } => !events.is_empty(),
+            Self::Settle { events, .. } | Self::Removed { events, .. } => !events.is_empty(),
             Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
         }
     }
@@ -181,12 +188,16 @@ impl Store {
 
 fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
     match change {
-        Change::Intend { id, intent } => note(transaction, &[(id, intent)]),
+        Change::Intend { id, intent } => intend(transaction, &[(id, intent)]),
         Change::Replace { ended, begun } => {
             settle(transaction, &ended, Vec::new())?;
-            note(transaction, &begun)
+            intend(transaction, &begun)
         }
         Change::Settle { intents, events } => settle(transaction, &intents, events),
+        Change::Removed { id, notes, events, before } => {
+            intend(transaction, &[(id, Intent::Removed { notes })])?;
+            settle(transaction, before.as_slice(), events)
+        }
         Change::FanOut(events) => fan_out(transaction, events),
         Change::Finish { hook, number, events } => {
             remove_task(transaction, &hook, number)?;
@@ -204,7 +215,7 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
     }
 }
 
-fn note(transaction: &WriteTransaction, begun: &[(IntentId, Intent)]) -> Result<()> {
+fn intend(transaction: &WriteTransaction, begun: &[(IntentId, Intent)]) -> Result<()> {
     let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
     for (id, intent) in begun {
         intents.insert(id.0, encode(intent)?.as_slice()).map_err(storage)?;

@@ -334,8 +334,9 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _request: &Request, _ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        // Every change of a directory is in S3 before it is answered.
-        reply.ok();
+        // Every other change of a directory is in S3 before it is answered.
+        let fs = self.fs.clone();
+        self.answer(async move { fs.settle_removals().await }, reply_empty(reply));
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {

@@ -3,6 +3,7 @@
 
 mod connecting;
 mod fake;
+mod fault_table;
 mod faults;
 mod keys;
 mod objects;

@@ -133,8 +133,8 @@ async fn with_full_attributes_every_object_is_asked_for_once() {
     let full = |settings| Settings { attrs: Attrs::Full, ..settings };
     let house = House::with(bucket.clone(), tempfile::tempdir().unwrap(), full).await;
     assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.uid, 7);
-    let House { fs, state, .. } = house;
-    drop(fs);
+    let House { fs, journal, state, .. } = house;
+    drop((fs, journal));
     let house = House::with(bucket.clone(), state, full).await;
     assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o700);
     assert_eq!(bucket.count("HeadObject"), 1);

@@ -5,8 +5,11 @@
 
 mod attributes;
 mod large;
+mod large_model;
 mod opening;
 mod parts;
+mod removals;
+mod sending;
 mod siblings;
 mod walks;
 mod write_back;
@@ -35,6 +38,7 @@ struct House {
     bucket: Arc<MemoryBucket>,
     cache: Arc<BlockCache>,
     fs: Arc<Fs>,
+    journal: Arc<Journal>,
     state: tempfile::TempDir,
 }
 
@@ -79,15 +83,16 @@ impl House {
             upload: UploadSettings::default(),
         };
         let settings = change(settings);
-        let fs = Fs::new(shared, cache.clone(), index, journal, settings);
+        let fs = Fs::new(shared, cache.clone(), index, journal.clone(), settings);
         fs.recover().await.unwrap();
-        Self { bucket, cache, fs, state }
+        Self { bucket, cache, fs, journal, state }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.
     async fn restart(self) -> Self {
-        let Self { bucket, fs, state, .. } = self;
-        drop(fs);
+        let Self { bucket, fs, journal, state, .. } = self;
+        fs.stop_removals().await;
+        drop((fs, journal));
         Self::on(bucket, state).await
     }
 
@@ -156,40 +161,6 @@ async fn a_write_in_the_middle_keeps_the_rest() {
     assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "012XY56789");
     house.fs.flush(opened.handle, ME).await.unwrap();
     assert_eq!(house.bucket.bytes("a").unwrap(), "012XY56789");
-}
-
-#[tokio::test]
-async fn an_unlinked_file_is_still_read_by_its_opener() {
-    let house = House::new().await;
-    house.bucket.insert("a", "secret", Metadata::new());
-    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
-    let opened = house.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
-    house.fs.unlink(ROOT, OsStr::new("a")).await.unwrap();
-    assert_eq!(house.bucket.keys(), Vec::<String>::new());
-    assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "secret");
-    assert_eq!(house.fs.getattr(ino).await.unwrap().nlink, 0);
-    assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
-}
-
-#[tokio::test]
-async fn an_emptied_directory_survives_and_rmdir_ends_it() {
-    let house = House::new().await;
-    house.bucket.insert("d/only", "x", Metadata::new());
-    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
-    house.lookup(directory, "only").await.unwrap();
-    house.fs.unlink(directory, OsStr::new("only")).await.unwrap();
-    assert_eq!(house.bucket.keys(), ["d/"]);
-    house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap();
-    assert!(house.bucket.keys().is_empty());
-}
-
-#[tokio::test]
-async fn rmdir_refuses_while_a_key_without_a_path_is_below() {
-    let house = House::new().await;
-    house.bucket.insert("d//x", "x", Metadata::new());
-    house.lookup(ROOT, "d").await.unwrap();
-    let refused = house.fs.rmdir(ROOT, OsStr::new("d")).await.unwrap_err();
-    assert_eq!(refused.errno(), Errno::ENOTEMPTY);
 }
 
 #[tokio::test]
@@ -542,8 +513,8 @@ async fn a_chmod_is_seen_after_a_crash_that_the_index_missed() {
     std::fs::copy(at("index.redb"), at("before")).unwrap();
     house.fs.setattr(ino, set(0o600)).await.unwrap();
     assert!(at("index.unwritten").exists(), "the index notes what it has not written");
-    let House { bucket, fs, state, .. } = house;
-    drop(fs);
+    let House { bucket, fs, journal, state, .. } = house;
+    drop((fs, journal));
     std::fs::rename(state.path().join("before"), state.path().join("index.redb")).unwrap();
     std::fs::write(state.path().join("index.unwritten"), "").unwrap();
     let house = House::on(bucket, state).await;

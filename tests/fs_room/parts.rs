@@ -2,10 +2,10 @@
 
 use super::*;
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// Bytes that differ from place to place.
-fn pattern(bytes: u64) -> Vec<u8> {
+pub fn pattern(bytes: u64) -> Vec<u8> {
     let mut pattern = Vec::with_capacity(bytes as usize);
     for page in 0..bytes.div_ceil(4096) {
         pattern.resize(bytes.min((page + 1) * 4096) as usize, (page as u8) ^ (page >> 8) as u8);

@@ -6,19 +6,9 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::stage::{Maker, Mount, PATIENCE, Stage, process, sys, wait_for};
+use crate::stage::{Dice, Maker, Mount, PATIENCE, Stage, process, sys, wait_for};
 
 const ROUNDS: usize = 50;
-
-/// A small generator: the same kills in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
-}
 
 /// Writes files until the mount dies; tells each close that answered 0 the moment it did.
 fn write_until_death(dir: &Path, round: usize) -> Receiver<(String, Vec<u8>)> {
@@ -87,37 +77,9 @@ fn lost(mount: &Mount, ledger: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
 }
 
 #[test]
-fn fifty_kills_lose_no_acknowledged_close() {
-    kill_again_and_again(Stage::on(Maker::Embedded).mount(), 7);
-}
-
-#[test]
-fn fifty_kills_of_a_write_back_mount_lose_no_acknowledged_close() {
-    kill_again_and_again(Stage::on(Maker::Embedded).args(&["--write-back"]).mount(), 17);
-}
-
-fn kill_again_and_again(mut mount: Mount, seed: u64) {
-    let mut dice = Dice(seed);
-    let mut ledger = BTreeMap::new();
-    let mut acknowledged = 0;
-    for round in 0..ROUNDS {
-        acknowledged += one_round(&mut mount, round, &mut dice, &mut ledger);
-        mount.start();
-    }
-    assert!(acknowledged > ROUNDS, "only {acknowledged} closes");
-    let synced = process::output(mount.command().arg("sync").arg(mount.path()), PATIENCE);
-    assert!(synced.status.success(), "{synced:?}");
-    assert_eq!(lost(&mount, &ledger), Vec::<String>::new(), "of {acknowledged} acknowledged closes");
-    for (name, bytes) in ledger.iter().filter(|(name, _)| !name.starts_with("again-")) {
-        assert_eq!(&fs::read(mount.at("uploads").join(name)).unwrap(), bytes, "{name} through the mount");
-    }
-    assert_eq!(mount.outside().pending_uploads(), Vec::<String>::new());
-}
-
-#[test]
 fn every_committed_file_fires_its_hook_though_the_process_is_killed() {
     let mut mount = Stage::on(Maker::Embedded).hooks(&super::hooks_run::sha256sum_hooks()).mount();
-    let mut dice = Dice(11);
+    let mut dice = Dice::new(11);
     let mut ledger = BTreeMap::new();
     for round in 0..ROUNDS {
         one_round(&mut mount, round, &mut dice, &mut ledger);

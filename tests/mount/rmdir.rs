@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 
 use crate::assert_errno;
-use crate::stage::{Maker, Stage, place, sys};
+use crate::stage::{Maker, PATIENCE, Stage, place, sys, wait_for};
 
 #[test]
 fn an_empty_directory_goes_for_good() {
@@ -55,6 +55,7 @@ fn the_marker_goes_from_the_bucket() {
     fs::create_dir_all(mount.at("d/e")).unwrap();
     fs::remove_dir(mount.at("d/e")).unwrap();
     fs::remove_dir(mount.at("d")).unwrap();
+    mount.settle();
     assert_eq!(mount.outside().keys(""), Vec::<String>::new());
 }
 
@@ -69,6 +70,20 @@ fn an_object_that_appeared_from_outside_keeps_its_directory() {
 }
 
 #[test]
+fn what_another_client_puts_into_a_directory_while_it_is_emptied_stays() {
+    let mount = Stage::on(Maker::Embedded).mount();
+    fs::create_dir(mount.at("d")).unwrap();
+    fs::write(mount.at("d/f"), "x").unwrap();
+    fs::remove_file(mount.at("d/f")).unwrap();
+    mount.outside().put("d/unseen", b"precious");
+    // Emptied just now, it may go; with it nothing but its marker does.
+    let _ = fs::remove_dir(mount.at("d"));
+    mount.settle();
+    assert_eq!(mount.outside().bytes("d/unseen"), b"precious");
+    wait_for("the directory to be seen", PATIENCE, || fs::read(mount.at("d/unseen")).ok());
+}
+
+#[test]
 fn rm_r_of_a_tree_leaves_no_key() {
     let mount = Stage::on(Maker::Embedded).mount();
     for dir in 0..5 {
@@ -79,5 +94,6 @@ fn rm_r_of_a_tree_leaves_no_key() {
     }
     crate::stage::process::bash(mount.path(), "rm -r t");
     assert_errno!(fs::metadata(mount.at("t")), ENOENT);
+    mount.settle();
     assert_eq!(mount.outside().keys(""), Vec::<String>::new());
 }

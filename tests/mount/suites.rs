@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use s3mount::demo::{FaultKind, Server, ServerSettings};
+
 use crate::stage::servers::suite;
-use crate::stage::{Maker, Stage, process, sys};
+use crate::stage::{Endpoint, Maker, Stage, process, sys};
 
 const SUITES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites");
 
@@ -66,14 +68,23 @@ fn pjdfstest_fails_only_where_one_object_cannot_be_a_file() {
     assert!(passed.len() >= LEAST_PASSED, "only {} passed", passed.len());
 }
 
-/// One profile of fsx: 5,000 random operations, each read compared with what it has to be.
-fn fsx(profile: &str, args: &[&str]) {
-    let mut mount = Stage::on(Maker::Embedded).args(args).mount();
+/// Random operations of one profile of fsx; `S3MOUNT_SOAK_FSX` says how many else.
+const OPERATIONS: &str = "5000";
+
+/// One profile of fsx, each read compared with what it has to be. Nothing is cached on disk, and the
+/// least in memory.
+fn fsx(profile: &str) {
+    fsx_on(profile, Stage::on(Maker::Embedded).args(&["--memory", "16M", "--cache-size", "0"]));
+}
+
+fn fsx_on(profile: &str, stage: Stage) {
+    let mut mount = stage.mount();
+    let operations = std::env::var("S3MOUNT_SOAK_FSX").unwrap_or_else(|_| OPERATIONS.to_owned());
     let artifacts = tempfile::tempdir().unwrap();
     let mut command = Command::new(suite("fsx"));
-    command.args(["-N", "5000", "-S", "20"]).arg("-P").arg(artifacts.path());
+    command.args(["-N", &operations, "-S", "20"]).arg("-P").arg(artifacts.path());
     command.arg("-f").arg(Path::new(SUITES).join(format!("fsx-{profile}.toml"))).arg(mount.at("file"));
-    let output = process::output(&mut command, Duration::from_secs(10 * 60));
+    let output = process::output(&mut command, Duration::from_hours(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     let tail: Vec<&str> = said.lines().rev().take(40).collect();
     assert!(output.status.success(), "fsx {profile}: {}\n{}", output.status, tail.join("\n"));
@@ -83,29 +94,54 @@ fn fsx(profile: &str, args: &[&str]) {
 #[test]
 #[ignore = "takes minutes: scripts/test runs it"]
 fn fsx_reads_and_writes() {
-    fsx("plain", &[]);
+    fsx("plain");
 }
 
 #[test]
 #[ignore = "takes minutes: scripts/test runs it"]
 fn fsx_through_mappings() {
-    fsx("mmap", &[]);
+    fsx("mmap");
 }
 
 #[test]
 #[ignore = "takes minutes: scripts/test runs it"]
 fn fsx_with_closes_and_syncs() {
-    fsx("reopen", &[]);
+    fsx("reopen");
 }
 
 #[test]
 #[ignore = "takes minutes: scripts/test runs it"]
 fn fsx_with_holes_and_copies() {
-    fsx("holes", &[]);
+    fsx("holes");
 }
 
 #[test]
 #[ignore = "takes minutes: scripts/test runs it"]
 fn fsx_with_a_tiny_cache_and_large_files() {
-    fsx("large", &["--memory", "16M"]);
+    fsx("large");
+}
+
+/// Of a hundred requests two fail, and have to be sent again.
+#[test]
+#[ignore = "takes minutes: scripts/test runs it"]
+fn fsx_while_requests_fail() {
+    let data = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let settings = ServerSettings {
+        data_dir: data.path().to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        access_key: "s3mount".to_owned(),
+        secret_key: "s3mount-demo".to_owned(),
+        buckets: Vec::new(),
+        latency: Duration::ZERO,
+        mbps_per_connection: None,
+    };
+    let server = runtime.block_on(Server::start(settings)).unwrap();
+    let endpoint = Endpoint { url: server.endpoint_url(), access_key: "s3mount", secret: "s3mount-demo" };
+    let kinds =
+        [FaultKind::Status(503), FaultKind::Status(500), FaultKind::ResetBefore, FaultKind::AppliedThenLostReply];
+    let stage = Stage::at(endpoint).args(&["--memory", "16M", "--cache-size", "0"]);
+    server.faults().regularly(50, &kinds);
+    fsx_on("reopen", stage);
+    runtime.block_on(server.stop());
 }

@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use crate::assert_errno;
-use crate::stage::{Maker, Stage, place, sys};
+use crate::stage::servers::Server;
+use crate::stage::{Maker, PATIENCE, Stage, place, process, sys, wait_for};
 
 #[test]
 fn a_removed_file_is_gone_also_after_a_remount() {
@@ -84,14 +85,87 @@ fn unlink_of_a_directory_is_eisdir() {
 }
 
 #[test]
-fn the_object_is_gone_from_the_bucket_when_unlink_answers() {
+fn the_object_goes_from_the_bucket_by_itself() {
     let mount = Stage::on(Maker::Embedded).mount();
     fs::create_dir(mount.at("d")).unwrap();
     fs::write(mount.at("d/f"), "x").unwrap();
     assert!(mount.outside().get("d/f").is_some());
     fs::remove_file(mount.at("d/f")).unwrap();
-    assert!(mount.outside().get("d/f").is_none());
+    assert_errno!(fs::metadata(mount.at("d/f")), ENOENT);
+    wait_for("the object to go", PATIENCE, || mount.outside().get("d/f").is_none().then_some(()));
     assert!(fs::metadata(mount.at("d")).unwrap().is_dir(), "the directory stays when its last file goes");
+}
+
+#[test]
+fn fsync_of_a_directory_and_umount_wait_until_the_object_is_gone() {
+    let mut mount = Stage::on(Maker::Embedded).mount();
+    fs::create_dir(mount.at("d")).unwrap();
+    for name in ["d/f", "g"] {
+        fs::write(mount.at(name), "x").unwrap();
+    }
+    for _ in 0..10 {
+        fs::write(mount.at("d/f"), "x").unwrap();
+        fs::remove_file(mount.at("d/f")).unwrap();
+        File::open(mount.at("d")).unwrap().sync_all().unwrap();
+        assert_eq!(mount.outside().keys("d"), ["d/"]);
+    }
+    fs::remove_file(mount.at("g")).unwrap();
+    mount.stop();
+    assert_eq!(mount.outside().keys(""), ["d/"]);
+}
+
+#[test]
+fn four_hundred_files_go_in_a_few_requests() {
+    let mut mount = Stage::on(Maker::Embedded).prepare();
+    for number in 0..400 {
+        mount.outside().put(&format!("t/part{:02}/f{number}", number / 10), b"x");
+    }
+    mount.start();
+    process::bash(mount.path(), "rm -rf t && [ -z \"$(ls -A)\" ]");
+    mount.settle();
+    assert_eq!(mount.outside().keys(""), Vec::<String>::new());
+    let requests = mount.status()["requests"].clone();
+    let all = requests.as_object().unwrap().iter();
+    let sum: u64 = all.filter(|(name, _)| *name != "ListObjectsV2").map(|(_, count)| count.as_u64().unwrap()).sum();
+    assert!(sum <= 10, "{requests}");
+}
+
+#[test]
+fn what_was_removed_is_gone_though_the_process_is_killed() {
+    let mut mount = Stage::on(Maker::Embedded).mount();
+    for round in 0..5 {
+        process::bash(mount.path(), "mkdir d; for i in {1..20}; do echo $i > d/$i; done; rm -r d");
+        fs::write(mount.at("again"), round.to_string()).unwrap();
+        fs::remove_file(mount.at("again")).unwrap();
+        mount.kill();
+        mount.start();
+        assert_eq!(fs::read_dir(mount.path()).unwrap().count(), 0);
+        assert_eq!(mount.outside().keys(""), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_waits_in_an_outage_is_told_and_goes_with_the_next_start() {
+    let mut server = Server::embedded(&[]);
+    let mut mount = Stage::at(server.endpoint()).mount();
+    for name in ["f", "kept"] {
+        fs::write(mount.at(name), name).unwrap();
+    }
+    server.stop();
+    fs::remove_file(mount.at("f")).unwrap();
+    assert_eq!(mount.status()["files"]["removals_waiting"], 1);
+    let words = process::run(mount.command().arg("status").arg(mount.path()));
+    assert!(words.contains("1 removed and still in the bucket"), "{words}");
+    let (output, status) = mount.umount();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && !status.success(), "{output:?} {status:?}");
+    assert!(said.contains("f: removed here, but not from the bucket"), "{said}");
+    server.start_again();
+    assert_eq!(mount.outside().keys(""), ["f", "kept"]);
+    mount.start();
+    assert_errno!(fs::metadata(mount.at("f")), ENOENT);
+    mount.settle();
+    assert_eq!(mount.outside().keys(""), ["kept"]);
 }
 
 #[test]
@@ -107,10 +181,11 @@ fn a_directory_that_was_only_a_prefix_stays_when_its_last_file_goes() {
 
 #[test]
 fn a_dirty_file_removed_before_its_close_never_reaches_the_bucket() {
-    let mount = Stage::on(Maker::Embedded).mount();
+    let mut mount = Stage::on(Maker::Embedded).mount();
     let mut file = File::create(mount.at("temporary")).unwrap();
     file.write_all(b"secret").unwrap();
     fs::remove_file(mount.at("temporary")).unwrap();
     sys::close(file).unwrap();
-    assert_eq!(mount.outside().keys("temporary"), Vec::<String>::new());
+    mount.stop();
+    assert_eq!(mount.outside().keys(""), Vec::<String>::new());
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use s3mount::bucket::ListRequest;
 use s3mount::error::Errno;
 
 use super::play::{COLOR, FOREIGN_MODE, World};
@@ -21,10 +22,16 @@ fn mode_of(metadata: &str) -> u32 {
 }
 
 impl World {
-    /// Nothing that was acknowledged is lost, nothing is there that nobody stored.
-    pub fn compare_bucket(&self) {
+    /// Nothing that was acknowledged is lost, nothing is there that nobody stored, but for what was
+    /// removed and is on its way out.
+    pub async fn compare_bucket(&self) {
+        let shown = self.house().fs.bucket().list(&ListRequest::default()).await.unwrap();
+        self.compare_keys(shown.objects.into_iter().map(|object| object.key).collect());
+    }
+
+    fn compare_keys(&self, keys: Vec<String>) {
         let bucket = &self.house().bucket;
-        let keys: Vec<String> = bucket.keys().into_iter().filter(|key| !key.ends_with('/')).collect();
+        let keys: Vec<String> = keys.into_iter().filter(|key| !key.ends_with('/')).collect();
         let expected: Vec<&String> = self.reference.stored.keys().collect();
         assert_eq!(keys.iter().collect::<Vec<_>>(), expected, "keys in the bucket");
         for (path, version) in &self.reference.stored {
@@ -43,6 +50,8 @@ impl World {
     }
 
     pub async fn compare_all(&mut self) {
+        self.settle().await;
+        self.compare_keys(self.house().bucket.keys());
         self.compare_names("").await;
         for directory in DIRECTORIES {
             self.compare_names(directory).await;

@@ -104,6 +104,7 @@ impl House {
     /// As after `kill -9` and a new start.
     pub async fn reboot(self, keep_cache: bool) -> Self {
         let Self { bucket, fs, disk, state, traits } = self;
+        fs.stop_removals().await;
         disk.flush();
         drop((fs, disk));
         if !keep_cache {

@@ -23,8 +23,6 @@ pub const FOREIGN_MODE: u32 = 0o644;
 const OWN_MODE: u32 = 0o600;
 /// Metadata that only other programs know.
 pub const COLOR: &str = "color";
-/// How many steps of a write-back mount pass before S3 is told.
-const TOLD_EACH: usize = 4;
 /// What the kernel asks for at once, about.
 const READ_BYTES: u32 = 200_000;
 
@@ -133,8 +131,9 @@ impl World {
             Step::Remove { path } => self.remove(path).await,
             Step::MoveDirectory { from, to } => self.move_directory(from, to).await,
             Step::Forget => self.forget(),
-            Step::PutByOthers { path, bytes } => self.put_by_others(path, Some(bytes)),
-            Step::DeleteByOthers { path } => self.put_by_others(path, None),
+            Step::PutByOthers { path, bytes } => self.put_by_others(path, Some(bytes)).await,
+            Step::DeleteByOthers { path } => self.put_by_others(path, None).await,
+            Step::Settle => self.settle().await,
             Step::Reboot { keep_cache } => self.reboot(keep_cache).await,
             Step::Damage { damage, file, at } => self.house().damage(damage, file, at),
             Step::RemoveCacheDirectory => self.house().remove_cache_directory(),
@@ -144,9 +143,9 @@ impl World {
             Step::CompareAll => self.compare_all().await,
         }
         self.turn += 1;
-        if !self.write_back || step.is_by_others() || self.turn.is_multiple_of(TOLD_EACH) {
+        if !self.write_back || step.is_by_others() || self.turn.is_multiple_of(4) {
             self.tell().await;
-            self.compare_bucket();
+            self.compare_bucket().await;
         }
         if self.turn.is_multiple_of(self.compares_each) {
             self.compare_some(self.turn / self.compares_each).await;
@@ -163,14 +162,9 @@ impl World {
             let expected = self.reference.commit(id);
             self.compare_stored(id, expected, Ok(())).await;
         }
-        // What was written after a close is told along with it.
-        for file in self.reference.files.values_mut() {
-            file.waiting = false;
-        }
-        assert!(
-            told.iter().all(|left| left.cause.contains("Precondition") || left.cause.contains("NoSuchKey")),
-            "{told:?}"
-        );
+        self.reference.files.values_mut().for_each(|file| file.waiting = false);
+        let foreign = |cause: &str| cause.contains("Precondition") || cause.contains("NoSuchKey");
+        assert!(told.iter().all(|left| foreign(&left.cause)), "{told:?}");
     }
 
     /// What a name may show now: what the reference says, and what may still be believed.
@@ -421,7 +415,6 @@ impl World {
             (Ok(()), Ok(())) => false,
             (Err(Stale), Err(Errno::ESTALE)) => true,
             (Err(Stale), Ok(())) if self.write_back => {
-                // Nobody knew yet.
                 self.house().fs.sync(None).await;
                 true
             }
@@ -564,9 +557,18 @@ impl World {
         });
     }
 
-    fn put_by_others(&mut self, path: &str, bytes: Option<usize>) {
+    /// All that was removed here is gone from the bucket, too.
+    pub async fn settle(&self) {
+        self.house().fs.settle_removals().await.unwrap();
+    }
+
+    async fn put_by_others(&mut self, path: &str, bytes: Option<usize>) {
         if !self.reference.has_place(path) {
             return;
+        }
+        if !self.reference.stored.contains_key(path) {
+            // What is put under a key within the second of its removal may go with it.
+            self.settle().await;
         }
         self.versions += 1;
         let version = bytes.map(|bytes| Version {

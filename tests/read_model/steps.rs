@@ -110,6 +110,8 @@ pub enum Step {
         from: Path,
         to: Path,
     },
+    /// fsync of a directory: what was removed is gone from the bucket, else it may still wait.
+    Settle,
     /// The kernel lets go of every inode that is not open.
     Forget,
     // Other clients of the bucket.
@@ -178,7 +180,8 @@ fn by_programs() -> impl Strategy<Value = Step> {
         2 => (path(), any_size()).prop_map(|(path, bytes)| Step::Truncate { path, bytes }),
         2 => (path(), select(&MODES[..])).prop_map(|(path, mode)| Step::Chmod { path, mode }),
         2 => (path(), path()).prop_map(|(from, to)| Step::Rename { from, to }),
-        1 => path().prop_map(|path| Step::Remove { path }),
+        2 => path().prop_map(|path| Step::Remove { path }),
+        1 => Just(Step::Settle),
         1 => (directory(), directory()).prop_map(|(from, to)| Step::MoveDirectory { from, to }),
         1 => Just(Step::Forget),
     ]

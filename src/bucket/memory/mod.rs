@@ -22,6 +22,9 @@ use crate::error::Kind;
 pub use fault::{Effect, Fault};
 use uploads::Upload;
 
+/// The operation of a [`Fault`] that makes `DeleteObjects` fail for a single key.
+pub const DELETED_KEY: &str = "DeleteObjects of a key";
+
 /// One stored object.
 #[derive(Clone, Debug)]
 struct Object {
@@ -224,6 +227,11 @@ impl MemoryBucket {
         self.state.lock().at_once.get(operation).map_or(0, |(_, most)| *most)
     }
 
+    /// Requests under way now.
+    pub fn under_way(&self) -> usize {
+        self.state.lock().at_once.values().map(|(now, _)| *now).sum()
+    }
+
     /// Accepts conditional writes with 200 and ignores the condition, as garage does.
     pub fn ignore_conditions(&self) {
         self.state.lock().ignores_conditions = true;
@@ -343,10 +351,14 @@ impl Bucket for MemoryBucket {
     async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
         let first = keys.first().map_or("", String::as_str);
         self.request("DeleteObjects", first, |state| {
+            let mut failed = Vec::new();
             for key in keys {
-                state.objects.remove(key);
+                match fault::take(&mut state.faults, DELETED_KEY, key) {
+                    Some(Effect::Fail(kind)) => failed.push((key.clone(), fault::failure(kind, DELETED_KEY, key))),
+                    _ => drop(state.objects.remove(key)),
+                }
             }
-            Ok(Vec::new())
+            Ok(failed)
         })
         .await
     }

@@ -3,6 +3,7 @@
 //! Parts go in parallel and become one version at the end, under the condition of the options; until
 //! then the key keeps what it had. An upload that fails or is dropped half way is aborted.
 
+mod ahead;
 pub mod plan;
 pub mod schedule;
 mod session;
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 
 use super::{Bucket, CopyRequest, ETag, Error, PutOptions, Result};
 use crate::error::Kind;
+pub use ahead::UploadAhead;
 use plan::PlannedPart;
 use schedule::Schedule;
 pub use session::Session;
@@ -79,7 +81,7 @@ impl UploadSettings {
 
 impl Default for UploadSettings {
     fn default() -> Self {
-        Self { part_bytes: 8 << 20, concurrency: 8, memory: None, on_begin: None }
+        Self { part_bytes: 8 << 20, concurrency: 12, memory: None, on_begin: None }
     }
 }
 

@@ -116,10 +116,11 @@ impl Session {
         completed
     }
 
-    /// Gives the upload up.
+    /// Gives the upload up, unless it is complete.
     pub async fn abort(self) {
-        abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
-        self.completed.store(true, Ordering::Release);
+        if !self.completed.swap(true, Ordering::AcqRel) {
+            abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::local;
 use crate::bucket::Result;
@@ -29,7 +30,10 @@ impl PartSource for Bytes {
 
 /// The bytes of a local file.
 #[derive(Debug)]
-pub struct FileParts(Arc<File>);
+pub struct FileParts {
+    file: Arc<File>,
+    idle: Arc<Idle>,
+}
 
 impl FileParts {
     /// Opens a file to be sent.
@@ -40,20 +44,61 @@ impl FileParts {
 
 impl From<File> for FileParts {
     fn from(file: File) -> Self {
-        Self(Arc::new(file))
+        Self { file: Arc::new(file), idle: Arc::default() }
     }
 }
 
 #[async_trait]
 impl PartSource for FileParts {
     async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let file = Arc::clone(&self.0);
+        let (file, idle) = (Arc::clone(&self.file), Arc::clone(&self.idle));
         let read = move || {
-            let mut buffer = vec![0; (range.end - range.start) as usize];
-            file.read_exact_at(&mut buffer, range.start)?;
-            Ok(buffer.into())
+            let mut buffer = Buffer::of((range.end - range.start) as usize, idle);
+            file.read_exact_at(&mut buffer.memory[..buffer.wanted], range.start)?;
+            Ok(Bytes::from_owner(buffer))
         };
         tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    }
+}
+
+/// Memory of parts that were sent, for the next ones: fresh memory would have to be zeroed, and costs a
+/// page fault for each 4 KiB. Goes with its file.
+#[derive(Debug, Default)]
+struct Idle(Mutex<Vec<Vec<u8>>>);
+
+/// Buffers kept, at most.
+const MAX_IDLE: usize = 4;
+
+/// A part in memory, which goes back with the last reference to it.
+struct Buffer {
+    /// At least as long as is wanted, and initialised.
+    memory: Vec<u8>,
+    wanted: usize,
+    idle: Arc<Idle>,
+}
+
+impl Buffer {
+    fn of(wanted: usize, idle: Arc<Idle>) -> Self {
+        let mut memory = idle.0.lock().pop().unwrap_or_default();
+        if memory.len() < wanted {
+            memory = vec![0; wanted];
+        }
+        Self { memory, wanted, idle }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.wanted]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut idle = self.idle.0.lock();
+        if idle.len() < MAX_IDLE {
+            idle.push(std::mem::take(&mut self.memory));
+        }
     }
 }
 

@@ -95,6 +95,20 @@ async fn a_file_goes_up_as_it_is() {
     assert_eq!(memory.bytes("k").unwrap(), body());
 }
 
+#[tokio::test]
+async fn a_part_that_was_sent_leaves_its_memory_to_the_next_and_none_of_its_bytes() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), body()).unwrap();
+    let source = FileParts::open(file.path()).unwrap();
+    let mut places = Vec::new();
+    for range in [0..PART_BYTES, PART_BYTES..PART_BYTES * 2, PART_BYTES * 3..PART_BYTES * 3 + 7] {
+        let part = source.read(range.clone()).await.unwrap();
+        assert_eq!(part, body().slice(range.start as usize..range.end as usize));
+        places.push(part.as_ptr());
+    }
+    assert!(places.iter().all(|place| *place == places[0]));
+}
+
 struct Broken;
 
 #[async_trait]

@@ -26,11 +26,18 @@ impl Fs {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
         let range = offset..offset.saturating_add(u64::from(size));
         let pinned = handle.pinned.lock().clone();
-        if let Some(content) = self.draft_for(&handle, pinned.as_ref()) {
-            return self.read_draft(&handle, &content, range).await;
+        let draft = self.draft_for(&handle, pinned.as_ref());
+        let read = match (draft, pinned) {
+            (Some(content), _) => self.read_draft(&handle, &content, range).await,
+            (None, Some(pinned)) => self.read_version(&handle, &pinned, range).await,
+            (None, None) => Ok(Bytes::new()),
+        };
+        if read.as_ref().is_err_and(|error| error.is_conflict() || error.is_not_found()) {
+            // Who opens the file again is to find what is there now, and not the same answer until the
+            // attributes are too old to be believed.
+            self.tree.lock().doubt(handle.ino);
         }
-        let Some(pinned) = pinned else { return Ok(Bytes::new()) };
-        self.read_version(&handle, &pinned, range).await
+        read
     }
 
     /// The draft that this handle is to read: a reader of an older version than the one that the

@@ -8,16 +8,15 @@ use nix::errno::Errno;
 use crate::bucket::ListRequest;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::inodes::{Ino, Node};
-use crate::fs::persist::removed;
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
-use crate::journal::Intent;
 
 impl Fs {
-    /// `unlink(2)`: the object is gone when this returns; who has the file open reads on.
+    /// `unlink(2)`: the name is gone when this returns, the object within a second (see
+    /// [`crate::fs::removals`]); who has the file open reads on.
     ///
     /// # Errors
-    /// `EISDIR`, `ENOENT`, `EROFS`, and whatever S3 answers.
+    /// `EISDIR`, `ENOENT`, `EROFS`, and whatever S3 answers who asks for the name.
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
         let name = self.name_in(parent, name)?;
@@ -35,23 +34,16 @@ impl Fs {
             self.resolve_doubt(ino, content).await?;
         }
         self.keep_for_openers(ino).await?;
-        self.keep_directory(parent, &name).await?;
         let snapshot = self.snapshot(ino)?;
+        self.keep_soon(parent, &name)?;
         if snapshot.etag.is_some() {
             let listens = snapshot.stat.kind == FileKind::File;
-            let key = snapshot.key.clone();
-            let intent = if listens { self.intend(|| Intent::Remove { key }).await? } else { None };
-            failpoint::reach(Failpoint::RemoveIntended);
-            let deleted = self.bucket.delete(&snapshot.key).await;
-            failpoint::reach(Failpoint::RemoveDeleted);
-            let events = if deleted.is_ok() && listens { vec![removed(&snapshot.key)] } else { Vec::new() };
-            self.settle(intent.as_slice(), events).await?;
-            deleted?;
+            self.remove_soon(&snapshot.key, snapshot.etag.as_ref(), listens, None)?;
         }
         self.detach(parent, &name, ino, &snapshot.key).await
     }
 
-    /// The name is gone from S3: it goes here.
+    /// The object is gone, or noted to go: its name goes here.
     pub(super) async fn detach(&self, parent: Ino, name: &str, ino: Ino, key: &str) -> Result<()> {
         let content = self.content(ino);
         {
@@ -72,7 +64,8 @@ impl Fs {
         }
     }
 
-    /// `rmdir(2)`.
+    /// `rmdir(2)`. Only the marker goes from the bucket: what another client has put into the directory
+    /// since it was looked at stays, and with it the directory.
     ///
     /// # Errors
     /// `ENOTEMPTY` while S3 has any key below it, also one without a path.
@@ -82,15 +75,16 @@ impl Fs {
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
         let _stable = self.namespace.read().await;
         let key = self.empty_directory(ino).await?;
-        self.keep_directory(parent, &name).await?;
-        self.bucket.delete(&key).await?;
-        failpoint::reach(Failpoint::RmdirDeleted);
+        let etag = self.snapshot(ino)?.etag;
+        self.keep_soon(parent, &name)?;
+        self.remove_soon(&key, etag.as_ref(), false, None)?;
+        failpoint::reach(Failpoint::RmdirNoted);
         self.detach(parent, &name, ino, &key).await
     }
 
     /// The key of a directory that has nothing in it, here or in S3.
     pub(super) async fn empty_directory(&self, ino: Ino) -> Result<String> {
-        let key = {
+        let (key, was_emptied) = {
             let tree = self.tree.lock();
             if !tree.get(ino).ok_or(Errno::ENOENT)?.is_directory() {
                 return Err(Errno::ENOTDIR.into());
@@ -99,13 +93,24 @@ impl Fs {
             if !tree.drafted_children(ino).is_empty() {
                 return Err(Errno::ENOTEMPTY.into());
             }
-            tree.key(ino).ok_or(Errno::ENOENT)?
+            let directory = tree.get(ino).and_then(|node| node.directory.as_ref());
+            let was_emptied = directory.is_some_and(|directory| directory.was_emptied(self.settings.list_ttl));
+            (tree.key(ino).ok_or(Errno::ENOENT)?, was_emptied)
         };
-        let request = ListRequest { prefix: key.clone(), max_keys: Some(2), ..ListRequest::default() };
-        let page = self.bucket.list(&request).await?;
-        if page.objects.iter().any(|object| object.key != key) {
-            return Err(Errno::ENOTEMPTY.into());
+        if was_emptied {
+            return Ok(key);
         }
-        Ok(key)
+        let mut request = ListRequest { prefix: key.clone(), max_keys: Some(2), ..ListRequest::default() };
+        loop {
+            let page = self.bucket.list(&request).await?;
+            if page.objects.iter().any(|object| object.key != key) {
+                return Err(Errno::ENOTEMPTY.into());
+            }
+            if page.next.is_none() {
+                return Ok(key);
+            }
+            // All but the marker is to go: there may be a great deal of that.
+            (request.token, request.max_keys) = (page.next, None);
+        }
     }
 }

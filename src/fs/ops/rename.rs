@@ -103,8 +103,20 @@ impl Fs {
             // Another version took the name while this waited: the kernel looks it up anew.
             return Err(Errno::ESTALE.into());
         }
+        let unsent = |content: &Arc<Content>| content.bytes_dirty() && before.etag.is_none();
+        if self.settings.write_back.is_some() && !content.as_ref().is_some_and(unsent) {
+            // Closes that only the journal answers for: S3 is told before their names change there.
+            for (ino, content) in [(Some(plan.ino), &content), (plan.target, &replaced)] {
+                let Some((ino, content)) = ino.zip(content.as_ref()) else { continue };
+                let is_deferred = content.deferred.lock().is_some();
+                if is_deferred {
+                    self.commit_gated(ino, content).await?;
+                }
+            }
+        }
+        let before = self.snapshot(plan.ino)?;
         match &content {
-            Some(content) if content.bytes_dirty() && before.etag.is_none() && self.settings.write_back.is_some() => {
+            Some(content) if self.settings.write_back.is_some() && content.bytes_dirty() && before.etag.is_none() => {
                 self.rename_unsent(plan, &before, content).await?;
             }
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,

@@ -46,8 +46,13 @@ impl Fs {
         let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
         let to = format!("{}/", self.key_of(&plan.to)?);
+        // What waits to be removed is no part of the tree, and a marker that waits is.
+        self.settle_below(&from).await?;
+        self.settle_below(&to).await?;
         self.must_be_empty(plan.target, &to).await?;
-        self.keep_directory(plan.from.0, &plan.from.1).await?;
+        if plan.from.0 != plan.to.0 {
+            self.keep_directory(plan.from.0, &plan.from.1).await?;
+        }
         let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
         failpoint::reach(Failpoint::TreeIntended);
         let moved = self.move_tree(&from, &to).await;

@@ -1,5 +1,6 @@
 //! write: into the draft, never to the network.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
@@ -33,7 +34,7 @@ impl Fs {
         self.write_draft(handle.ino, &content, offset, data)
     }
 
-    fn write_draft(&self, ino: Ino, content: &Content, offset: u64, data: &[u8]) -> Result<u32> {
+    fn write_draft(&self, ino: Ino, content: &Arc<Content>, offset: u64, data: &[u8]) -> Result<u32> {
         let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
         if end > MAX_FILE_BYTES {
             return Err(Errno::EFBIG.into());
@@ -42,9 +43,17 @@ impl Fs {
         draft.write(offset, data)?;
         content.changed();
         content.untouched.store(false, Ordering::Release);
+        let keeps_times = content.outgoing.keeps_times();
         if let Some(node) = self.tree.lock().get_mut(ino) {
             node.stat.size = draft.size();
-            node.stat.touch();
+            if !keeps_times {
+                node.stat.touch();
+            }
+        }
+        let due = draft.is_due(self.settings.upload.part_bytes);
+        drop(draft);
+        if due {
+            self.send_ahead(ino, content);
         }
         Ok(data.len() as u32)
     }

@@ -53,6 +53,10 @@ impl Sorter {
     /// # Errors
     /// When the listing is no use for walking.
     pub fn take(&mut self, object: &Listed, seen: Seen, asked: Instant) -> Result<Vec<Walked>, Unusable> {
+        if object.key.ends_with('/') && self.last_key.starts_with(&object.key) {
+            // A marker that is to come, shown once more: in the place of a key that is to go.
+            return Ok(Vec::new());
+        }
         if object.key <= self.last_key {
             return Err(Unusable::Unordered);
         }
@@ -97,6 +101,7 @@ impl Sorter {
             }
             if let Some(top) = self.open.last_mut() {
                 top.listing.keys += 1;
+                top.listing.odd += usize::from(object.size > 0);
                 top.listing.marker = Some(seen);
             }
         } else if !self.is_odd(object, name)
@@ -113,6 +118,7 @@ impl Sorter {
         self.odd_keys.lock().note(&object.key, oddity);
         if let Some(top) = self.open.last_mut() {
             top.listing.keys += 1;
+            top.listing.odd += 1;
         }
         true
     }
@@ -122,6 +128,7 @@ impl Sorter {
             above.listing.keys += 1;
             let directory = Child { ino: None, is_directory: true, seen: None };
             if above.listing.names.insert(name.to_owned(), directory).is_some() {
+                above.listing.odd += 1;
                 self.odd_keys.lock().note(prefix.trim_end_matches('/'), Oddity::Shadowed);
             }
         }

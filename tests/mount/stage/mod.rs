@@ -5,6 +5,7 @@
 //! `S3MOUNT_TEST_SERVER=ministack` (or `seaweedfs`) everything that asks for the shared embedded
 //! server gets that one instead.
 
+pub mod ledger;
 pub mod outside;
 pub mod process;
 pub mod servers;
@@ -19,6 +20,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use s3mount::failpoint;
 use tempfile::TempDir;
 
 pub use outside::Outside;
@@ -40,6 +42,20 @@ pub fn wait_for<T>(what: &str, patience: Duration, mut condition: impl FnMut() -
         }
         assert!(begun.elapsed() < patience, "waited {patience:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A small generator: the same numbers in every run.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
     }
 }
 
@@ -158,13 +174,10 @@ impl Stage {
 
     /// Everything but the mount itself.
     pub fn prepare(self) -> Mount {
-        let scratch = tempfile::Builder::new().prefix("s3mount-test-").tempdir().expect("temporary directory");
+        let scratch = scratch();
         let outside = Outside::new(&self.endpoint);
         let bucket = fresh_bucket_name();
         outside.create_bucket(&bucket);
-        // Other users have to get through to the mount, which sits inside.
-        sys::chmod(scratch.path(), 0o711).expect("chmod of the temporary directory");
-        fs::create_dir(scratch.path().join("mnt")).expect("mountpoint");
         let mut args = self.args;
         if let Some(toml) = &self.hooks {
             let file = scratch.path().join("hooks.toml");
@@ -186,6 +199,14 @@ impl Stage {
     }
 }
 
+fn scratch() -> TempDir {
+    let scratch = tempfile::Builder::new().prefix("s3mount-test-").tempdir().expect("temporary directory");
+    // Other users have to get through to the mount, which sits inside.
+    sys::chmod(scratch.path(), 0o711).expect("chmod of the temporary directory");
+    fs::create_dir(scratch.path().join("mnt")).expect("mountpoint");
+    scratch
+}
+
 /// A real mount by the real binary, in the foreground of a process of its own.
 pub struct Mount {
     endpoint: Endpoint,
@@ -201,6 +222,22 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// A mount of the same bucket on another machine, so to speak; not started yet.
+    pub fn elsewhere(&self) -> Self {
+        let scratch = scratch();
+        Self {
+            endpoint: self.endpoint.clone(),
+            outside: self.outside.clone(),
+            source: self.source.clone(),
+            args: self.args.clone(),
+            env: self.env.clone(),
+            mountpoint: scratch.path().join("mnt"),
+            scratch: Some(scratch),
+            daemon: None,
+            watchdog: None,
+        }
+    }
+
     /// The mounted directory.
     pub fn path(&self) -> &Path {
         &self.mountpoint
@@ -278,6 +315,41 @@ impl Mount {
         });
     }
 
+    /// From the next start on the daemon dies at this point (`NAME` or `NAME:TIMES`), or at none.
+    pub fn crash_at(&mut self, point: Option<&str>) {
+        self.env.retain(|(name, _)| name != failpoint::VARIABLE);
+        self.env.extend(point.map(|point| (failpoint::VARIABLE.to_owned(), point.to_owned())));
+    }
+
+    /// Mounts, or dies on the way: then answers how.
+    pub fn start_unless_it_dies(&mut self) -> Option<ExitStatus> {
+        self.spawn();
+        wait_for("the mount or its death", PATIENCE, || {
+            let ended = self.daemon.as_mut().expect("just spawned").try_wait().expect("wait for the daemon");
+            if ended.is_some() {
+                (self.daemon, self.watchdog) = (None, None);
+                return Some(ended);
+            }
+            (is_mountpoint(&self.mountpoint) && nix::sys::statvfs::statvfs(&self.mountpoint).is_ok()).then_some(None)
+        })
+    }
+
+    /// Bytes that the mount kept because somebody else had written their key.
+    pub fn conflicts(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut waiting = vec![self.beside("state")];
+        while let Some(dir) = waiting.pop() {
+            for path in fs::read_dir(dir).into_iter().flatten().map(|entry| entry.expect("state directory").path()) {
+                match path.extension() {
+                    _ if path.is_dir() => waiting.push(path),
+                    Some(ending) if ending == "conflict" => found.push(path),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
     /// Starts the daemon without waiting for the mount.
     pub fn spawn(&mut self) {
         assert!(self.daemon.is_none(), "already mounted");
@@ -332,6 +404,11 @@ impl Mount {
     pub fn remount(&mut self) {
         self.stop();
         self.start();
+    }
+
+    /// fsync of the mounted directory: what was removed is gone from the bucket when this returns.
+    pub fn settle(&self) {
+        fs::File::open(&self.mountpoint).and_then(|root| root.sync_all()).expect("fsync of a directory");
     }
 
     /// Deletes the daemon's state and cache, as if the next mount were on another machine.

@@ -83,6 +83,11 @@ pub fn bash(dir: &std::path::Path, script: &str) -> String {
     run(Command::new("bash").current_dir(dir).args(["-euo", "pipefail", "-c", script]))
 }
 
+/// The signal that ended a process.
+pub fn signal_of(status: ExitStatus) -> Option<i32> {
+    std::os::unix::process::ExitStatusExt::signal(&status)
+}
+
 /// Sends a signal to one process.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("process ids fit"));

@@ -12,6 +12,10 @@ fn changed(size: u64, written: &[Range<u64>]) -> Vec<PlannedPart> {
     plan(size, &rest(size, size, written), PART)
 }
 
+fn only(range: Range<u64>) -> Vec<Range<u64>> {
+    vec![range]
+}
+
 /// What is left of the first `limit` bytes.
 fn rest(size: u64, limit: u64, written: &[Range<u64>]) -> Vec<Range<u64>> {
     let written: RangeSet<u64> = written.iter().filter(|range| !range.is_empty()).cloned().collect();
@@ -27,24 +31,24 @@ fn ranges(plan: &[PlannedPart]) -> impl Iterator<Item = &Range<u64>> {
 
 #[test]
 fn a_small_change_is_grown_at_one_edge_and_the_rest_is_copied() {
-    let plan = changed(256 * MIB, &[100 * MIB..100 * MIB + 4096]);
+    let plan = changed(256 * MIB, &only(100 * MIB..100 * MIB + 4096));
     assert_eq!(plan, [Copy(0..100 * MIB), Send(100 * MIB..105 * MIB), Copy(105 * MIB..256 * MIB)]);
 }
 
 #[test]
 fn what_is_appended_is_the_last_part_and_needs_no_edge() {
     let (size, end) = (256 * MIB + 4096, 256 * MIB);
-    assert_eq!(plan(size, &rest(size, end, &[end..size]), PART), [Copy(0..end), Send(end..size)]);
+    assert_eq!(plan(size, &rest(size, end, &only(end..size)), PART), [Copy(0..end), Send(end..size)]);
 }
 
 #[test]
 fn a_change_near_the_end_runs_to_the_end() {
-    assert_eq!(changed(64 * MIB, &[62 * MIB..62 * MIB + 1]), [Copy(0..62 * MIB), Send(62 * MIB..64 * MIB)]);
+    assert_eq!(changed(64 * MIB, &only(62 * MIB..62 * MIB + 1)), [Copy(0..62 * MIB), Send(62 * MIB..64 * MIB)]);
 }
 
 #[test]
 fn a_change_at_the_begin_grows_forward() {
-    assert_eq!(changed(64 * MIB, &[0..1]), [Send(0..5 * MIB), Copy(5 * MIB..64 * MIB)]);
+    assert_eq!(changed(64 * MIB, &only(0..1)), [Send(0..5 * MIB), Copy(5 * MIB..64 * MIB)]);
 }
 
 #[test]
@@ -77,8 +81,8 @@ fn what_changed_all_over_is_sent_in_plain_parts() {
 fn the_largest_object_is_no_more_than_ten_thousand_parts() {
     let size = 5 << 40;
     let scattered: Vec<_> = (0..100_000).map(|index| index * 50 * MIB..index * 50 * MIB + 1).collect();
-    for written in [&[][..], &[0..1], &[size - 1..size], &scattered] {
-        let plan = changed(size, written);
+    for written in [Vec::new(), only(0..1), only(size - 1..size), scattered] {
+        let plan = changed(size, &written);
         assert!(plan.len() as u64 <= MAX_PARTS, "{}", plan.len());
         assert!(ranges(&plan).all(|range| length(range) <= super::super::MAX_PART_BYTES));
     }

@@ -1,0 +1,233 @@
+//! Removals: a name goes here at once, its object from the bucket within a second, together with all
+//! the others that went.
+//!
+//! What is to go is noted in the journal ([`crate::journal::Note`]) and in the [`book`]. A task of its
+//! own sends what waits ([`round`]). Everything that `fs` says to S3 goes through the [`view`]: the
+//! bucket as it will be when nothing waits any more, in which a key that waits is not there, and
+//! nothing is written under it before it is gone. [`recover`] goes on where a crash came between.
+
+mod book;
+mod recover;
+mod round;
+mod view;
+
+use std::sync::{Arc, Weak};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use self::book::{Book, Kept, Removal, Standing, Wanted};
+use self::view::View;
+use super::inodes::Ino;
+use super::{Fs, Result};
+use crate::bucket::{self, Bucket, ETag, Metadata};
+use crate::failpoint::{self, Failpoint};
+use crate::journal::{IntentId, Note, stored_etag};
+use crate::key::ROOT_INO;
+
+/// Removals of a mount.
+#[derive(Debug)]
+pub struct Removals {
+    waiting: Arc<Waiting>,
+    /// The bucket as it is.
+    bucket: Arc<dyn Bucket>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    /// The intent in the journal that says what was settled last.
+    settled: Mutex<Option<IntentId>>,
+}
+
+/// The book, and who wants to know of it.
+#[derive(Debug)]
+struct Waiting {
+    book: Mutex<Book>,
+    wake: Notify,
+    /// How many rounds have ended.
+    rounds: watch::Sender<u64>,
+}
+
+impl Removals {
+    /// Nothing waits; of the bucket as it is.
+    pub fn new(bucket: Arc<dyn Bucket>) -> Self {
+        let waiting = Waiting { book: Mutex::default(), wake: Notify::new(), rounds: watch::Sender::new(0) };
+        Self { waiting: Arc::new(waiting), bucket, task: Mutex::default(), settled: Mutex::default() }
+    }
+
+    /// The bucket as it will be.
+    pub fn view(&self) -> Arc<dyn Bucket> {
+        Arc::new(View::new(self.bucket.clone(), self.waiting.clone()))
+    }
+
+    /// How many objects wait.
+    pub fn len(&self) -> usize {
+        self.waiting.book.lock().len()
+    }
+
+    /// Some of the keys that wait, and how many more there are.
+    pub fn some_keys(&self, most: usize) -> (Vec<String>, usize) {
+        self.waiting.book.lock().some_keys(most)
+    }
+
+    /// Begins the task that sends what waits.
+    fn ensure_task(&self, fs: &Weak<Fs>) {
+        let mut task = self.task.lock();
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
+            *task = Some(tokio::spawn(run(fs.clone(), self.waiting.clone())));
+        }
+    }
+}
+
+impl Drop for Removals {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Waiting {
+    /// Waits until something is done, at once; the failure of a try that ended meanwhile ends it too.
+    async fn wait(&self, wanted: Wanted<'_>) -> bucket::Result<()> {
+        let mut ended = self.rounds.subscribe();
+        let begun = self.book.lock().rounds();
+        loop {
+            ended.mark_unchanged();
+            {
+                let mut book = self.book.lock();
+                match book.standing(wanted) {
+                    Standing::Over => return Ok(()),
+                    Standing::Waiting(Some((round, error))) if round > begun => return Err(error),
+                    Standing::Waiting(_) => book.set_hurry(),
+                }
+            }
+            self.wake.notify_one();
+            // It lives as long as `self`.
+            let _ = ended.changed().await;
+        }
+    }
+
+    /// Returns when something is to be sent.
+    async fn until_due(&self) {
+        loop {
+            let due = self.book.lock().due();
+            match due {
+                None => self.wake.notified().await,
+                Some(at) if at <= std::time::Instant::now() => return,
+                Some(at) => {
+                    let _ = tokio::time::timeout_at(at.into(), self.wake.notified()).await;
+                }
+            }
+        }
+    }
+}
+
+/// The task: sends what waits, as long as there is somebody to send it for.
+async fn run(fs: Weak<Fs>, waiting: Arc<Waiting>) {
+    loop {
+        waiting.until_due().await;
+        let Some(fs) = fs.upgrade() else { return };
+        fs.removal_round().await;
+    }
+}
+
+impl Fs {
+    /// The object under `key` is to go: durably noted when this returns, unseen from then on, and gone
+    /// from the bucket within a second.
+    pub(super) fn remove_soon(
+        &self,
+        key: &str,
+        etag: Option<&ETag>,
+        event: bool,
+        intent: Option<IntentId>,
+    ) -> Result<()> {
+        let note = Note::Remove {
+            key: key.to_owned(),
+            etag: etag.map(stored_etag),
+            event: event && self.settings.events,
+            intent: intent.map(|intent| intent.0),
+        };
+        let number = self.journal.note(&note)?;
+        failpoint::reach(Failpoint::RemoveIntended);
+        let removal = Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None };
+        let (released, wakes) = {
+            let mut book = self.removals.waiting.book.lock();
+            (book.release(key), book.add(key, removal))
+        };
+        self.journal.close_notes(released.as_slice())?;
+        self.send_soon(wakes);
+        Ok(())
+    }
+
+    /// A name is about to leave a directory, which must not vanish with it: if S3 knows the directory
+    /// only by what is in it, it is to get a marker before that goes.
+    pub(super) fn keep_soon(&self, directory: Ino, leaving: &str) -> Result<()> {
+        let Some((key, metadata)) = self.marker_needed(directory, leaving)? else { return Ok(()) };
+        if self.removals.waiting.book.lock().keeps(&key) {
+            return Ok(());
+        }
+        let number = self.journal.note(&Note::Keep { key: key.clone(), metadata: metadata.clone() })?;
+        let kept = Kept { number, metadata, since: std::time::SystemTime::now(), failed: None };
+        let wakes = self.removals.waiting.book.lock().keep(&key, kept);
+        self.send_soon(wakes);
+        Ok(())
+    }
+
+    fn send_soon(&self, wakes: bool) {
+        self.removals.ensure_task(&self.me);
+        if wakes {
+            self.removals.waiting.wake.notify_one();
+        }
+    }
+
+    /// The key of a directory that has no marker and needs one when a name leaves it, and what the
+    /// marker is to say.
+    pub(super) fn marker_needed(&self, ino: Ino, leaving: &str) -> Result<Option<(String, Metadata)>> {
+        let needed = {
+            let tree = self.tree.lock();
+            let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+            let others = node.directory.as_ref().is_some_and(|directory| {
+                directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
+            });
+            ino != ROOT_INO && node.etag.is_none() && !others
+        };
+        if !needed {
+            return Ok(None);
+        }
+        let snapshot = self.snapshot(ino)?;
+        Ok(Some((snapshot.key, snapshot.stat.to_attributes(None).to_metadata()?)))
+    }
+
+    /// Returns when all that was removed so far is gone from the bucket: what fsync of a directory
+    /// promises.
+    ///
+    /// # Errors
+    /// What S3 answered. What could not be sent is sent later; what S3 refused is there again.
+    pub async fn settle_removals(&self) -> Result<()> {
+        let (last, begun) = {
+            let book = self.removals.waiting.book.lock();
+            (book.last_number(), book.rounds())
+        };
+        self.removals.waiting.wait(Wanted::UpTo(last)).await?;
+        match self.removals.waiting.book.lock().refused_since(begun) {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when nothing waits under a prefix, or at the key itself.
+    pub(super) async fn settle_below(&self, prefix: &str) -> Result<()> {
+        Ok(self.removals.waiting.wait(Wanted::Below(prefix)).await?)
+    }
+
+    /// Ends the task that sends what waits; it is noted for the next start. To be called before the
+    /// journal is closed.
+    pub async fn stop_removals(&self) {
+        let task = self.removals.task.lock().take();
+        if let Some(task) = task {
+            task.abort();
+            // It was aborted, or has ended with an answer that nobody needs.
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! One round: markers for directories that would vanish, then the deletions, then what is told of them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+
+use super::book::{Kept, Removal};
+use crate::bucket::{self, Condition, PutOptions};
+use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
+use crate::fs::inodes::{Ino, Node};
+use crate::fs::persist::removed;
+use crate::fs::{Fs, Result};
+use crate::journal::{Note, stored_etag};
+use crate::key::ROOT_INO;
+
+/// Keys in one DeleteObjects request (AWS: at most 1,000).
+const KEYS_PER_DELETE: usize = 1_000;
+/// Requests of each kind at once.
+const PARALLEL_DELETES: usize = 4;
+const PARALLEL_SINGLE: usize = 32;
+const PARALLEL_PUTS: usize = 16;
+const PARALLEL_HEADS: usize = 64;
+/// Names that came back and are logged one by one.
+const LOGGED: usize = 20;
+
+/// What became of an object that was to go.
+#[derive(Debug)]
+enum Fate {
+    Gone,
+    /// Another client has written the key since.
+    Theirs,
+    Failed(bucket::Error),
+}
+
+/// An object that was to go, and what became of it.
+struct Tried {
+    key: String,
+    removal: Removal,
+    fate: Fate,
+}
+
+impl Fs {
+    /// Sends what waits, once, and takes what is done off the books.
+    pub(in crate::fs) async fn removal_round(&self) {
+        let round = self.removals.waiting.book.lock().begin_round();
+        let barred = self.put_markers(&round.kept).await;
+        let mut tried = Vec::with_capacity(round.removals.len());
+        let mut sure = Vec::with_capacity(round.removals.len());
+        let mut doubtful = Vec::new();
+        for (key, removal) in round.removals {
+            match barred.iter().find(|(above, _)| key.starts_with(above.as_str())) {
+                Some((_, error)) => tried.push(Tried { key, removal, fate: Fate::Failed(error.clone()) }),
+                None if removal.doubtful => doubtful.push((key, removal)),
+                None => sure.push((key, removal)),
+            }
+        }
+        self.look(doubtful, &mut sure, &mut tried).await;
+        let keys = sure.iter().map(|(key, _)| key.clone()).collect();
+        let mut failed = self.delete_keys(keys).await;
+        failpoint::reach(Failpoint::RemoveDeleted);
+        tried.extend(sure.into_iter().map(|(key, removal)| {
+            let fate = failed.remove(&key).map_or(Fate::Gone, Fate::Failed);
+            Tried { key, removal, fate }
+        }));
+        self.end_round(tried, &barred).await;
+    }
+
+    /// Gives directories their markers; returns those that could not get one, and why.
+    async fn put_markers(&self, kept: &[(String, Kept)]) -> Vec<(String, bucket::Error)> {
+        let puts = stream::iter(kept.to_vec()).map(|(key, kept)| async move {
+            let condition = Condition::IfAbsent;
+            let options = PutOptions { metadata: kept.metadata, content_type: None, condition };
+            let put = self.removals.bucket.put(&key, Bytes::new(), &options).await;
+            (key, kept.number, put)
+        });
+        let mut puts = puts.buffer_unordered(PARALLEL_PUTS);
+        let (mut barred, mut done) = (Vec::new(), Vec::new());
+        while let Some((key, number, put)) = puts.next().await {
+            match put {
+                Ok(etag) => {
+                    failpoint::reach(Failpoint::MarkerKept);
+                    self.note_marker(&key, &etag);
+                    self.removals.waiting.book.lock().end_kept(&key);
+                    done.push(number);
+                }
+                // It was there all along.
+                Err(error) if error.kind == Kind::Changed => {
+                    self.removals.waiting.book.lock().end_kept(&key);
+                    done.push(number);
+                }
+                Err(error) => barred.push((key, error)),
+            }
+        }
+        self.close_notes(&done);
+        barred
+    }
+
+    /// The marker of a directory is there now: its node learns that, or the note of its removal, if it
+    /// was removed meanwhile.
+    fn note_marker(&self, key: &str, etag: &bucket::ETag) {
+        let learnt = self.removals.waiting.book.lock().learn_tag(key, etag);
+        if let Some(Removal { number, event, .. }) = learnt {
+            let note = Note::Remove { key: key.to_owned(), etag: Some(stored_etag(etag)), event, intent: None };
+            if let Err(error) = self.journal.note_again(number, &note) {
+                tracing::warn!(cause = %error, "a directory may be there again after a crash");
+            }
+        } else if let Some(ino) = self.directory_at(key) {
+            self.stored(ino, key, etag);
+        }
+    }
+
+    /// The node of a directory's key, if it is in memory.
+    fn directory_at(&self, key: &str) -> Option<Ino> {
+        let path = key.strip_prefix(self.settings.root_prefix.as_str())?;
+        let tree = self.tree.lock();
+        let below = |above: Option<Ino>, name| tree.child(above?, name).map(|node| node.ino);
+        let ino = path.trim_end_matches('/').split('/').fold(Some(ROOT_INO), below)?;
+        tree.get(ino).filter(|node| node.linked && Node::is_directory(node)).map(|node| node.ino)
+    }
+
+    /// Looks whether objects still are the versions that were removed: time has passed.
+    async fn look(&self, doubtful: Vec<(String, Removal)>, sure: &mut Vec<(String, Removal)>, tried: &mut Vec<Tried>) {
+        let heads = stream::iter(doubtful).map(|(key, removal)| async move {
+            let head = self.removals.bucket.head(&key).await;
+            (key, removal, head)
+        });
+        let mut heads = heads.buffer_unordered(PARALLEL_HEADS);
+        while let Some((key, removal, head)) = heads.next().await {
+            let fate = match head {
+                Ok(now) if removal.etag.as_ref() == Some(&now.etag) => {
+                    sure.push((key, removal));
+                    continue;
+                }
+                Ok(_) => Fate::Theirs,
+                Err(error) if error.kind == Kind::NotFound => Fate::Gone,
+                Err(error) => Fate::Failed(error),
+            };
+            tried.push(Tried { key, removal, fate });
+        }
+    }
+
+    /// Deletes keys; returns those that could not be, and why.
+    ///
+    /// What lies in a directory goes before its marker: a server with real directories (SeaweedFS)
+    /// keeps one that is not empty.
+    async fn delete_keys(&self, mut keys: Vec<String>) -> HashMap<String, bucket::Error> {
+        keys.sort_unstable_by(|left, right| right.cmp(left));
+        if keys.len() <= KEYS_PER_DELETE {
+            return self.delete_batch(keys).await.into_iter().collect();
+        }
+        let (markers, files): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.ends_with('/'));
+        let batches: Vec<Vec<String>> = files.chunks(KEYS_PER_DELETE).map(<[String]>::to_vec).collect();
+        let batches = stream::iter(batches).map(|batch| self.delete_batch(batch)).buffer_unordered(PARALLEL_DELETES);
+        let mut failed: HashMap<_, _> = batches.flat_map(stream::iter).collect().await;
+        for batch in markers.chunks(KEYS_PER_DELETE) {
+            failed.extend(self.delete_batch(batch.to_vec()).await);
+        }
+        failed
+    }
+
+    async fn delete_batch(&self, keys: Vec<String>) -> Vec<(String, bucket::Error)> {
+        match &keys[..] {
+            [] => Vec::new(),
+            [key] => self.delete_singly(vec![key.clone()]).await,
+            _ => match self.removals.bucket.delete_many(&keys).await {
+                Ok(failed) => failed.into_iter().filter(|(_, error)| error.kind != Kind::NotFound).collect(),
+                // Servers that do not know this request know the other one.
+                Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => self.delete_singly(keys).await,
+                Err(error) => keys.into_iter().map(|key| (key, error.clone())).collect(),
+            },
+        }
+    }
+
+    async fn delete_singly(&self, keys: Vec<String>) -> Vec<(String, bucket::Error)> {
+        let deletes = stream::iter(keys).map(|key| async move {
+            let deleted = self.removals.bucket.delete(&key).await;
+            deleted.err().map(|error| (key, error))
+        });
+        deletes.buffered(PARALLEL_SINGLE).filter_map(std::future::ready).collect().await
+    }
+
+    /// Tells hooks and the journal what is done, and gives back the names of what S3 will not delete.
+    async fn end_round(&self, mut tried: Vec<Tried>, barred: &[(String, bucket::Error)]) {
+        if let Err(error) = self.tell_removed(&tried).await {
+            tracing::error!(cause = %error, "removals are not in the journal yet; it is tried again");
+            // What nobody was told of is not done: the next round finds the objects gone.
+            for tried in tried.iter_mut().filter(|tried| matches!(tried.fate, Fate::Gone)) {
+                tried.fate = Fate::Failed(local(&error));
+            }
+        }
+        failpoint::reach(Failpoint::RemoveTold);
+        let over = self.strike(&tried, barred);
+        self.close_notes(&over);
+        self.give_back(&tried);
+        self.removals.waiting.rounds.send_modify(|rounds| *rounds += 1);
+    }
+
+    /// Takes what is over off the book; returns the notes of that.
+    fn strike(&self, tried: &[Tried], barred: &[(String, bucket::Error)]) -> Vec<u64> {
+        let (mut over, mut has_failed) = (Vec::new(), false);
+        let mut book = self.removals.waiting.book.lock();
+        for (key, error) in barred {
+            if is_lasting(error) {
+                over.extend(book.release(key));
+            } else {
+                book.fail(key, error);
+                has_failed = true;
+            }
+        }
+        for Tried { key, removal, fate } in tried {
+            match fate {
+                Fate::Gone => {}
+                Fate::Theirs => tracing::warn!(
+                    key = %key.escape_debug(),
+                    "somebody else wrote this key since it was removed: theirs stays"
+                ),
+                Fate::Failed(error) if is_lasting(error) => book.refuse(error),
+                Fate::Failed(error) => {
+                    book.fail(key, error);
+                    has_failed = true;
+                    continue;
+                }
+            }
+            over.push(removal.number);
+            book.end_removal(key);
+        }
+        book.end_round(has_failed);
+        over
+    }
+
+    /// Appends the events of objects that are gone, so that a crash loses and doubles none.
+    async fn tell_removed(&self, tried: &[Tried]) -> Result<()> {
+        let is_told = |tried: &&Tried| matches!(tried.fate, Fate::Gone) && tried.removal.event && self.settings.events;
+        let mut told: Vec<&Tried> = tried.iter().filter(is_told).collect();
+        if told.is_empty() {
+            return Ok(());
+        }
+        told.sort_unstable_by_key(|tried| tried.removal.number);
+        let numbers = told.iter().map(|tried| tried.removal.number).collect();
+        let events = told.iter().map(|tried| removed(&tried.key)).collect();
+        let before = *self.removals.settled.lock();
+        let settled = self.journal.settle_notes(numbers, events, before).await?;
+        *self.removals.settled.lock() = Some(settled);
+        Ok(())
+    }
+
+    /// What is done need not be looked at by the next start; if this fails, it is, to no harm.
+    fn close_notes(&self, numbers: &[u64]) {
+        if let Err(error) = self.journal.close_notes(numbers) {
+            tracing::warn!(cause = %error, "what was removed is looked at once more by the next start");
+        }
+    }
+
+    /// What S3 will not delete is there again under its name.
+    fn give_back(&self, tried: &[Tried]) {
+        let refused = tried.iter().filter_map(|tried| match &tried.fate {
+            Fate::Failed(error) if is_lasting(error) => Some((&tried.key, error)),
+            _ => None,
+        });
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() {
+            return;
+        }
+        self.walks.forget_all();
+        for (key, _) in &refused {
+            self.forget_key(key);
+        }
+        for (key, error) in refused.iter().take(LOGGED) {
+            tracing::error!(key = %key.escape_debug(), cause = %error, "not removed, the name is there again");
+        }
+        if refused.len() > LOGGED {
+            tracing::error!(more = refused.len() - LOGGED, "not removed either, their names are there again");
+        }
+    }
+}
+
+/// Whether the next try will end the same.
+fn is_lasting(error: &bucket::Error) -> bool {
+    !matches!(
+        error.kind,
+        Kind::Busy | Kind::Unreachable | Kind::Deadline | Kind::Corrupt | Kind::Changed | Kind::Local | Kind::NoSpace
+    )
+}
+
+/// A failure of the journal, for who waits for a removal.
+fn local(error: &crate::fs::Error) -> bucket::Error {
+    let (operation, key, cause) = ("DeleteObjects", String::new(), error.to_string());
+    bucket::Error { kind: Kind::Local, operation, key, cause, http_status: None, request_id: None }
+}

@@ -1,0 +1,112 @@
+//! Two machines write the same names at once: what was accepted was built on the version before it, and
+//! what was refused is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::stage::{Dice, Maker, Mount, Stage, sys};
+
+/// Tries of each mount; `S3MOUNT_SOAK_ROUNDS` says how many else.
+const ROUNDS: usize = 1000;
+const NAMES: u64 = 2;
+
+fn rounds() -> usize {
+    std::env::var("S3MOUNT_SOAK_ROUNDS").ok().map_or(ROUNDS, |text| text.parse().expect("a number of rounds"))
+}
+
+/// How the closes of one mount ended: the file, and the line that was added to it.
+#[derive(Debug, Default)]
+struct Outcomes {
+    accepted: Vec<(String, String)>,
+    refused: Vec<(String, String)>,
+    /// Opens and reads that found their version gone; nothing was written then.
+    unread: usize,
+}
+
+/// Reads what is there and adds a line, by writing the line or the whole file anew.
+fn add_line(file: &mut File, line: &str, anew: bool) -> io::Result<()> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    if anew {
+        file.write_all_at((text + line).as_bytes(), 0)
+    } else {
+        file.write_all_at(line.as_bytes(), text.len() as u64)
+    }
+}
+
+/// Adds lines to files that the other mount adds lines to.
+fn add_lines(dir: &Path, who: &str, rounds: usize, mut dice: Dice) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    for round in 0..rounds {
+        let (name, line) = (format!("f{}", dice.roll(NAMES)), format!("{who} {round}\n"));
+        let anew = dice.roll(2) == 0;
+        let opened = OpenOptions::new().read(true).write(true).open(dir.join(&name));
+        let written = opened.and_then(|mut file| add_line(&mut file, &line, anew).map(|()| file));
+        let Ok(file) = written.inspect_err(|error| assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"))
+        else {
+            outcomes.unread += 1;
+            continue;
+        };
+        match sys::close(file) {
+            Ok(()) => outcomes.accepted.push((name, line)),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{who} round {round}: {error}");
+                outcomes.refused.push((name, line));
+            }
+        }
+    }
+    outcomes
+}
+
+/// What lies in the conflict files of a mount, all together.
+fn kept(mount: &Mount) -> String {
+    let texts = mount.conflicts().into_iter().map(|path| std::fs::read(path).unwrap());
+    texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned() + "\n").collect()
+}
+
+#[test]
+fn two_mounts_lose_no_accepted_version_and_keep_each_refused_one() {
+    let mut left = Stage::on(Maker::Embedded).prepare();
+    for number in 0..NAMES {
+        left.outside().put(&format!("f{number}"), b"begin\n");
+    }
+    let mut right = left.elsewhere();
+    left.start();
+    right.start();
+    let (of_left, of_right) = std::thread::scope(|scope| {
+        let playing = [(&left, "left"), (&right, "right")].map(|(mount, who)| {
+            let (dir, dice) = (mount.path().to_owned(), Dice::new(who.len() as u64));
+            scope.spawn(move || add_lines(&dir, who, rounds(), dice))
+        });
+        let [left, right] = playing.map(|player| player.join().unwrap());
+        (left, right)
+    });
+    eprintln!(
+        "{} accepted, {} refused, {} not read",
+        of_left.accepted.len() + of_right.accepted.len(),
+        of_left.refused.len() + of_right.refused.len(),
+        of_left.unread + of_right.unread
+    );
+    let mut accepted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, line) in of_left.accepted.iter().chain(&of_right.accepted) {
+        accepted.entry(name.clone()).or_default().insert(line.clone());
+    }
+    for (name, lines) in accepted {
+        // Each version holds all before it: one that was built on another than the last has lost a line.
+        let text = String::from_utf8(left.outside().bytes(&name)).unwrap();
+        let found: Vec<String> = text.lines().skip(1).map(|line| format!("{line}\n")).collect();
+        let distinct: BTreeSet<String> = found.iter().cloned().collect();
+        assert_eq!(distinct.len(), found.len(), "{name} has a line twice");
+        assert_eq!(distinct, lines, "{name}");
+    }
+    for (mount, outcomes) in [(&left, &of_left), (&right, &of_right)] {
+        assert!(!outcomes.accepted.is_empty() && !outcomes.refused.is_empty(), "no conflict at all: {outcomes:?}");
+        let kept = kept(mount);
+        for (name, line) in &outcomes.refused {
+            assert!(kept.contains(line.as_str()), "{name}: {line:?} was refused and is not kept");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What programs asked a mount for, and what they were promised: kept here, outside of the process
+//! that is killed, and compared with what the bucket holds after it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+
+use super::sys;
+
+/// Keys and bytes of a bucket; a directory is its marker, `NAME/`.
+pub type State = BTreeMap<String, Bytes>;
+
+/// One thing a program does. Names are keys, without a `/` at the end.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Creates a file or writes it anew: open, write, close.
+    Write(String, Bytes),
+    /// Adds to the end of a file.
+    Append(String, Bytes),
+    /// Writes a file, syncs it, adds the rest and closes it.
+    Sync(String, Bytes, Bytes),
+    /// A shell's redirection, which two children inherit: `{ printf A; printf B; } > NAME`.
+    Redirect(String, String, String),
+    /// The same, with a child that writes so many zeros.
+    RedirectZeros(String, usize),
+    /// Creates a file and closes one of two descriptors; the other stays open.
+    CloseOne(String),
+    Chmod(String),
+    Remove(String),
+    /// Of a file.
+    Rename(String, String),
+    /// Adds to a file and renames it while it is open.
+    RenameOpen(String, String, Bytes),
+    RenameTree(String, String),
+    MakeDir(String),
+    RemoveDir(String),
+}
+
+impl Step {
+    /// What the bucket may show while the step is under way, from what it was before to what it has
+    /// to be once the step is answered.
+    fn moments(&self, before: &State) -> Vec<State> {
+        let with = |name: &str, bytes: &[u8]| {
+            let mut state = before.clone();
+            state.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+            state
+        };
+        let mut moments = vec![before.clone()];
+        match self {
+            Self::Write(name, bytes) => moments.push(with(name, bytes)),
+            Self::Append(name, more) => moments.push(with(name, &[&before[name], more.as_ref()].concat())),
+            Self::Sync(name, first, rest) => {
+                moments.push(with(name, first));
+                moments.push(with(name, &[first.as_ref(), rest.as_ref()].concat()));
+            }
+            Self::Redirect(name, first, second) => {
+                let texts = [String::new(), first.clone(), format!("{first}{second}")];
+                moments.extend(texts.iter().map(|text| with(name, text.as_bytes())));
+            }
+            Self::RedirectZeros(name, size) => moments.extend([with(name, b""), with(name, &vec![0; *size])]),
+            Self::CloseOne(name) => moments.push(with(name, b"")),
+            Self::Chmod(_) => {}
+            Self::Remove(name) => {
+                let kept = kept_directory(before, name);
+                moments.push(kept.clone());
+                moments.push(without(kept, name));
+            }
+            Self::Rename(from, to) => {
+                let both = with(to, &before[from]);
+                moments.extend([both.clone(), without(both, from)]);
+            }
+            Self::RenameOpen(from, to, more) => {
+                let both = with(to, &[&before[from], more.as_ref()].concat());
+                moments.extend([both.clone(), without(both, from)]);
+            }
+            Self::RenameTree(from, to) => moments.push(moved(before, from, to)),
+            Self::MakeDir(name) => moments.push(with(&format!("{name}/"), b"")),
+            Self::RemoveDir(name) => moments.push(without(before.clone(), &format!("{name}/"))),
+        }
+        moments
+    }
+
+    /// Does it below `dir`; `promised` hears the number of a moment that a call has promised before
+    /// the last one answered.
+    fn play(&self, dir: &Path, promised: &mut dyn FnMut(usize), held: &mut Vec<File>) -> io::Result<()> {
+        match self {
+            Self::Write(name, bytes) => write_and_close(File::create(dir.join(name))?, bytes),
+            Self::Append(name, more) => write_and_close(OpenOptions::new().append(true).open(dir.join(name))?, more),
+            Self::Sync(name, first, rest) => {
+                let mut file = File::create(dir.join(name))?;
+                file.write_all(first)?;
+                file.sync_all()?;
+                promised(1);
+                write_and_close(file, rest)
+            }
+            Self::Redirect(name, first, second) => shell(
+                "{ /usr/bin/printf %s \"$2\"; /usr/bin/printf %s \"$3\"; } > \"$1\"",
+                &dir.join(name),
+                &[first, second],
+            ),
+            Self::RedirectZeros(name, size) => {
+                shell("{ head -c \"$2\" /dev/zero; /usr/bin/true; } > \"$1\"", &dir.join(name), &[&size.to_string()])
+            }
+            Self::CloseOne(name) => {
+                let file = File::create(dir.join(name))?;
+                held.push(file.try_clone()?);
+                sys::close(file)
+            }
+            Self::Chmod(name) => sys::chmod(&dir.join(name), 0o600),
+            Self::Remove(name) => fs::remove_file(dir.join(name)),
+            Self::Rename(from, to) | Self::RenameTree(from, to) => fs::rename(dir.join(from), dir.join(to)),
+            Self::RenameOpen(from, to, more) => {
+                let mut file = OpenOptions::new().append(true).open(dir.join(from))?;
+                file.write_all(more)?;
+                fs::rename(dir.join(from), dir.join(to))?;
+                promised(2);
+                sys::close(file)
+            }
+            Self::MakeDir(name) => fs::create_dir(dir.join(name)),
+            Self::RemoveDir(name) => fs::remove_dir(dir.join(name)),
+        }
+    }
+}
+
+fn write_and_close(mut file: File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    sys::close(file)
+}
+
+fn shell(script: &str, path: &Path, words: &[&str]) -> io::Result<()> {
+    let mut shell = Command::new("bash");
+    shell.args(["-ec", script, "bash"]).arg(path).args(words);
+    let ended = shell.stdin(Stdio::null()).stderr(Stdio::null()).status()?;
+    if ended.success() { Ok(()) } else { Err(io::Error::other("the shell failed")) }
+}
+
+fn without(mut state: State, name: &str) -> State {
+    state.remove(name);
+    state
+}
+
+/// A directory that is no more than the prefix of its last file gets a marker before that goes.
+fn kept_directory(before: &State, leaving: &str) -> State {
+    let mut state = before.clone();
+    if let Some((parent, _)) = leaving.rsplit_once('/') {
+        let parent = format!("{parent}/");
+        if !before.keys().any(|key| key.starts_with(&parent) && key != leaving) {
+            state.insert(parent, Bytes::new());
+        }
+    }
+    state
+}
+
+fn moved(before: &State, from: &str, to: &str) -> State {
+    let from = format!("{from}/");
+    let place = |key: &String| key.strip_prefix(&from).map_or(key.clone(), |rest| format!("{to}/{rest}"));
+    before.iter().map(|(key, bytes)| (place(key), bytes.clone())).collect()
+}
+
+/// What the bucket may hold now.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The first is what was promised last; the others are what is under way.
+    moments: Vec<State>,
+    /// Calls that were answered with success.
+    pub acknowledged: usize,
+    /// Descriptors that stay open.
+    held: Vec<File>,
+}
+
+impl Ledger {
+    pub fn new(state: State) -> Self {
+        Self { moments: vec![state], ..Self::default() }
+    }
+
+    /// The state that was promised last.
+    pub fn promised(&self) -> &State {
+        &self.moments[0]
+    }
+
+    /// Does a step in a mount; false when it failed, because the mount is dead.
+    pub fn play(&mut self, dir: &Path, step: &Step) -> bool {
+        self.moments = step.moments(&self.moments[0]);
+        let mut reached = 0;
+        let mut held = std::mem::take(&mut self.held);
+        let played = step.play(dir, &mut |moment| reached = moment, &mut held);
+        self.held = held;
+        if played.is_ok() {
+            reached = self.moments.len() - 1;
+        }
+        self.acknowledged += usize::from(reached > 0 || played.is_ok());
+        self.moments.drain(..reached);
+        played.is_ok()
+    }
+
+    /// Descriptors of a dead mount are closed.
+    pub fn let_go(&mut self) {
+        self.held.clear();
+    }
+
+    /// Whether this may be what the bucket holds; if so it is what is promised from now on.
+    pub fn settle(&mut self, found: &State) -> Result<(), String> {
+        if self.moments.contains(found) {
+            self.moments = vec![found.clone()];
+            return Ok(());
+        }
+        let told: Vec<String> = self.moments.iter().map(|moment| differences(moment, found)).collect();
+        Err(told.join("\n  or "))
+    }
+}
+
+/// What is not as it should be, in words.
+fn differences(wanted: &State, found: &State) -> String {
+    let begin = |bytes: &Bytes| format!("{} bytes {:?}", bytes.len(), &bytes[..bytes.len().min(24)]);
+    let mut told = Vec::new();
+    for (key, bytes) in wanted {
+        match found.get(key) {
+            None => told.push(format!("{key} is missing")),
+            Some(other) if other != bytes => {
+                told.push(format!("{key} has {} instead of {}", begin(other), begin(bytes)));
+            }
+            Some(_) => {}
+        }
+    }
+    told.extend(found.keys().filter(|key| !wanted.contains_key(*key)).map(|key| format!("{key} is there")));
+    told.join(", ")
+}
