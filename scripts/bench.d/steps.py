@@ -360,7 +360,7 @@ class Step:
     times: int = 1
 
     def is_for(self, tool):
-        return (self.tools is None or tool.name in self.tools) and (tool.steps is None or self.name in tool.steps)
+        return self.tools is None or tool.name in self.tools
 
 
 OWN = ("s3mount",)

@@ -60,4 +60,3 @@ mod remount;
 mod replaced;
 mod siblings;
 mod suites;
-mod write_back;

@@ -30,9 +30,6 @@ impl Fs {
             Some(content) => Some(content.gate.lock().await),
             None => None,
         };
-        if let Some(content) = &content {
-            self.resolve_doubt(ino, content).await?;
-        }
         self.keep_for_openers(ino).await?;
         let snapshot = self.snapshot(ino)?;
         self.keep_soon(parent, &name)?;
@@ -59,7 +56,7 @@ impl Fs {
         self.touch_directory(parent);
         self.drop_clean_content(ino);
         match content {
-            Some(content) => self.undefer(ino, &content).await,
+            Some(content) => self.undefer(&content).await,
             None => Ok(()),
         }
     }
