@@ -48,6 +48,7 @@ impl Fs {
         };
         let kept = super::recovery::conflict_path(&path);
         tokio::fs::copy(&path, &kept).await?;
+        content.refused.store(true, Ordering::Release);
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
         self.undefer(content).await?;

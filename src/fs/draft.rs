@@ -49,6 +49,8 @@ pub struct Content {
     pub outgoing: Arc<Slot>,
     /// The journal answers for this already: a close was acknowledged from here.
     pub deferred: Mutex<Option<Deferral>>,
+    /// Bytes of it lost their name to somebody else's version: each who wrote some is to hear of it.
+    pub refused: AtomicBool,
 }
 
 /// What the journal holds of a draft whose close was acknowledged from here.
@@ -82,6 +84,7 @@ impl Content {
             attributes_dirty: AtomicBool::new(false),
             untouched: AtomicBool::new(untouched),
             deferred: Mutex::new(None),
+            refused: AtomicBool::new(false),
         }
     }
 

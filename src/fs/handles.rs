@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::libc;
 use parking_lot::Mutex;
@@ -27,13 +27,16 @@ pub struct FileHandle {
     pub backing: Option<Arc<Backing>>,
     /// What was noted of the kernel's pages by this open, where it makes the kernel drop some.
     pub dropped: Option<Pages>,
+    /// Bytes were written through it since a flush or fsync last answered for them.
+    pub unanswered: AtomicBool,
 }
 
 impl FileHandle {
     /// A file opened with `flags` of `open(2)`.
     pub fn new(ino: Ino, flags: i32, opener_tgid: u32, pinned: Option<Pinned>) -> Self {
         let (pinned, ahead) = (Mutex::new(pinned), ReadAhead::new());
-        Self { ino, flags, opener_tgid, pinned, ahead, backing: None, dropped: None }
+        let unanswered = AtomicBool::new(false);
+        Self { ino, flags, opener_tgid, pinned, ahead, backing: None, dropped: None, unanswered }
     }
 
     /// The same with reads that the kernel answers from this file.

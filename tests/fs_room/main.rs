@@ -540,6 +540,22 @@ async fn a_write_into_a_version_that_is_replaced_loses_and_the_next_open_shows_t
 }
 
 #[tokio::test]
+async fn a_conflict_that_one_close_met_is_told_to_every_other_writer() {
+    let house = House::new().await;
+    let file = house.write_file(ROOT, "f", b"ours").await;
+    let one = house.fs.open(file.ino, WRITE, ME).await.unwrap().handle;
+    let other = house.fs.open(file.ino, WRITE, ME).await.unwrap().handle;
+    house.fs.write(one, 0, b"one").await.unwrap();
+    house.fs.write(other, 3, b"two").await.unwrap();
+    house.bucket.insert("f", "theirs", Metadata::new());
+    for writer in [one, other] {
+        assert_eq!(house.fs.flush(writer, ME).await.unwrap_err().errno(), Errno::ESTALE);
+        assert_eq!(house.fs.fsync(writer).await.unwrap_err().errno(), Errno::ESTALE);
+    }
+    assert_eq!(house.bucket.bytes("f").unwrap(), "theirs");
+}
+
+#[tokio::test]
 async fn a_chmod_that_lost_its_version_leaves_theirs_to_the_next_open() {
     let house = House::new().await;
     house.bucket.insert("a", "ours", Metadata::new());

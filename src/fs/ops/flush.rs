@@ -1,7 +1,11 @@
 //! flush, fsync: the two moments at which a program is promised something.
 
+use std::sync::atomic::Ordering;
+
 use nix::errno::Errno;
 
+use crate::fs::draft::Content;
+use crate::fs::handles::FileHandle;
 use crate::fs::{Caller, Fs, Result};
 
 impl Fs {
@@ -15,18 +19,29 @@ impl Fs {
             return Ok(());
         }
         let Some(content) = self.content(handle.ino) else { return Ok(()) };
-        if !content.is_dirty() {
-            return Ok(());
-        }
         if content.bytes_dirty() && Self::may_defer(&content, &handle, caller) {
-            return self.defer(handle.ino, &content).await;
+            self.defer(handle.ino, &content).await?;
+        } else if content.is_dirty() {
+            self.commit(handle.ino).await?;
         }
-        self.commit(handle.ino).await
+        answer(&handle, &content)
     }
 
     /// `fsync(2)`: 0 means stored in S3, whatever the flush rule says.
     pub async fn fsync(&self, number: u64) -> Result<()> {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
-        self.commit(handle.ino).await
+        let Some(content) = self.content(handle.ino) else { return Ok(()) };
+        self.commit(handle.ino).await?;
+        answer(&handle, &content)
     }
+}
+
+/// Somebody else's close, or the end of an earlier open, may have met the conflict first: the bytes are
+/// set aside by then and nothing is left to be stored, but who wrote them was told nothing.
+fn answer(handle: &FileHandle, content: &Content) -> Result<()> {
+    if content.refused.load(Ordering::Acquire) && handle.unanswered.load(Ordering::Acquire) {
+        return Err(Errno::ESTALE.into());
+    }
+    handle.unanswered.store(false, Ordering::Release);
+    Ok(())
 }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::attr::MAX_FILE_BYTES;
 use crate::fs::draft::Content;
-use crate::fs::inodes::Ino;
+use crate::fs::handles::FileHandle;
 use crate::fs::{Fs, Result};
 
 impl Fs {
@@ -16,7 +16,7 @@ impl Fs {
         let handle = self.handles.file(number)?;
         let content = self.content(handle.ino)?;
         let _thawed = content.freeze.try_read().ok()?;
-        Some(self.write_draft(handle.ino, &content, offset, data))
+        Some(self.write_draft(&handle, &content, offset, data))
     }
 
     /// `pwrite(2)`, waiting until the file may change.
@@ -31,10 +31,11 @@ impl Fs {
         // The draft of a file open for writing goes only with its last handle.
         let content = self.ensure_content(handle.ino, false)?;
         let _thawed = content.freeze.read().await;
-        self.write_draft(handle.ino, &content, offset, data)
+        self.write_draft(&handle, &content, offset, data)
     }
 
-    fn write_draft(&self, ino: Ino, content: &Arc<Content>, offset: u64, data: &[u8]) -> Result<u32> {
+    fn write_draft(&self, handle: &FileHandle, content: &Arc<Content>, offset: u64, data: &[u8]) -> Result<u32> {
+        let ino = handle.ino;
         let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
         if end > MAX_FILE_BYTES {
             return Err(Errno::EFBIG.into());
@@ -42,6 +43,7 @@ impl Fs {
         let mut draft = content.draft.lock();
         draft.write(offset, data)?;
         content.changed();
+        handle.unanswered.store(true, Ordering::Release);
         content.untouched.store(false, Ordering::Release);
         let keeps_times = content.outgoing.keeps_times();
         if let Some(node) = self.tree.lock().get_mut(ino) {
