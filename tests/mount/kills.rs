@@ -96,7 +96,7 @@ fn plain_files() -> Scene {
             &["attributes-stored"],
             &["rename-copied"],
             &["rename-copied:2"],
-            &["rename-deleted:2"],
+            &["rename-noted:2"],
             &["rename-dirty-stored"],
             &["remove-deleted"],
         ],
@@ -120,10 +120,11 @@ fn files_that_fire_hooks() -> Scene {
             &["rename-intended", "recover-rename"],
             &["rename-copied", "recover-rename"],
             &["rename-copied:2", "recover-rename-settle"],
-            &["rename-deleted", "recover-rename-settle"],
+            &["rename-noted", "recover-rename-settle"],
             &["rename-dirty-stored"],
             &["remove-intended", "recover-remove"],
             &["remove-deleted", "recover-remove-settle"],
+            &["remove-told"],
         ],
     )
 }
