@@ -317,9 +317,10 @@ fn play(scene: &Scene, chain: &[&str], mode: Mode) {
     mount.crash_at(chain.first().copied());
     mount.start();
     let dir = mount.path().to_owned();
-    for step in &scene.steps {
+    for (number, step) in (1..).zip(&scene.steps) {
         if let Err(error) = ledger.play(&dir, step) {
-            eprintln!("{step:?}: {error}");
+            // Not the step itself: some write megabytes.
+            eprintln!("step {number} of {}: {error}", scene.steps.len());
             break;
         }
     }
