@@ -91,6 +91,11 @@ impl Fs {
             return self.refuse_superseded(ino, content, &snapshot).await;
         }
         if content.bytes_dirty() {
+            let is_deferred = content.deferred.lock().is_some() && content.draft.lock().is_whole();
+            if is_deferred {
+                // A crash must find what is being sent: else it would pass for somebody else's.
+                self.defer_gated(ino, content).await?;
+            }
             self.commit_bytes(ino, content, &snapshot).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
             let stored = self.store_attributes_open(ino, content, &snapshot).await;

@@ -159,14 +159,12 @@ impl Fs {
                 Ok(_) => Ok(Outcome::Dropped),
             },
             Intent::Rename { from, to, etag, to_etag } => self.resolve_rename(from, to, etag, to_etag.as_deref()).await,
-            // Done before the notes were looked at.
-            Intent::Removed { .. } => Ok(Outcome::Dropped),
             Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
                 Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
                 _ => Ok(Outcome::Dropped),
             },
-            // These two have their own ways.
-            Intent::RenameTree { .. } | Intent::Deferred { .. } => Ok(Outcome::Dropped),
+            // Done before the notes were looked at; the other two have their own ways.
+            Intent::Removed { .. } | Intent::RenameTree { .. } | Intent::Deferred { .. } => Ok(Outcome::Dropped),
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::kills::{MODES, Mode, abort_all_uploads, check};
 use crate::stage::ledger::{Ledger, State, Step};
-use crate::stage::{Dice, Maker, Mount, PATIENCE, Stage};
+use crate::stage::{Dice, Maker, Mount, PATIENCE, Stage, process};
 
 /// Of all tests here together.
 const KILLS: usize = 100;
@@ -155,6 +155,9 @@ fn play(kills: usize, seed: u64, mode: Mode) {
             killed += 1;
         }
         mount.start();
+        // Else the bucket and the mount may show two moments.
+        let synced = process::output(mount.command().arg("sync").arg(mount.path()), PATIENCE);
+        assert!(synced.status.success(), "seed {seed}, kill {killed}: {synced:?}\n{}", mount.log());
         for player in &mut players {
             check(&mount, player.root, &mut player.ledger, mode, &format!("seed {seed}, kill {killed}"));
         }
