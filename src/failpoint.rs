@@ -93,8 +93,8 @@ failpoints! {
     RenameIntended = "rename-intended",
     /// A file lies under both names: copied, and not deleted.
     RenameCopied = "rename-copied",
-    /// A file has its new name only, and neither journal nor caller know it.
-    RenameDeleted = "rename-deleted",
+    /// A file is copied and the removal of its old name noted, and its rename is not answered.
+    RenameNoted = "rename-noted",
     /// A draft is stored under its new name, and its old version lies under the old one.
     RenameDirtyStored = "rename-dirty-stored",
 

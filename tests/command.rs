@@ -204,6 +204,9 @@ fn wrong_words_are_told_with_a_hint() {
     assert_refused(s3mount().args(["demo", "--listen", "here"]), 64, &["here"]);
     assert_refused(s3mount().args(["demo", "--mbps-per-connection", "0"]), 64, &["0"]);
     assert_refused(s3mount().args(["status", "--yaml"]), 64, &["--yaml"]);
+    assert_refused(s3mount().arg("gc"), 64, &["BUCKET"]);
+    assert_refused(s3mount().args(["gc", "bucket", "--older-than", "long"]), 64, &["long", "5s"]);
+    assert_refused(s3mount().args(["bucket", "/mnt"]).env("S3MOUNT_CRASH_AT", "x"), 64, &["x", "rename-copied"]);
 }
 
 #[test]
@@ -318,6 +321,29 @@ fn no_bucket_no_access_and_no_credentials_are_told_apart() {
     without.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env("HOME", "/nonexistent");
     assert_refused(&mut without, 77, &["credentials", "--no-sign-request"]);
     assert!(!is_mounted(&stage.mountpoint));
+}
+
+#[test]
+fn gc_tells_what_there_is_and_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let gc = |words: &[&str]| {
+        let mut command = s3mount();
+        command.arg("gc").args(words).env("S3MOUNT_ENDPOINT_URL", &server.url);
+        command
+    };
+    let said = |words: &[&str]| {
+        let output = run(&mut gc(words));
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        text(&output.stdout)
+    };
+    assert_eq!(said(&["demo/some/where"]), "no incomplete uploads in s3://demo/some/where\n");
+    assert_eq!(said(&["demo", "--json"]), "[]\n");
+    assert_refused(&mut gc(&["nothing-of-this-name"]), 66, &["nothing-of-this-name"]);
+    assert_refused(&mut gc(&["demo", "--endpoint-url", "http://127.0.0.1:1"]), 68, &["cannot reach"]);
+    let help = text(&run(s3mount().args(["gc", "--help"])).stdout);
+    assert!(help.contains("--older-than") && help.contains("--endpoint-url"), "{help}");
+    assert!(!help.contains("--attr-ttl"), "{help}");
 }
 
 #[test]

@@ -41,6 +41,10 @@ class Figures:
     def wall(self, step):
         return self.of(step)["wall_s"]
 
+    def durable(self, step):
+        """Until the last answer of the server."""
+        return self.of(step)["durable_s"] or self.wall(step)
+
     def requests(self, step, *verbs):
         made = self.of(step)["requests"]
         return sum(count for verb, count in made.items() if not verbs or verb in verbs)
@@ -156,6 +160,10 @@ PROMISES = [
     Promise(("append",), "requests to append 4 KiB to a large object", lambda f: f.requests("append"), most=5),
     Promise(("append",), "its time, of s3fs'",
             lambda f: 100 * f.wall("append") / f.of("append", "s3fs")["wall_s"], most=65, unit=" %"),
+    Promise(("rm",), "`rm -rf` of a tree until the bucket is empty", lambda f: f.durable("rm"), most=1.0, unit=" s"),
+    Promise(("rm",), "requests for it besides LIST", lambda f: f.requests("rm") - f.requests("rm", "LIST"), most=10),
+    Promise(("mv",), "`mv` of a directory", lambda f: f.wall("mv"), most=0.8, unit=" s"),
+    Promise(("mv",), "requests for it", lambda f: f.requests("mv"), most=105),
 ]  # fmt: skip
 
 

@@ -35,6 +35,7 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// A version of which no bytes are at hand.
     pub fn in_parts(generation: u64, etag: ETag, size: u64) -> Self {
         Self { generation, etag, size, bytes: None, restated: None, upload: None }
     }
@@ -154,7 +155,9 @@ impl Fs {
         };
         match written.bytes {
             Some(bytes) => self.cache.insert(&pinned, 0, bytes),
-            None => self.cache_draft(&pinned, content, written.generation),
+            None if still.outgoing.is_some() => self.cache_draft(&pinned, content, written.generation),
+            // A few bytes of it are new: a copy of all would cost more than storing them did.
+            None => {}
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         // What the journal answers for is never newer: this holds the gate, as every deferral does.
@@ -205,15 +208,8 @@ impl Fs {
 
     /// What was sent in parts is in the draft's file, until somebody writes to it.
     fn cache_draft(&self, pinned: &Pinned, content: &Arc<Content>, generation: u64) {
-        let file = {
-            let draft = content.draft.lock();
-            if !draft.is_whole() {
-                return;
-            }
-            draft.reader()
-        };
         // Out of descriptors: then the next reader fetches it.
-        let Ok(file) = file else { return };
+        let Ok(file) = content.draft.lock().reader() else { return };
         // Held until it was asked: a draft that is gone could not tell what it held last.
         let content = content.clone();
         self.cache.insert_file(pinned, file, move || {

@@ -37,6 +37,7 @@ pub struct Slot(Mutex<Option<Arc<Outgoing>>>);
 #[derive(Debug)]
 pub struct Outgoing {
     upload: UploadAhead,
+    source: FileParts,
     /// Names the operation in the object's metadata.
     op_id: Option<String>,
     begun: Instant,
@@ -114,11 +115,11 @@ impl Outgoing {
     }
 
     /// Sends what is whole from now on.
-    fn start(self: &Arc<Self>, source: FileParts, content: Weak<Content>) {
+    fn start(self: &Arc<Self>, content: Weak<Content>) {
         let outgoing = self.clone();
         let sending = self.runtime.spawn(async move {
             let written = || content.upgrade().map(|content| content.draft.lock().written().clone());
-            let sent = outgoing.upload.send_written(&source, || written().unwrap_or_default()).await;
+            let sent = outgoing.upload.send_written(&outgoing.source, || written().unwrap_or_default()).await;
             if let Err(error) = sent {
                 tracing::debug!(cause = %error, "a part could not be sent ahead; its file's commit will send it");
             }
@@ -159,11 +160,10 @@ impl Fs {
         let told = self.tree.lock().get(ino).is_some_and(|node| node.told && node.linked);
         let Some(runtime) = self.runtime.clone().filter(|_| told) else { return };
         // What goes wrong here goes wrong again at the commit, where somebody hears of it.
-        let Ok(reader) = content.draft.lock().reader() else { return };
         let Ok(snapshot) = self.snapshot(ino) else { return };
-        let Ok(outgoing) = self.new_outgoing(ino, &snapshot.key, self.new_op_id(), runtime) else { return };
+        let Ok(outgoing) = self.new_outgoing(ino, content, &snapshot.key, self.new_op_id(), runtime) else { return };
         if content.outgoing.begin(&outgoing) {
-            outgoing.start(FileParts::from(reader), Arc::downgrade(content));
+            outgoing.start(Arc::downgrade(content));
         }
     }
 
@@ -184,7 +184,7 @@ impl Fs {
         op_id: Option<String>,
     ) -> Result<Arc<Outgoing>> {
         self.ensure_told(ino).await?;
-        let outgoing = self.new_outgoing(ino, key, op_id, Handle::current())?;
+        let outgoing = self.new_outgoing(ino, content, key, op_id, Handle::current())?;
         loop {
             content.outgoing.discard();
             // A writer may have been faster; his is for another key, or without an operation's id.
@@ -202,17 +202,17 @@ impl Fs {
         outgoing: &Arc<Outgoing>,
         condition: &Condition,
     ) -> Result<Written> {
-        let (source, generation, size) = {
+        let (generation, size) = {
             let draft = content.draft.lock();
-            (FileParts::from(draft.reader()?), content.generation(), draft.size())
+            (content.generation(), draft.size())
         };
         let mut outgoing = outgoing.clone();
-        let mut finished = outgoing.upload.finish(&source, size, condition).await;
+        let mut finished = outgoing.upload.finish(&outgoing.source, size, condition).await;
         if finished.as_ref().is_err_and(|error| error.kind == Kind::NoSuchUpload) {
             // A rule of the bucket may have ended it: it was under way for as long as the file was written.
             let (key, op_id) = (outgoing.upload.key().to_owned(), outgoing.op_id.clone());
             outgoing = self.renew_outgoing(ino, content, &key, op_id).await?;
-            finished = outgoing.upload.finish(&source, size, condition).await;
+            finished = outgoing.upload.finish(&outgoing.source, size, condition).await;
         }
         let etag = match finished {
             Ok(etag) => etag,
@@ -267,7 +267,15 @@ impl Fs {
         }
     }
 
-    fn new_outgoing(&self, ino: Ino, key: &str, op_id: Option<String>, runtime: Handle) -> Result<Arc<Outgoing>> {
+    fn new_outgoing(
+        &self,
+        ino: Ino,
+        content: &Content,
+        key: &str,
+        op_id: Option<String>,
+        runtime: Handle,
+    ) -> Result<Arc<Outgoing>> {
+        let source = FileParts::from(content.draft.lock().reader()?);
         let stat = self.snapshot(ino)?.stat;
         let metadata = stat.to_attributes(op_id.clone()).to_metadata()?;
         let options = PutOptions { metadata, content_type: stat.content_type, condition: Condition::None };
@@ -276,7 +284,7 @@ impl Fs {
         let settings = UploadSettings { on_begin, ..self.settings.upload.clone() };
         let upload = UploadAhead::new(self.bucket.clone(), key, options, settings);
         let (journal, sender, begun) = (self.journal.clone(), Mutex::default(), Instant::now());
-        Ok(Arc::new(Outgoing { upload, op_id, begun, intent, journal, runtime, sender }))
+        Ok(Arc::new(Outgoing { upload, source, op_id, begun, intent, journal, runtime, sender }))
     }
 
     /// What a version is to carry that a crash may leave in doubt.

@@ -99,10 +99,15 @@ impl Fs {
 
     /// As [`Fs::store_attributes_guarded`], for callers that hold the namespace.
     pub(super) async fn store_attributes_stable(&self, ino: Ino) -> Result<()> {
-        let snapshot = self.snapshot(ino)?;
+        let mut snapshot = self.snapshot(ino)?;
         if ino == ROOT_INO && snapshot.key.is_empty() {
             self.remember_root(&snapshot.stat);
             return Ok(());
+        }
+        if snapshot.stat.kind == FileKind::Directory {
+            // A marker of its own may be on its way: then it is the version to write on.
+            self.settle_at(&snapshot.key).await?;
+            snapshot = self.snapshot(ino)?;
         }
         let options = PutOptions {
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,

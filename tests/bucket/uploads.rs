@@ -35,3 +35,17 @@ async fn uploads_under_way_are_listed_and_aborted() {
     let late = bucket.upload_part(&key, &id, 2, bytes(100)).await.unwrap_err();
     assert_eq!(late.kind, Kind::NoSuchUpload);
 }
+
+#[tokio::test]
+async fn more_uploads_than_one_answer_holds_are_all_listed() {
+    let place = Place::new().await;
+    let bucket = place.bucket();
+    let beginning = (0..1_003).map(|number| {
+        let key = place.key(&format!("{number}"));
+        async move { bucket.create_upload(&key, &PutOptions::default()).await.expect("an upload") }
+    });
+    futures::future::join_all(beginning).await;
+    let listed = bucket.list_uploads(place.prefix).await.unwrap();
+    let keys: BTreeSet<String> = listed.into_iter().map(|upload| upload.key).collect();
+    assert_eq!(keys.len(), 1_003);
+}

@@ -168,6 +168,7 @@ async fn a_rename_moves_the_object_and_keeps_the_inode() {
     let house = House::new().await;
     let before = house.write_file(ROOT, "a", b"data").await.ino;
     house.fs.rename(ROOT, OsStr::new("a"), ROOT, OsStr::new("b"), 0).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), ["b"]);
     let after = house.lookup(ROOT, "b").await.unwrap();
     assert_eq!(after.ino, before);
@@ -208,6 +209,7 @@ async fn while_a_copy_is_under_way(change: impl AsyncFnOnce(Arc<Fs>, Ino) + 'sta
         house.fs.release(opened.handle).await.unwrap();
     };
     tokio::join!(changing, writing);
+    house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), [name]);
     assert_eq!(house.bucket.bytes(name).unwrap(), "NEW old bytes");
 }
@@ -235,6 +237,7 @@ async fn a_rename_over_a_file_replaces_it_and_noreplace_does_not() {
     let refused = house.fs.rename(ROOT, a, ROOT, b, libc::RENAME_NOREPLACE).await.unwrap_err();
     assert_eq!(refused.errno(), Errno::EEXIST);
     house.fs.rename(ROOT, a, ROOT, b, 0).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), ["b"]);
     assert_eq!(house.bucket.bytes("b").unwrap(), "new");
     assert_eq!(house.names(ROOT).await, ["b"]);
@@ -460,6 +463,7 @@ async fn a_failed_rename_of_an_open_file_leaves_both_as_they_were() {
     assert_eq!(house.lookup(ROOT, "s").await.unwrap().ino, source.ino);
     assert_eq!(house.read_file(target).await, "target");
     house.fs.rename(ROOT, from, ROOT, to, 0).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.bytes("t").unwrap(), "source");
     assert_eq!(house.bucket.keys(), ["t"]);
 }

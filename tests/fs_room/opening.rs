@@ -242,3 +242,17 @@ async fn an_open_that_s3_does_not_answer_fails() {
     tokio::time::sleep(Duration::from_millis(2_050)).await;
     assert_eq!(house.read_file(ino).await, "first");
 }
+
+#[tokio::test]
+async fn a_read_that_found_its_version_gone_makes_the_next_open_look() {
+    let house = House::patient().await;
+    let ours = house.write_file(ROOT, "f", b"ours").await;
+    house.cache.forget("f");
+    house.bucket.insert("f", "theirs, which is longer", Metadata::new());
+    let opened = house.fs.open(ours.ino, libc::O_RDWR, ME).await.unwrap();
+    let read = house.fs.read(opened.handle, 0, 100).await;
+    assert_eq!(read.map_err(|error| error.errno()), Err(Errno::ESTALE));
+    house.fs.release(opened.handle).await.unwrap();
+    let theirs = house.lookup(ROOT, "f").await.unwrap();
+    assert_eq!(house.read_file(theirs.ino).await, "theirs, which is longer");
+}

@@ -171,6 +171,7 @@ async fn a_changed_large_file_is_renamed_with_its_change() {
     let handle = house.open_large().await;
     house.fs.write(handle, 10 * MIB, b"changed").await.unwrap();
     house.fs.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("g"), 0).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
     body[10 * MIB as usize..10 * MIB as usize + 7].copy_from_slice(b"changed");
     assert_eq!(house.bucket.keys(), ["g"]);
     house.fs.write(handle, 20 * MIB, b"changed").await.unwrap();

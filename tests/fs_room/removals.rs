@@ -7,6 +7,7 @@ use std::time::Duration;
 use s3mount::bucket::Metadata;
 use s3mount::bucket::memory::{DELETED_KEY, Effect, Fault, MemoryBucket};
 use s3mount::error::{Errno, Kind};
+use s3mount::fs::ops::SetAttr;
 use s3mount::fs::{Ino, Settings};
 use s3mount::journal::EventName;
 
@@ -41,9 +42,9 @@ async fn telling() -> House {
 
 /// As after `kill -9` of such a mount.
 async fn killed(house: House) -> House {
-    let House { bucket, fs, state, .. } = house;
+    let House { bucket, fs, journal, state, .. } = house;
     fs.stop_removals().await;
-    drop(fs);
+    drop((fs, journal));
     House::with(bucket, state, with_events).await
 }
 
@@ -397,4 +398,100 @@ async fn an_unlinked_file_is_still_read_by_its_opener() {
     assert_eq!(house.fs.read(opened.handle, 0, 100).await.unwrap(), "secret");
     assert_eq!(house.fs.getattr(ino).await.unwrap().nlink, 0);
     assert_eq!(house.lookup(ROOT, "a").await.unwrap_err(), Errno::ENOENT);
+}
+
+#[tokio::test]
+async fn renames_cost_a_copy_each_and_their_old_names_go_together() {
+    let house = telling().await;
+    for number in 0..50 {
+        house.bucket.insert(&format!("d/{number:02}"), number.to_string(), Metadata::new());
+    }
+    let d = house.lookup(ROOT, "d").await.unwrap().ino;
+    for number in 0..50 {
+        let (old, new) = (format!("{number:02}"), format!("n{number:02}"));
+        house.fs.rename(d, name(&old), d, name(&new), 0).await.unwrap();
+        assert_eq!(house.bucket.bytes(&format!("d/{new}")).unwrap(), number.to_string(), "copied when it answers");
+        assert_eq!(house.lookup(d, &old).await.unwrap_err(), Errno::ENOENT);
+    }
+    house.fs.settle_removals().await.unwrap();
+    assert!(house.bucket.keys().iter().all(|key| key.starts_with("d/n")));
+    assert_eq!(house.bucket.keys().len(), 50);
+    assert!(requests(&house) <= 55, "{:?}", house.bucket.requests());
+    let told = events(&house);
+    for number in 0..50 {
+        let at = |name, key: String| told.iter().position(|told| *told == (name, key.clone())).unwrap();
+        let (copied, removed) = (format!("d/n{number:02}"), format!("d/{number:02}"));
+        assert!(at(EventName::CreatedCopy, copied) < at(EventName::RemovedDelete, removed));
+    }
+    assert_eq!(told.len(), 100);
+}
+
+#[tokio::test]
+async fn a_rename_killed_before_its_old_name_went_is_finished_by_the_next_start() {
+    let house = telling().await;
+    for key in ["a", "d/only"] {
+        house.bucket.insert(key, key, Metadata::new());
+    }
+    let d = house.lookup(ROOT, "d").await.unwrap().ino;
+    house.lookup(d, "only").await.unwrap();
+    hold(&house.bucket);
+    house.fs.rename(ROOT, name("a"), ROOT, name("b"), 0).await.unwrap();
+    house.fs.rename(d, name("only"), ROOT, name("moved"), 0).await.unwrap();
+    assert!(house.bucket.bytes("a").is_some());
+    house.bucket.heal();
+    let house = killed(house).await;
+    assert_eq!(house.bucket.keys(), ["b", "d/", "moved"]);
+    let mut told = events(&house);
+    told.sort_by(|left, right| left.1.cmp(&right.1));
+    let (copied, removed) = (EventName::CreatedCopy, EventName::RemovedDelete);
+    let wanted = [(removed, "a"), (copied, "b"), (removed, "d/only"), (copied, "moved")];
+    assert_eq!(told, wanted.map(|(name, key)| (name, key.to_owned())));
+}
+
+#[tokio::test]
+async fn a_chmod_of_a_directory_whose_marker_is_on_its_way_is_stored() {
+    let house = House::new().await;
+    house.bucket.insert("d/only", "x", Metadata::new());
+    let d = house.lookup(ROOT, "d").await.unwrap().ino;
+    house.lookup(d, "only").await.unwrap();
+    house.fs.unlink(d, name("only")).await.unwrap();
+    let set = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+    house.fs.setattr(d, set).await.unwrap();
+    assert_eq!(house.bucket.info("d/").unwrap().metadata["file-permissions"], "0040700");
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), ["d/"]);
+}
+
+#[tokio::test]
+async fn a_walk_shows_neither_what_waits_nor_less_than_the_directories_that_stay() {
+    let house = House::new().await;
+    for number in 0..12 {
+        for key in [format!("t/{number:02}/deep/only"), format!("t/{number:02}/f")] {
+            house.bucket.insert(&key, "x", Metadata::new());
+        }
+    }
+    let t = house.lookup(ROOT, "t").await.unwrap().ino;
+    let sub = house.lookup(t, "05").await.unwrap().ino;
+    let deep = house.lookup(sub, "deep").await.unwrap().ino;
+    house.lookup(deep, "only").await.unwrap();
+    hold(&house.bucket);
+    house.bucket.inject(Fault::once("PutObject", Effect::Hang).times(u32::MAX));
+    house.fs.unlink(deep, name("only")).await.unwrap();
+    // A mount that knows nothing but its notes walks the tree.
+    let House { bucket, fs, journal, state, .. } = house;
+    fs.stop_removals().await;
+    drop((fs, journal));
+    bucket.heal();
+    for operation in ["HeadObject", "PutObject"] {
+        bucket.inject(Fault::once(operation, Effect::Fail(Kind::Unreachable)).times(u32::MAX));
+    }
+    let house = House::on(bucket, state).await;
+    let t = house.lookup(ROOT, "t").await.unwrap().ino;
+    for (child, entry) in house.list(t, true).await {
+        let below = entry.unwrap().ino;
+        assert_eq!(house.names(below).await, ["deep", "f"], "{child}");
+        let deep = house.lookup(below, "deep").await.unwrap().ino;
+        let left: &[&str] = if child == "05" { &[] } else { &["only"] };
+        assert_eq!(house.names(deep).await, left, "{child}");
+    }
 }

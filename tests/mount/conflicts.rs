@@ -17,24 +17,35 @@ fn rounds() -> usize {
     std::env::var("S3MOUNT_SOAK_ROUNDS").ok().map_or(ROUNDS, |text| text.parse().expect("a number of rounds"))
 }
 
+/// A line, and onto how much of which file it was put.
+#[derive(Clone, Debug)]
+struct Added {
+    name: String,
+    line: String,
+    base_bytes: usize,
+    /// The whole file was written, not the line alone.
+    anew: bool,
+}
+
 /// How the closes of one mount ended: the file, and the line that was added to it.
 #[derive(Debug, Default)]
 struct Outcomes {
-    accepted: Vec<(String, String)>,
+    accepted: Vec<Added>,
     refused: Vec<(String, String)>,
-    /// Opens and reads that found their version gone; nothing was written then.
-    unread: usize,
+    /// Opens and reads that found their version gone, and how; nothing was written then.
+    unread: Vec<(String, String)>,
 }
 
 /// Reads what is there and adds a line, by writing the line or the whole file anew.
-fn add_line(file: &mut File, line: &str, anew: bool) -> io::Result<()> {
+fn add_line(file: &mut File, line: &str, anew: bool) -> io::Result<usize> {
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    let base_bytes = file.read_to_string(&mut text)?;
     if anew {
-        file.write_all_at((text + line).as_bytes(), 0)
+        file.write_all_at((text + line).as_bytes(), 0)?;
     } else {
-        file.write_all_at(line.as_bytes(), text.len() as u64)
+        file.write_all_at(line.as_bytes(), base_bytes as u64)?;
     }
+    Ok(base_bytes)
 }
 
 /// Adds lines to files that the other mount adds lines to.
@@ -44,14 +55,15 @@ fn add_lines(dir: &Path, who: &str, rounds: usize, mut dice: Dice) -> Outcomes {
         let (name, line) = (format!("f{}", dice.roll(NAMES)), format!("{who} {round}\n"));
         let anew = dice.roll(2) == 0;
         let opened = OpenOptions::new().read(true).write(true).open(dir.join(&name));
-        let written = opened.and_then(|mut file| add_line(&mut file, &line, anew).map(|()| file));
-        let Ok(file) = written.inspect_err(|error| assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"))
+        let written = opened.and_then(|mut file| add_line(&mut file, &line, anew).map(|base_bytes| (file, base_bytes)));
+        let Ok((file, base_bytes)) =
+            written.inspect_err(|error| assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"))
         else {
-            outcomes.unread += 1;
+            outcomes.unread.push((name, line));
             continue;
         };
         match sys::close(file) {
-            Ok(()) => outcomes.accepted.push((name, line)),
+            Ok(()) => outcomes.accepted.push(Added { name, line, base_bytes, anew }),
             Err(error) => {
                 assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{who} round {round}: {error}");
                 outcomes.refused.push((name, line));
@@ -59,6 +71,14 @@ fn add_lines(dir: &Path, who: &str, rounds: usize, mut dice: Dice) -> Outcomes {
         }
     }
     outcomes
+}
+
+/// The lines that were put onto as many bytes as this one: one of them may have been put over it.
+fn beside(all: &[&Added], lost: &str) -> String {
+    let Some(lost) = all.iter().find(|added| added.line == lost) else { return String::new() };
+    let same = |other: &&&Added| other.name == lost.name && other.base_bytes == lost.base_bytes;
+    let tell = |other: &&Added| format!("{:?} (anew: {})", other.line, other.anew);
+    all.iter().filter(same).map(tell).collect::<Vec<_>>().join(", ")
 }
 
 /// What lies in the conflict files of a mount, all together.
@@ -88,10 +108,11 @@ fn two_mounts_lose_no_accepted_version_and_keep_each_refused_one() {
         "{} accepted, {} refused, {} not read",
         of_left.accepted.len() + of_right.accepted.len(),
         of_left.refused.len() + of_right.refused.len(),
-        of_left.unread + of_right.unread
+        of_left.unread.len() + of_right.unread.len()
     );
     let mut accepted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, line) in of_left.accepted.iter().chain(&of_right.accepted) {
+    let all: Vec<&Added> = of_left.accepted.iter().chain(&of_right.accepted).collect();
+    for Added { name, line, .. } in &all {
         accepted.entry(name.clone()).or_default().insert(line.clone());
     }
     for (name, lines) in accepted {
@@ -100,7 +121,14 @@ fn two_mounts_lose_no_accepted_version_and_keep_each_refused_one() {
         let found: Vec<String> = text.lines().skip(1).map(|line| format!("{line}\n")).collect();
         let distinct: BTreeSet<String> = found.iter().cloned().collect();
         assert_eq!(distinct.len(), found.len(), "{name} has a line twice");
-        assert_eq!(distinct, lines, "{name}");
+        if let Some(lost) = lines.difference(&distinct).next() {
+            panic!("{name} lost {lost:?}, which was accepted; as much was read before {}", beside(&all, lost));
+        }
+        if let Some(line) = distinct.difference(&lines).next() {
+            let how = |list: &dyn Fn(&Outcomes) -> bool| list(&of_left) || list(&of_right);
+            let refused = how(&|outcomes| outcomes.refused.iter().any(|(_, other)| other == line));
+            panic!("{name} has {line:?}, which was {}", if refused { "refused" } else { "not even read" });
+        }
     }
     for (mount, outcomes) in [(&left, &of_left), (&right, &of_right)] {
         assert!(!outcomes.accepted.is_empty() && !outcomes.refused.is_empty(), "no conflict at all: {outcomes:?}");

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
+
+use nix::sys::signal::Signal;
 
 use crate::stage::{Dice, Maker, Mount, PATIENCE, Stage, process, sys, wait_for};
 
@@ -162,21 +165,19 @@ fn a_directory_rename_cut_in_two_is_finished_by_the_next_start() {
 fn a_multipart_upload_cut_by_a_kill_leaves_the_old_object_and_no_upload() {
     let mut mount = Stage::on(Maker::Embedded).mount();
     fs::write(mount.at("big"), "the old version").unwrap();
-    let path = mount.at("big");
-    let writer = std::thread::spawn(move || -> std::io::Result<()> {
-        let mut file = File::create(path)?;
-        for _ in 0..100 {
-            file.write_all(&vec![1; 1 << 20])?;
-        }
-        sys::close(file)
-    });
+    // A process of its own, that closes once: a close by a child, or before anything is written, makes
+    // the draft what the next start stores.
+    fs::write(mount.beside("source"), vec![1; 100 << 20]).unwrap();
+    let mut command = Command::new("cp");
+    command.arg("--sparse=never").arg(mount.beside("source")).arg(mount.at("big"));
+    let mut writer = process::spawn(command, Signal::SIGKILL);
     // Once a part is sent, the journal knows the upload.
     wait_for("parts under way", PATIENCE, || {
         let parts = mount.status()["requests"]["UploadPart"].as_u64().unwrap_or(0);
-        (parts > 0 || writer.is_finished()).then_some(())
+        (parts > 0 || writer.try_wait().unwrap().is_some()).then_some(())
     });
     mount.kill();
-    let closed = writer.join().unwrap().is_ok();
+    let closed = process::wait(&mut writer, PATIENCE).expect("cp ends with its mount").success();
     mount.start();
     let wanted: usize = if closed { 100 << 20 } else { "the old version".len() };
     let found = mount.outside().bytes("big").len();

@@ -110,7 +110,7 @@ fn one_round(mount: &mut Mount, players: &mut [Player], dice: &mut Dice) {
             scope.spawn(move || {
                 loop {
                     let step = player.next_step();
-                    if !player.ledger.play(dir, &step) {
+                    if player.ledger.play(dir, &step).is_err() {
                         return;
                     }
                     done.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use crate::assert_errno;
-use crate::stage::{Maker, Stage, place, sys};
+use crate::stage::{Maker, Mount, Stage, place, process, sys};
 
 #[test]
 fn a_file_moves_with_bytes_and_attributes() {
@@ -251,6 +251,27 @@ fn a_directory_of_more_than_a_thousand_files_moves() {
     let keys = mount.outside().keys("");
     assert_eq!(keys.iter().filter(|key| key.starts_with("to/f")).count(), 1_100);
     assert!(!keys.iter().any(|key| key.starts_with("from/f")));
+}
+
+#[test]
+fn mv_of_a_hundred_files_is_a_copy_each_and_a_few_requests() {
+    // Believes what it knows for as long as a test can take on a busy machine.
+    let believing = ["--attr-ttl", "10m", "--list-ttl", "10m", "--negative-ttl", "10m"];
+    let mut mount = Stage::on(Maker::Embedded).args(&believing).prepare();
+    for number in 0..100 {
+        mount.outside().put(&format!("from/{number:04}"), b"x");
+    }
+    mount.start();
+    let sum = |mount: &Mount| -> u64 {
+        let requests = mount.status()["requests"].clone();
+        requests.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
+    };
+    process::bash(mount.path(), "ls");
+    let before = sum(&mount);
+    process::bash(mount.path(), "mv from to");
+    let requests = sum(&mount) - before;
+    assert!(requests <= 105, "{requests}: {}", mount.status()["requests"]);
+    assert_eq!(mount.outside().keys("").len(), 100);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Fs {
         self.keep_soon(parent, &name)?;
         if snapshot.etag.is_some() {
             let listens = snapshot.stat.kind == FileKind::File;
-            self.remove_soon(&snapshot.key, snapshot.etag.as_ref(), listens, None)?;
+            self.remove_soon(&snapshot.key, snapshot.etag.as_ref(), listens)?;
         }
         self.detach(parent, &name, ino, &snapshot.key).await
     }
@@ -77,7 +77,7 @@ impl Fs {
         let key = self.empty_directory(ino).await?;
         let etag = self.snapshot(ino)?.etag;
         self.keep_soon(parent, &name)?;
-        self.remove_soon(&key, etag.as_ref(), false, None)?;
+        self.remove_soon(&key, etag.as_ref(), false)?;
         failpoint::reach(Failpoint::RmdirNoted);
         self.detach(parent, &name, ino, &key).await
     }

@@ -1,4 +1,5 @@
-//! rename of files: copy, then delete; never a moment without the bytes under one of the names.
+//! rename of files: copy, then delete; never a moment without the bytes under one of the names. The
+//! copy is made when the rename answers; the old object goes as a removed one does.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::draft::Content;
 use crate::fs::inodes::{Ino, Node, Pages};
-use crate::fs::persist::{Snapshot, created, removed};
+use crate::fs::persist::{Snapshot, created};
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, stored_etag};
@@ -96,7 +97,7 @@ impl Fs {
             self.keep_for_openers(target).await?;
         }
         if plan.from.0 != plan.to.0 {
-            self.keep_directory(plan.from.0, &plan.from.1).await?;
+            self.keep_soon(plan.from.0, &plan.from.1)?;
         }
         let before = self.snapshot(plan.ino)?;
         if !before.linked {
@@ -131,8 +132,8 @@ impl Fs {
         Ok(())
     }
 
-    /// What S3 has is copied to the new key and deleted under the old one. Attributes that changed
-    /// while the file is open ride along.
+    /// What S3 has is copied to the new key and goes under the old one. Attributes that changed while
+    /// the file is open ride along.
     async fn rename_stored(&self, plan: &Move, before: &Snapshot, content: Option<&Content>) -> Result<()> {
         let etag = before.etag.clone().ok_or(Errno::ESTALE)?;
         let key = self.key_of(&plan.to)?;
@@ -143,25 +144,29 @@ impl Fs {
         let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag), to_etag }).await?;
         failpoint::reach(Failpoint::RenameIntended);
         let changed = content.filter(|content| content.attributes_dirty.swap(false, Ordering::AcqRel));
-        let moved = self.copy_and_delete(plan, before, &key, etag, changed.is_some()).await;
+        let moved = self.copy_unchanged(plan, before, &key, etag, changed.is_some()).await;
         if let (Some(content), Err(_)) = (changed, &moved) {
             content.attributes_dirty.store(true, Ordering::Release);
         }
+        let note = |etag| Ok((etag, self.note_removal(&before.key, before.etag.as_ref(), listens, intent)?));
+        let moved = moved.and_then(note);
+        failpoint::reach(Failpoint::RenameNoted);
         let events = match &moved {
-            Ok(etag) if listens => {
-                vec![created(EventName::CreatedCopy, &key, before.stat.size, etag), removed(&before.key)]
-            }
+            Ok((etag, _)) if listens => vec![created(EventName::CreatedCopy, &key, before.stat.size, etag)],
             _ => Vec::new(),
         };
-        self.settle(intent.as_slice(), events).await?;
-        let etag = moved?;
+        let settled = self.settle(intent.as_slice(), events).await;
+        let (etag, removal) = moved?;
+        // Sent from now on, so that hooks hear of the copy first.
+        self.remove_noted(&before.key, removal, settled)?;
         self.relink(plan).await?;
         self.stored(plan.ino, &key, &etag);
         self.rebase(plan.ino, &key, &etag);
         Ok(())
     }
 
-    async fn copy_and_delete(
+    /// Copies what is there still, and nobody has changed here meanwhile.
+    async fn copy_unchanged(
         &self,
         plan: &Move,
         before: &Snapshot,
@@ -198,8 +203,6 @@ impl Fs {
             // Who wrote meanwhile got an inode of his own under this name: what he stored stays.
             return Err(Errno::ESTALE.into());
         }
-        self.bucket.delete(&before.key).await?;
-        failpoint::reach(Failpoint::RenameDeleted);
         Ok(new_etag)
     }
 
@@ -226,12 +229,7 @@ impl Fs {
                 Err(error) if error.kind == Kind::NotFound => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-            let key = before.key.clone();
-            let intent = self.intend(|| Intent::Remove { key }).await?;
-            let deleted = self.bucket.delete(&before.key).await;
-            let events = if deleted.is_ok() { vec![removed(&before.key)] } else { Vec::new() };
-            self.settle(intent.as_slice(), events).await?;
-            deleted?;
+            self.remove_soon(&before.key, before.etag.as_ref(), true)?;
         }
         Ok(())
     }

@@ -134,13 +134,21 @@ async fn run(fs: Weak<Fs>, waiting: Arc<Waiting>) {
 impl Fs {
     /// The object under `key` is to go: durably noted when this returns, unseen from then on, and gone
     /// from the bucket within a second.
-    pub(super) fn remove_soon(
+    pub(super) fn remove_soon(&self, key: &str, etag: Option<&ETag>, event: bool) -> Result<()> {
+        let removal = self.note_removal(key, etag, event, None)?;
+        failpoint::reach(Failpoint::RemoveIntended);
+        self.remove_noted(key, removal, Ok(()))
+    }
+
+    /// The first half of [`Fs::remove_soon`]: durably noted, and nothing is sent yet. While the journal
+    /// holds `intent`, that decides at the next start.
+    pub(super) fn note_removal(
         &self,
         key: &str,
         etag: Option<&ETag>,
         event: bool,
         intent: Option<IntentId>,
-    ) -> Result<()> {
+    ) -> Result<Removal> {
         let note = Note::Remove {
             key: key.to_owned(),
             etag: etag.map(stored_etag),
@@ -148,8 +156,15 @@ impl Fs {
             intent: intent.map(|intent| intent.0),
         };
         let number = self.journal.note(&note)?;
-        failpoint::reach(Failpoint::RemoveIntended);
-        let removal = Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None };
+        Ok(Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None })
+    }
+
+    /// The second half: unseen from now on, and sent soon; unless what had to come between has failed.
+    pub(super) fn remove_noted(&self, key: &str, removal: Removal, settled: Result<()>) -> Result<()> {
+        if let Err(error) = settled {
+            self.journal.close_notes(&[removal.number])?;
+            return Err(error);
+        }
         let (released, wakes) = {
             let mut book = self.removals.waiting.book.lock();
             (book.release(key), book.add(key, removal))
@@ -218,6 +233,11 @@ impl Fs {
     /// Returns when nothing waits under a prefix, or at the key itself.
     pub(super) async fn settle_below(&self, prefix: &str) -> Result<()> {
         Ok(self.removals.waiting.wait(Wanted::Below(prefix)).await?)
+    }
+
+    /// Returns when nothing waits that has to come before a change of the object at `key`.
+    pub(super) async fn settle_at(&self, key: &str) -> Result<()> {
+        Ok(self.removals.waiting.wait(Wanted::Free(key)).await?)
     }
 
     /// Ends the task that sends what waits; it is noted for the next start. To be called before the

@@ -191,25 +191,29 @@ impl Fs {
             }
         }
         failpoint::reach(Failpoint::RemoveTold);
-        let over = self.strike(&tried, barred);
+        let is_over = |tried: &&Tried| !matches!(&tried.fate, Fate::Failed(error) if !is_lasting(error));
+        let over: Vec<u64> = tried.iter().filter(is_over).map(|tried| tried.removal.number).collect();
+        // Before anybody may write the key again: the next start would take that for what was removed.
         self.close_notes(&over);
+        let released = self.strike(&tried, barred);
+        self.close_notes(&released);
         self.give_back(&tried);
         self.removals.waiting.rounds.send_modify(|rounds| *rounds += 1);
     }
 
-    /// Takes what is over off the book; returns the notes of that.
+    /// Takes what is over off the book; returns the notes of directories that nobody will keep.
     fn strike(&self, tried: &[Tried], barred: &[(String, bucket::Error)]) -> Vec<u64> {
-        let (mut over, mut has_failed) = (Vec::new(), false);
+        let (mut released, mut has_failed) = (Vec::new(), false);
         let mut book = self.removals.waiting.book.lock();
         for (key, error) in barred {
             if is_lasting(error) {
-                over.extend(book.release(key));
+                released.extend(book.release(key));
             } else {
                 book.fail(key, error);
                 has_failed = true;
             }
         }
-        for Tried { key, removal, fate } in tried {
+        for Tried { key, fate, .. } in tried {
             match fate {
                 Fate::Gone => {}
                 Fate::Theirs => tracing::warn!(
@@ -223,11 +227,10 @@ impl Fs {
                     continue;
                 }
             }
-            over.push(removal.number);
             book.end_removal(key);
         }
         book.end_round(has_failed);
-        over
+        released
     }
 
     /// Appends the events of objects that are gone, so that a crash loses and doubles none.

@@ -208,6 +208,11 @@ mod tests {
     }
 
     #[test]
+    fn a_marker_shown_again_for_what_is_to_go_changes_nothing() {
+        assert_eq!(sorted("", &["a/", "a/1", "a/", "a/2"]).unwrap(), map(&[("a/", &["", "1", "2"])]));
+    }
+
+    #[test]
     fn a_listing_out_of_order_is_refused() {
         assert_eq!(sorted("", &["b/x", "a/x"]), Err(Unusable::Unordered));
     }

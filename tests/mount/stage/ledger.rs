@@ -182,8 +182,11 @@ impl Ledger {
         &self.moments[0]
     }
 
-    /// Does a step in a mount; false when it failed, because the mount is dead.
-    pub fn play(&mut self, dir: &Path, step: &Step) -> bool {
+    /// Does a step in a mount.
+    ///
+    /// # Errors
+    /// When the mount is dead; what may be found is kept.
+    pub fn play(&mut self, dir: &Path, step: &Step) -> io::Result<()> {
         self.moments = step.moments(&self.moments[0]);
         let mut reached = 0;
         let mut held = std::mem::take(&mut self.held);
@@ -194,7 +197,7 @@ impl Ledger {
         }
         self.acknowledged += usize::from(reached > 0 || played.is_ok());
         self.moments.drain(..reached);
-        played.is_ok()
+        played
     }
 
     /// Descriptors of a dead mount are closed.
