@@ -160,15 +160,18 @@ impl Fs {
             None => {}
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
-        // What the journal answers for is never newer: this holds the gate, as every deferral does.
-        let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
+        // What the journal answers for is never newer: this holds the gate, as every deferral does. Under
+        // another name it answers on, until that name goes (a rename).
+        let deferred = content.deferred.lock().as_ref().filter(|deferral| deferral.key == before.key).map(|it| it.id);
         let settled: Vec<_> = intent.into_iter().chain(written.upload).chain(deferred).collect();
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }
         self.settle(&settled, vec![created(name, &before.key, written.size, &pinned.etag)]).await?;
         failpoint::reach(Failpoint::PutSettled);
-        content.set_deferral(None);
+        if deferred.is_some() {
+            content.set_deferral(None);
+        }
         self.backlog.remove(ino);
         restated
     }

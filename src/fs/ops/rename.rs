@@ -106,11 +106,11 @@ impl Fs {
         }
         let unsent = |content: &Arc<Content>| content.bytes_dirty() && before.etag.is_none();
         if self.settings.write_back.is_some() && !content.as_ref().is_some_and(unsent) {
-            // Closes that only the journal answers for: S3 is told before their names change there.
+            // Closes that only the journal answers for: S3 is told before their names change there. What
+            // was written since has no close yet, and must not show under the old name.
             for (ino, content) in [(Some(plan.ino), &content), (plan.target, &replaced)] {
                 let Some((ino, content)) = ino.zip(content.as_ref()) else { continue };
-                let is_deferred = content.deferred.lock().is_some();
-                if is_deferred {
+                if content.is_deferred_whole() {
                     self.commit_gated(ino, content).await?;
                 }
             }
@@ -220,18 +220,16 @@ impl Fs {
         self.remember(plan.ino, &key, etag.as_ref());
         if let Some(etag) = &before.etag {
             match self.bucket.head(&before.key).await {
-                Ok(now) if now.etag == *etag => {}
+                Ok(now) if now.etag == *etag => self.remove_soon(&before.key, before.etag.as_ref(), true)?,
                 // Somebody else's by now, or gone: not ours to delete.
-                Ok(_) => {
-                    self.expire_listing(plan.from.0);
-                    return Ok(());
-                }
-                Err(error) if error.kind == Kind::NotFound => return Ok(()),
+                Ok(_) => self.expire_listing(plan.from.0),
+                Err(error) if error.kind == Kind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }
-            self.remove_soon(&before.key, before.etag.as_ref(), true)?;
         }
-        Ok(())
+        // A close under the old name may have been answered from the journal. Not before that name goes:
+        // else a crash would bring back what S3 has under it, which is older.
+        self.undefer(plan.ino, content).await
     }
 
     /// A draft that S3 has never seen: only its key changes, in the journal and here. What S3 has under
