@@ -30,7 +30,9 @@ impl Fs {
     pub(super) async fn defer(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let _stable = self.namespace.read().await;
         let _gate = content.gate.lock().await;
-        self.defer_gated(ino, content).await
+        // Another close may have stored it while this one waited: a record made now would outlive what
+        // it is about, and be sent by a later start.
+        if content.bytes_dirty() { self.defer_gated(ino, content).await } else { Ok(()) }
     }
 
     /// As [`Fs::defer`], for callers that hold the namespace and see to the gate.

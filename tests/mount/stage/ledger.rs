@@ -1,7 +1,7 @@
 //! What programs asked a mount for, and what they were promised: kept here, outside of the process
 //! that is killed, and compared with what the bucket holds after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,6 +10,13 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 
 use super::sys;
+
+/// At most so much of a write reaches the file system at once (`max_write` of FUSE).
+const KERNEL_WRITE_BYTES: usize = 1 << 20;
+/// So many steps are told when one went wrong.
+const HISTORY: usize = 24;
+/// Stands between steps where the bucket was as it has to be.
+const CHECKED: &str = "checked";
 
 /// Keys and bytes of a bucket; a directory is its marker, `NAME/`.
 pub type State = BTreeMap<String, Bytes>;
@@ -40,22 +47,50 @@ pub enum Step {
     RemoveDir(String),
 }
 
+/// Without the bytes: some are megabytes.
+impl std::fmt::Display for Step {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write(name, bytes) => write!(formatter, "write {name} ({} bytes)", bytes.len()),
+            Self::Append(name, more) => write!(formatter, "append to {name} ({} bytes)", more.len()),
+            Self::Sync(name, ..) => write!(formatter, "sync and close {name}"),
+            Self::Redirect(name, ..) | Self::RedirectZeros(name, _) => write!(formatter, "redirect to {name}"),
+            Self::CloseOne(name) => write!(formatter, "close one of two of {name}"),
+            Self::Chmod(name) => write!(formatter, "chmod {name}"),
+            Self::Remove(name) => write!(formatter, "remove {name}"),
+            Self::Rename(from, to) => write!(formatter, "rename {from} to {to}"),
+            Self::RenameOpen(from, to, _) => write!(formatter, "append to {from} and rename it to {to} open"),
+            Self::RenameTree(from, to) => write!(formatter, "rename the tree {from} to {to}"),
+            Self::MakeDir(name) => write!(formatter, "mkdir {name}"),
+            Self::RemoveDir(name) => write!(formatter, "rmdir {name}"),
+        }
+    }
+}
+
 impl Step {
     /// What the bucket may show while the step is under way, from what it was before to what it has
-    /// to be once the step is answered.
-    fn moments(&self, before: &State) -> Vec<State> {
+    /// to be once the step is answered; and from which of these on once a call before the last one has
+    /// promised something.
+    fn moments(&self, before: &State) -> (Vec<State>, usize) {
         let with = |name: &str, bytes: &[u8]| {
             let mut state = before.clone();
             state.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
             state
         };
-        let mut moments = vec![before.clone()];
+        // As far as the kernel had handed it over: any close of a copy of the descriptor stores that, and
+        // each process that another thread starts makes such a copy and closes it with its exec.
+        let written = |name: &str, first: &[u8], rest: &[u8]| {
+            let ends = (0..rest.len()).step_by(KERNEL_WRITE_BYTES).chain([rest.len()]);
+            ends.map(|end| with(name, &[first, &rest[..end]].concat())).collect::<Vec<_>>()
+        };
+        let (mut moments, mut halfway) = (vec![before.clone()], 0);
         match self {
-            Self::Write(name, bytes) => moments.push(with(name, bytes)),
-            Self::Append(name, more) => moments.push(with(name, &[&before[name], more.as_ref()].concat())),
+            Self::Write(name, bytes) => moments.extend(written(name, b"", bytes)),
+            Self::Append(name, more) => moments.extend(written(name, &before[name], more)),
             Self::Sync(name, first, rest) => {
-                moments.push(with(name, first));
-                moments.push(with(name, &[first.as_ref(), rest.as_ref()].concat()));
+                moments.extend(written(name, b"", first));
+                halfway = moments.len();
+                moments.extend(written(name, first, rest));
             }
             Self::Redirect(name, first, second) => {
                 let texts = [String::new(), first.clone(), format!("{first}{second}")];
@@ -74,19 +109,24 @@ impl Step {
                 moments.extend([both.clone(), without(both, from)]);
             }
             Self::RenameOpen(from, to, more) => {
-                let both = with(to, &[&before[from], more.as_ref()].concat());
-                moments.extend([both.clone(), without(both, from)]);
+                let bytes: Bytes = [&before[from], more.as_ref()].concat().into();
+                moments.extend(written(from, &before[from], more));
+                let copied = |state: &State| {
+                    [state.clone(), State::from([(to.clone(), bytes.clone())])].into_iter().flatten().collect()
+                };
+                moments.extend(moments.iter().map(copied).collect::<Vec<State>>());
+                moments.push(without(with(to, &bytes), from));
+                halfway = moments.len() - 1;
             }
             Self::RenameTree(from, to) => moments.push(moved(before, from, to)),
             Self::MakeDir(name) => moments.push(with(&format!("{name}/"), b"")),
             Self::RemoveDir(name) => moments.push(without(before.clone(), &format!("{name}/"))),
         }
-        moments
+        (moments, halfway)
     }
 
-    /// Does it below `dir`; `promised` hears the number of a moment that a call has promised before
-    /// the last one answered.
-    fn play(&self, dir: &Path, promised: &mut dyn FnMut(usize), held: &mut Vec<File>) -> io::Result<()> {
+    /// Does it below `dir`; `promised` is called when a call before the last one has promised something.
+    fn play(&self, dir: &Path, promised: &mut dyn FnMut(), held: &mut Vec<File>) -> io::Result<()> {
         match self {
             Self::Write(name, bytes) => write_and_close(File::create(dir.join(name))?, bytes),
             Self::Append(name, more) => write_and_close(OpenOptions::new().append(true).open(dir.join(name))?, more),
@@ -94,7 +134,7 @@ impl Step {
                 let mut file = File::create(dir.join(name))?;
                 file.write_all(first)?;
                 file.sync_all()?;
-                promised(1);
+                promised();
                 write_and_close(file, rest)
             }
             Self::Redirect(name, first, second) => shell(
@@ -117,7 +157,7 @@ impl Step {
                 let mut file = OpenOptions::new().append(true).open(dir.join(from))?;
                 file.write_all(more)?;
                 fs::rename(dir.join(from), dir.join(to))?;
-                promised(2);
+                promised();
                 sys::close(file)
             }
             Self::MakeDir(name) => fs::create_dir(dir.join(name)),
@@ -170,6 +210,8 @@ pub struct Ledger {
     pub acknowledged: usize,
     /// Descriptors that stay open.
     held: Vec<File>,
+    /// The last steps and how they ended, for who has to find out what went wrong.
+    history: VecDeque<String>,
 }
 
 impl Ledger {
@@ -187,17 +229,26 @@ impl Ledger {
     /// # Errors
     /// When the mount is dead; what may be found is kept.
     pub fn play(&mut self, dir: &Path, step: &Step) -> io::Result<()> {
-        self.moments = step.moments(&self.moments[0]);
+        let (moments, halfway) = step.moments(&self.moments[0]);
+        self.moments = moments;
         let mut reached = 0;
         let mut held = std::mem::take(&mut self.held);
-        let played = step.play(dir, &mut |moment| reached = moment, &mut held);
+        let played = step.play(dir, &mut || reached = halfway, &mut held);
         self.held = held;
         if played.is_ok() {
             reached = self.moments.len() - 1;
         }
         self.acknowledged += usize::from(reached > 0 || played.is_ok());
         self.moments.drain(..reached);
+        self.note(format!("{step} {}", if played.is_ok() { "done" } else { "cut off" }));
         played
+    }
+
+    fn note(&mut self, line: String) {
+        self.history.push_back(line);
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
     }
 
     /// Descriptors of a dead mount are closed.
@@ -208,11 +259,15 @@ impl Ledger {
     /// Whether this may be what the bucket holds; if so it is what is promised from now on.
     pub fn settle(&mut self, found: &State) -> Result<(), String> {
         if self.moments.contains(found) {
+            if self.moments.len() > 1 || self.history.back().is_some_and(|line| line != CHECKED) {
+                self.note(CHECKED.to_owned());
+            }
             self.moments = vec![found.clone()];
             return Ok(());
         }
         let told: Vec<String> = self.moments.iter().map(|moment| differences(moment, found)).collect();
-        Err(told.join("\n  or "))
+        let history: Vec<String> = self.history.iter().cloned().collect();
+        Err(format!("{}\nafter: {}", told.join("\n  or "), history.join("; ")))
     }
 }
 
