@@ -4,7 +4,7 @@
 //! recovers from the death before. The ledger knows what may be found: what was promised, or a moment
 //! of the step that was under way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use s3mount::failpoint::Failpoint;
@@ -254,18 +254,27 @@ fn found(mount: &Mount, prefix: &str) -> State {
 
 /// The bucket is what the ledger allows, and the mount shows the same.
 pub fn check(mount: &Mount, prefix: &str, ledger: &mut Ledger, mode: Mode, told: &str) {
-    let until = std::time::Instant::now() + mode.behind;
-    let found = loop {
+    let until = Instant::now() + mode.behind;
+    loop {
         let found = found(mount, prefix);
-        match ledger.settle(&found) {
-            Ok(()) => break found,
-            Err(difference) => assert!(std::time::Instant::now() < until, "{told}: {difference}\n{}", mount.log()),
+        // First the mount: it is ahead of the bucket in what is to go.
+        match shows(mount, &found).and_then(|()| ledger.settle(&found)) {
+            Ok(()) => return,
+            Err(difference) => assert!(Instant::now() < until, "{told}: {difference}\n{}", mount.log()),
         }
-    };
-    for (key, bytes) in found.iter().filter(|(key, _)| !key.ends_with('/')) {
-        let shown = std::fs::read(mount.at(key)).unwrap_or_else(|error| panic!("{told}: {key}: {error}"));
-        assert!(shown == *bytes, "{told}: {key} is another one through the mount");
+        std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Whether the mount has these files.
+fn shows(mount: &Mount, found: &State) -> Result<(), String> {
+    for (key, bytes) in found.iter().filter(|(key, _)| !key.ends_with('/')) {
+        let shown = std::fs::read(mount.at(key)).map_err(|error| format!("{key} through the mount: {error}"))?;
+        if shown != *bytes {
+            return Err(format!("{key} is another one through the mount"));
+        }
+    }
+    Ok(())
 }
 
 /// No upload is left, but for what only `s3mount gc` can find.

@@ -305,8 +305,7 @@ impl Mount {
         wait_for("the mount", PATIENCE, || {
             let status = self.daemon.as_mut().expect("just spawned").try_wait().expect("wait for the daemon");
             assert!(status.is_none(), "s3mount ended with {status:?}:\n{}", self.log());
-            // statfs always goes to the daemon; a stat of a dead mount may be answered from memory.
-            (is_mountpoint(&self.mountpoint) && nix::sys::statvfs::statvfs(&self.mountpoint).is_ok()).then_some(())
+            is_served(&self.mountpoint).then_some(())
         });
     }
 
@@ -325,7 +324,7 @@ impl Mount {
                 (self.daemon, self.watchdog) = (None, None);
                 return Some(ended);
             }
-            (is_mountpoint(&self.mountpoint) && nix::sys::statvfs::statvfs(&self.mountpoint).is_ok()).then_some(None)
+            is_served(&self.mountpoint).then_some(None)
         })
     }
 
@@ -484,6 +483,13 @@ pub fn is_mountpoint(path: &Path) -> bool {
     let wanted = path.to_string_lossy();
     let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     table.lines().filter_map(|line| line.split(' ').nth(4)).any(|field| field == wanted)
+}
+
+/// Whether a daemon answers at `path`, in one call: between two the mount that a killed daemon left
+/// may have gone, and what is below it answers. statfs always goes to the daemon; a stat of a dead
+/// mount may be answered from memory.
+fn is_served(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::FUSE_SUPER_MAGIC)
 }
 
 /// Asserts that a call failed with this errno.
