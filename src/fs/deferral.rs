@@ -26,7 +26,7 @@ impl Fs {
         flusher != 0 && handle.opener_tgid != 0 && flusher != handle.opener_tgid && content.draft.lock().is_whole()
     }
 
-    /// Makes the draft durable here: when this returns, `kill -9` loses nothing of it.
+    /// Makes the draft of a close durable here: when this returns, `kill -9` loses nothing of it.
     pub(super) async fn defer(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
         let _stable = self.namespace.read().await;
         let _gate = content.gate.lock().await;

@@ -156,7 +156,10 @@ impl Fs {
                 .map_err(|_| nix::errno::Errno::ETIMEDOUT)??;
             content.draft.lock().detach_base();
         }
-        self.defer(ino, &content).await
+        // No close: whatever its commit has come to, the draft is kept.
+        let _stable = self.namespace.read().await;
+        let _gate = content.gate.lock().await;
+        self.defer_gated(ino, &content).await
     }
 
     /// Another part of the program changed this key in S3: ask again at the next use.

@@ -72,11 +72,7 @@ impl Step {
     /// to be once the step is answered; and from which of these on once a call before the last one has
     /// promised something.
     fn moments(&self, before: &State) -> (Vec<State>, usize) {
-        let with = |name: &str, bytes: &[u8]| {
-            let mut state = before.clone();
-            state.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
-            state
-        };
+        let with = |name: &str, bytes: &[u8]| with(before.clone(), name, bytes);
         // As far as the kernel had handed it over: any close of a copy of the descriptor stores that, and
         // each process that another thread starts makes such a copy and closes it with its exec.
         let written = |name: &str, first: &[u8], rest: &[u8]| {
@@ -111,10 +107,8 @@ impl Step {
             Self::RenameOpen(from, to, more) => {
                 let bytes: Bytes = [&before[from], more.as_ref()].concat().into();
                 moments.extend(written(from, &before[from], more));
-                let copied = |state: &State| {
-                    [state.clone(), State::from([(to.clone(), bytes.clone())])].into_iter().flatten().collect()
-                };
-                moments.extend(moments.iter().map(copied).collect::<Vec<State>>());
+                let copied: Vec<State> = moments.iter().map(|state| self::with(state.clone(), to, &bytes)).collect();
+                moments.extend(copied);
                 moments.push(without(with(to, &bytes), from));
                 halfway = moments.len() - 1;
             }
@@ -176,6 +170,11 @@ fn shell(script: &str, path: &Path, words: &[&str]) -> io::Result<()> {
     shell.args(["-ec", script, "bash"]).arg(path).args(words);
     let ended = shell.stdin(Stdio::null()).stderr(Stdio::null()).status()?;
     if ended.success() { Ok(()) } else { Err(io::Error::other("the shell failed")) }
+}
+
+fn with(mut state: State, name: &str, bytes: &[u8]) -> State {
+    state.insert(name.to_owned(), Bytes::copy_from_slice(bytes));
+    state
 }
 
 fn without(mut state: State, name: &str) -> State {
@@ -259,15 +258,15 @@ impl Ledger {
     /// Whether this may be what the bucket holds; if so it is what is promised from now on.
     pub fn settle(&mut self, found: &State) -> Result<(), String> {
         if self.moments.contains(found) {
-            if self.moments.len() > 1 || self.history.back().is_some_and(|line| line != CHECKED) {
+            if self.history.back().is_some_and(|line| line != CHECKED) {
                 self.note(CHECKED.to_owned());
             }
             self.moments = vec![found.clone()];
             return Ok(());
         }
         let told: Vec<String> = self.moments.iter().map(|moment| differences(moment, found)).collect();
-        let history: Vec<String> = self.history.iter().cloned().collect();
-        Err(format!("{}\nafter: {}", told.join("\n  or "), history.join("; ")))
+        let history = self.history.make_contiguous().join("; ");
+        Err(format!("{}\nafter: {history}", told.join("\n  or ")))
     }
 }
 
