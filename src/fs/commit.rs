@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use super::doubt::{doubt_upload, is_doubtful};
 use super::draft::Content;
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
@@ -57,22 +58,35 @@ impl Fs {
         self.commit_gated(ino, &content).await
     }
 
+    /// What a close answers for: see [`Fs::close_gated`].
+    pub(super) async fn close(&self, ino: Ino) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        let _gate = content.gate.lock().await;
+        self.close_gated(ino, &content).await
+    }
+
     /// Where nobody has the file open for writing, no close will come that stores it.
     ///
     /// Asked once more when its turn has come: who opened the file meanwhile is not done with it, and
     /// half of what he writes must not become a version.
-    pub(super) async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn close_unless_written(&self, ino: Ino) -> Result<()> {
         if self.handles.is_written(ino) {
             return Ok(());
         }
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
-        if self.handles.is_written(ino) { Ok(()) } else { self.commit_gated(ino, &content).await }
+        if self.handles.is_written(ino) { Ok(()) } else { self.close_gated(ino, &content).await }
     }
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        if self.content(ino).is_none() {
+            // Stored and let go of while this waited for the gate.
+            return Ok(());
+        }
+        self.resolve_doubt(ino, content).await?;
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
             return self.refuse_superseded(ino, content, &snapshot).await;
@@ -121,6 +135,9 @@ impl Fs {
             Err(error) => {
                 content.attributes_dirty.store(true, Ordering::Release);
                 self.settle(intent.as_slice(), Vec::new()).await?;
+                if is_doubtful(&error) {
+                    doubt_upload(content, before);
+                }
                 self.note_failure(ino, content, &before.key, &error).await?;
                 return Err(error);
             }
@@ -138,12 +155,19 @@ impl Fs {
             None => {}
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
-        let intents = intent.into_iter().chain(written.upload);
-        let settled = settled_intents(content, written.generation, intents);
+        // What the journal answers for is never newer: this holds the gate, as every deferral does. Under
+        // another name it answers on, until that name goes (a rename).
+        let deferred = content.deferred.lock().as_ref().filter(|deferral| deferral.key == before.key).map(|it| it.id);
+        let settled: Vec<_> = intent.into_iter().chain(written.upload).chain(deferred).collect();
+        if content.is_resumed {
+            failpoint::reach(Failpoint::RecoverDeferredSettle);
+        }
         self.settle(&settled, vec![created(name, &before.key, written.size, &pinned.etag)]).await?;
         failpoint::reach(Failpoint::PutSettled);
-        let still_deferred = content.deferred.lock().is_some();
-        content.draft.lock().set_kept(still_deferred);
+        if deferred.is_some() {
+            content.set_deferral(None);
+        }
+        self.backlog.remove(ino);
         restated
     }
 
@@ -253,14 +277,4 @@ impl Fs {
         }
         Ok(())
     }
-}
-
-/// The intents that a stored generation makes obsolete: its own, and a deferral before it.
-fn settled_intents(content: &Content, generation: u64, own: impl Iterator<Item = IntentId>) -> Vec<IntentId> {
-    let mut intents: Vec<_> = own.collect();
-    let mut deferred = content.deferred.lock();
-    if deferred.as_ref().is_some_and(|deferral| deferral.generation <= generation) {
-        intents.extend(deferred.take().map(|deferral| deferral.id));
-    }
-    intents
 }

@@ -14,6 +14,10 @@ impl Fs {
     /// After a commit that failed: was it somebody else's version that stood in the way?
     pub(super) async fn note_failure(&self, ino: Ino, content: &Arc<Content>, key: &str, error: &Error) -> Result<()> {
         if !error.is_conflict() {
+            if content.deferred.lock().is_some() {
+                // The uploader tells it, and once is enough.
+                return Ok(());
+            }
             tracing::warn!(key = %key.escape_debug(), cause = %error, "not stored; the draft is kept");
         } else if self.is_under(ino, key) {
             self.set_conflict_aside(ino, content, key).await?;
@@ -51,7 +55,8 @@ impl Fs {
         content.refused.store(true, Ordering::Release);
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
-        self.undefer(content).await?;
+        self.undefer(ino, content).await?;
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
         self.part_from_name(ino);
         tracing::error!(
             key = %key.escape_debug(),

@@ -22,7 +22,7 @@ const MANY: usize = 1_050;
 pub struct Mode {
     pub args: &'static [&'static str],
     /// How long after a start the bucket may show older moments than what was promised.
-    behind: Duration,
+    pub behind: Duration,
 }
 
 pub const MODES: [Mode; 1] = [Mode { args: &[], behind: Duration::ZERO }];

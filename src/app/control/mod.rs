@@ -22,6 +22,10 @@ pub enum Request {
     Unmount {
         lazy: bool,
     },
+    /// Store what was closed before, within so many seconds if they are given.
+    Sync {
+        timeout_ms: Option<u64>,
+    },
     /// Fetch these into the disk cache, and all below them. Ends when the asker goes away.
     Warm {
         paths: Vec<String>,
@@ -46,6 +50,10 @@ pub enum Reply {
     /// Still storing this many files.
     Storing {
         files: u64,
+    },
+    /// Stored, but for these.
+    Synced {
+        left: Vec<Left>,
     },
     /// Not done; the mount goes on.
     Refused(Failure),
@@ -72,6 +80,6 @@ pub enum Reply {
 pub trait Service: Send + Sync + 'static {
     /// Everything that `s3mount status` tells. Takes locks and reads the journal.
     fn status(&self) -> Status;
-    /// Carries out what is asked of the caches; signs of life go to `tell`. Stops when dropped.
-    fn caching<'a>(&'a self, request: Request, tell: &'a mpsc::Sender<Reply>) -> BoxFuture<'a, Reply>;
+    /// Carries out what is asked; signs of life go to `tell`. Stops when dropped.
+    fn carry_out<'a>(&'a self, request: Request, tell: &'a mpsc::Sender<Reply>) -> BoxFuture<'a, Reply>;
 }
