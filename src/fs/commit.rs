@@ -47,6 +47,15 @@ struct Still<'a> {
     frozen: Option<tokio::sync::RwLockWriteGuard<'a, ()>>,
     /// The upload to finish, for what has no version below it.
     outgoing: Option<Arc<Outgoing>>,
+    /// The generation that is to be sent, where a newer one is not.
+    only: Option<u64>,
+}
+
+impl Still<'_> {
+    /// `EAGAIN` for what is not to be sent.
+    fn admit(&self, generation: u64) -> Result<()> {
+        if self.only.is_none_or(|only| only == generation) { Ok(()) } else { Err(Errno::EAGAIN.into()) }
+    }
 }
 
 impl Fs {
@@ -82,6 +91,11 @@ impl Fs {
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        self.commit_only(ino, content, None).await
+    }
+
+    /// As [`Fs::commit_gated`], of this generation only: `EAGAIN` if the bytes have changed since.
+    pub(super) async fn commit_only(&self, ino: Ino, content: &Arc<Content>, only: Option<u64>) -> Result<()> {
         if self.content(ino).is_none() {
             // Stored and let go of while this waited for the gate.
             return Ok(());
@@ -92,7 +106,7 @@ impl Fs {
             return self.refuse_superseded(ino, content, &snapshot).await;
         }
         if content.bytes_dirty() {
-            self.commit_bytes(ino, content, &snapshot).await
+            self.commit_bytes(ino, content, &snapshot, only).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
             let stored = self.store_attributes_open(ino, content, &snapshot).await;
             match &stored {
@@ -111,9 +125,15 @@ impl Fs {
         self.tree.lock().get(ino)?.content.clone()
     }
 
-    pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
+    pub(super) async fn commit_bytes(
+        &self,
+        ino: Ino,
+        content: &Arc<Content>,
+        before: &Snapshot,
+        only: Option<u64>,
+    ) -> Result<()> {
         let still = match self.hold_still(ino, content, &before.key).await {
-            Ok(still) => still,
+            Ok(still) => Still { only, ..still },
             Err(error) => {
                 self.note_failure(ino, content, &before.key, &error).await?;
                 return Err(error);
@@ -182,12 +202,12 @@ impl Fs {
         }
         if !is_large() {
             content.outgoing.discard();
-            return Ok(Still { frozen: None, outgoing: None });
+            return Ok(Still { frozen: None, outgoing: None, only: None });
         }
         let frozen = Some(content.freeze.write().await);
         let has_base = content.draft.lock().base().is_some();
         let outgoing = if has_base { None } else { Some(self.outgoing_to_finish(ino, content, key).await?) };
-        Ok(Still { frozen, outgoing })
+        Ok(Still { frozen, outgoing, only: None })
     }
 
     /// Everybody here moves along to the version that was written.
@@ -225,6 +245,9 @@ impl Fs {
         op_id: Option<String>,
         still: &Still<'_>,
     ) -> Result<Written> {
+        if still.frozen.is_some() {
+            still.admit(content.generation())?;
+        }
         if let Some(outgoing) = &still.outgoing {
             return self.finish_outgoing(ino, content, outgoing, &before.condition()).await;
         }
@@ -244,6 +267,7 @@ impl Fs {
             let draft = content.draft.lock();
             (draft.read_local(0..draft.size())?, content.generation())
         };
+        still.admit(generation)?;
         let size = bytes.len() as u64;
         failpoint::reach(Failpoint::PutBefore);
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
@@ -268,7 +292,7 @@ impl Fs {
     /// Attributes changed while the file is open, bytes did not: a copy onto itself.
     async fn store_attributes_open(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
         if before.etag.is_none() {
-            return self.commit_bytes(ino, content, before).await;
+            return self.commit_bytes(ino, content, before, None).await;
         }
         self.store_attributes_stable(ino).await?;
         let after = self.snapshot(ino)?;

@@ -13,6 +13,10 @@ use super::{Error, Fs, Result};
 impl Fs {
     /// After a commit that failed: was it somebody else's version that stood in the way?
     pub(super) async fn note_failure(&self, ino: Ino, content: &Arc<Content>, key: &str, error: &Error) -> Result<()> {
+        if matches!(error, Error::Errno(Errno::EAGAIN)) {
+            // Somebody goes on writing: nothing was sent, and nothing has failed.
+            return Ok(());
+        }
         if !error.is_conflict() {
             if content.deferred.lock().is_some() {
                 // The uploader tells it, and once is enough.

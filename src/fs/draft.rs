@@ -172,7 +172,12 @@ impl Content {
 
     /// Closed since it was last written to: what the journal answers for is what the draft holds.
     pub fn is_deferred_whole(&self) -> bool {
-        self.deferred.lock().as_ref().is_some_and(|deferral| deferral.generation == self.generation())
+        self.is_deferred_at(self.generation())
+    }
+
+    /// What the journal answers for is this generation.
+    pub fn is_deferred_at(&self, generation: u64) -> bool {
+        self.deferred.lock().as_ref().is_some_and(|deferral| deferral.generation == generation)
     }
 
     /// Counts changes: two equal numbers mean equal bytes.

@@ -1,6 +1,7 @@
 //! After a crash: how did each operation end that the journal says was begun?
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -80,6 +81,7 @@ impl Fs {
                 }
             }
         }
+        let closes = self.newest_closes(closes, &mut report).await?;
         let drafts_in_use: HashSet<String> = closes.iter().map(|left| left.draft.clone()).collect();
         let resumed = self.resume_all(closes, &mut report).await?;
         failpoint::reach(Failpoint::RecoverBeforeClear);
@@ -98,6 +100,26 @@ impl Fs {
             _ => None,
         };
         Ok(notes.filter_map(version).collect())
+    }
+
+    /// Of several closes of one key the last one holds what the file is; the others were on their way out
+    /// of the journal.
+    async fn newest_closes(&self, closes: Vec<Left>, report: &mut RecoveryReport) -> Result<Vec<Left>> {
+        let mut newest: Vec<Left> = Vec::with_capacity(closes.len());
+        let mut places = HashMap::new();
+        for left in closes {
+            match places.entry(left.key.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(newest.len());
+                    newest.push(left);
+                }
+                Entry::Occupied(place) => {
+                    let older = std::mem::replace(&mut newest[*place.get()], left);
+                    self.settle_outcome(older.id, Outcome::Dropped, report).await?;
+                }
+            }
+        }
+        Ok(newest)
     }
 
     /// Takes over the files of closes that were left.

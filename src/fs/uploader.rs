@@ -70,11 +70,15 @@ impl Fs {
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(Sent::Done) };
         let _gate = content.gate.lock().await;
-        if self.handles.is_written(ino) && !content.is_deferred_whole() {
+        // Who has it open may go on writing: what was closed is sent, and nothing that came after.
+        let only = self.handles.is_written(ino).then(|| content.generation());
+        if only.is_some_and(|only| !content.is_deferred_at(only)) {
             return Ok(Sent::Unfinished);
         }
-        self.commit_gated(ino, &content).await?;
-        Ok(Sent::Done)
+        match self.commit_only(ino, &content, only).await {
+            Err(Error::Errno(Errno::EAGAIN)) => Ok(Sent::Unfinished),
+            sent => sent.map(|()| Sent::Done),
+        }
     }
 
     /// The bytes of a file that S3 does not have as it is.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use s3mount::failpoint::Failpoint;
 
-use crate::stage::ledger::{Ledger, State, Step};
+use crate::stage::ledger::{Ledger, State, Step, differences};
 use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
 
 /// Sent in parts.
@@ -258,7 +258,7 @@ pub fn check(mount: &Mount, prefix: &str, ledger: &mut Ledger, mode: Mode, told:
     loop {
         let found = found(mount, prefix);
         // First the mount: it is ahead of the bucket in what is to go.
-        match shows(mount, &found).and_then(|()| ledger.settle(&found)) {
+        match shows(mount, prefix, &found).and_then(|()| ledger.settle(&found)) {
             Ok(()) => return,
             Err(difference) => assert!(Instant::now() < until, "{told}: {difference}\n{}", mount.log()),
         }
@@ -266,12 +266,24 @@ pub fn check(mount: &Mount, prefix: &str, ledger: &mut Ledger, mode: Mode, told:
     }
 }
 
-/// Whether the mount has these files.
-fn shows(mount: &Mount, found: &State) -> Result<(), String> {
-    for (key, bytes) in found.iter().filter(|(key, _)| !key.ends_with('/')) {
-        let shown = std::fs::read(mount.at(key)).map_err(|error| format!("{key} through the mount: {error}"))?;
-        if shown != *bytes {
-            return Err(format!("{key} is another one through the mount"));
+/// Whether the mount has these files and no others.
+fn shows(mount: &Mount, prefix: &str, found: &State) -> Result<(), String> {
+    let files: State = found.iter().filter(|(key, _)| !key.ends_with('/')).map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
+    let mut shown = State::new();
+    read_below(mount, prefix, &mut shown).map_err(|error| format!("below {prefix:?} through the mount: {error}"))?;
+    shown.retain(|key, _| !key.ends_with(".sha256"));
+    if shown == files { Ok(()) } else { Err(format!("through the mount: {}", differences(&files, &shown))) }
+}
+
+fn read_below(mount: &Mount, directory: &str, files: &mut State) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(mount.at(directory))? {
+        let entry = entry?;
+        let key = format!("{directory}/{}", entry.file_name().to_string_lossy());
+        let key = key.trim_start_matches('/').to_owned();
+        if entry.file_type()?.is_dir() {
+            read_below(mount, &key, files)?;
+        } else {
+            files.insert(key, std::fs::read(entry.path())?.into());
         }
     }
     Ok(())

@@ -213,19 +213,13 @@ impl Fs {
         let etag = replaced.and_then(|replaced| replaced.etag);
         // Stored first: should it fail, both names and what lies behind them are as they were.
         let there = Snapshot { key: key.clone(), etag, ..before.clone() };
-        self.commit_bytes(plan.ino, content, &there).await?;
+        self.commit_bytes(plan.ino, content, &there, None).await?;
         failpoint::reach(Failpoint::RenameDirtyStored);
         self.relink(plan).await?;
         let etag = self.snapshot(plan.ino)?.etag;
         self.remember(plan.ino, &key, etag.as_ref());
         if let Some(etag) = &before.etag {
-            match self.bucket.head(&before.key).await {
-                Ok(now) if now.etag == *etag => self.remove_soon(&before.key, before.etag.as_ref(), true)?,
-                // Somebody else's by now, or gone: not ours to delete.
-                Ok(_) => self.expire_listing(plan.from.0),
-                Err(error) if error.kind == Kind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.remove_unless_replaced(&before.key, etag)?;
         }
         // A close under the old name may have been answered from the journal. Not before that name goes:
         // else a crash would bring back what S3 has under it, which is older.
@@ -287,12 +281,6 @@ impl Fs {
         match (plan.target, replaced) {
             (Some(target), Some(content)) => self.undefer(target, &content).await,
             _ => Ok(()),
-        }
-    }
-
-    fn expire_listing(&self, directory: Ino) {
-        if let Some(directory) = self.tree.lock().directory_mut(directory) {
-            directory.expire();
         }
     }
 
