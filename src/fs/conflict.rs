@@ -13,7 +13,7 @@ use super::{Error, Fs, Result};
 impl Fs {
     /// After a commit that failed: was it somebody else's version that stood in the way?
     pub(super) async fn note_failure(&self, ino: Ino, content: &Arc<Content>, key: &str, error: &Error) -> Result<()> {
-        if matches!(error, Error::Errno(Errno::EAGAIN)) {
+        if matches!(error, Error::Posix(Errno::EAGAIN)) {
             // Somebody goes on writing: nothing was sent, and nothing has failed.
             return Ok(());
         }

@@ -76,7 +76,7 @@ impl Fs {
             return Ok(Sent::Unfinished);
         }
         match self.commit_only(ino, &content, only).await {
-            Err(Error::Errno(Errno::EAGAIN)) => Ok(Sent::Unfinished),
+            Err(Error::Posix(Errno::EAGAIN)) => Ok(Sent::Unfinished),
             sent => sent.map(|()| Sent::Done),
         }
     }

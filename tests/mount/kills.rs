@@ -268,7 +268,8 @@ pub fn check(mount: &Mount, prefix: &str, ledger: &mut Ledger, mode: Mode, told:
 
 /// Whether the mount has these files and no others.
 fn shows(mount: &Mount, prefix: &str, found: &State) -> Result<(), String> {
-    let files: State = found.iter().filter(|(key, _)| !key.ends_with('/')).map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
+    let files: State =
+        found.iter().filter(|(key, _)| !key.ends_with('/')).map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
     let mut shown = State::new();
     read_below(mount, prefix, &mut shown).map_err(|error| format!("below {prefix:?} through the mount: {error}"))?;
     shown.retain(|key, _| !key.ends_with(".sha256"));
