@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use super::content::Content;
 use super::doubt::{doubt_upload, is_doubtful};
-use super::draft::Content;
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use super::draft::Content;
+use super::content::Content;
 use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::{Error, Fs, Result};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::draft::{Content, Deferral};
+use super::content::{Content, Deferral};
 use super::handles::FileHandle;
 use super::inodes::Ino;
 use super::persist::Snapshot;

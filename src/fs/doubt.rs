@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::draft::{Content, Doubt};
+use super::content::{Content, Doubt};
 use super::inodes::Ino;
 use super::persist::{Snapshot, created};
 use super::stat::Stat;

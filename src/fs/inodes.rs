@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::draft::Content;
+use super::content::Content;
 use super::names::Directory;
 use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};

@@ -14,6 +14,7 @@ mod backlog;
 mod changes;
 mod commit;
 mod conflict;
+mod content;
 mod deferral;
 mod doubt;
 mod draft;

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::draft::{Content, Deferral, Draft};
+use super::content::{Content, Deferral};
+use super::draft::Draft;
 use super::inodes::{Ino, Node};
 use super::stat::Stat;
 use super::{Fs, Result};

@@ -31,8 +31,8 @@ pub struct Undrained {
 }
 
 impl Fs {
-    /// Stores everything that was closed before, and removes what was removed; returns what could not be stored, or not in time. An
-    /// outage ends it early: nobody is served by waiting for each file in turn.
+    /// Stores everything that was closed before, and removes what was removed; returns what could not be
+    /// stored, or not in time. An outage ends it early: nobody is served by waiting for each file in turn.
     pub async fn sync(self: &Arc<Self>, deadline: Option<Duration>) -> Vec<Undrained> {
         let closed = |node: &Node| {
             node.opens == 0 || node.content.as_ref().is_some_and(|content| content.deferred.lock().is_some())
@@ -143,7 +143,10 @@ impl Fs {
             tokio::time::timeout(COMPLETE_DEADLINE, self.complete(&content)).await.map_err(|_| Errno::ETIMEDOUT)??;
             content.draft.lock().detach_base();
         }
-        self.defer(ino, &content).await
+        // No close: whatever its commit has come to, the draft is kept.
+        let _stable = self.namespace.read().await;
+        let _gate = content.gate.lock().await;
+        self.defer_gated(ino, &content).await
     }
 
     /// Stores files that are open for writing and have had unstored bytes for so long, again and again.

@@ -25,7 +25,10 @@ pub struct Mode {
     pub behind: Duration,
 }
 
-pub const MODES: [Mode; 1] = [Mode { args: &[], behind: Duration::ZERO }];
+/// A close answers for S3.
+pub const DIRECT: Mode = Mode { args: &[], behind: Duration::ZERO };
+/// S3 hears of closes later.
+pub const WRITE_BACK: Mode = Mode { args: &["--write-back"], behind: PATIENCE };
 
 /// What is listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +130,50 @@ fn files_that_fire_hooks() -> Scene {
             &["remove-told"],
         ],
     )
+}
+
+/// Closes that are sent behind the programs, renamed and removed before and after that.
+fn write_back() -> Scene {
+    let steps = vec![
+        Step::Write("uploads/new".into(), text("the first version")),
+        Step::Append("uploads/old".into(), text(", and more")),
+        Step::Sync("uploads/synced".into(), text("half"), text(" and half")),
+        Step::Rename("uploads/new".into(), "uploads/old".into()),
+        Step::RenameOpen("uploads/old".into(), "uploads/last".into(), text(", longer")),
+        Step::Chmod("uploads/last".into()),
+        Step::Write("uploads/removed".into(), text("not for long")),
+        Step::Remove("uploads/removed".into()),
+        Step::Write("uploads/stays".into(), text("for long")),
+    ];
+    let chains: &[&[&str]] = &[
+        &["defer-synced"],
+        &["defer-synced:2"],
+        &["defer-synced:4"],
+        &["defer-intended", "recover-deferred"],
+        &["defer-intended:2", "recover-deferred"],
+        &["defer-intended:5", "recover-deferred"],
+        &["journal-before-commit:2"],
+        &["journal-before-commit:4"],
+        &["journal-after-commit:3"],
+        &["journal-after-commit:5"],
+        &["put-before", "put-before"],
+        &["put-after", "put-after"],
+        &["put-before:2"],
+        &["put-after:2"],
+        &["put-after:3"],
+        &["put-settled"],
+        &["put-settled:2"],
+        &["rename-copied"],
+        &["rename-dirty-stored"],
+        &["remove-deleted"],
+    ];
+    Scene {
+        objects: objects(&[("uploads/", ""), ("uploads/old", "what was there")]),
+        steps,
+        hooks: Hooks::None,
+        chains,
+        orphans: false,
+    }
 }
 
 /// What a hook makes of versions that stay.
@@ -370,16 +417,23 @@ fn play(scene: &Scene, chain: &[&str], mode: Mode) {
 }
 
 fn play_all(scene: &Scene) {
-    for mode in MODES {
-        for chain in scene.chains {
-            play(scene, chain, mode);
-        }
+    play_all_in(scene, DIRECT);
+}
+
+fn play_all_in(scene: &Scene, mode: Mode) {
+    for chain in scene.chains {
+        play(scene, chain, mode);
     }
 }
 
 #[test]
 fn at_every_point_of_small_files_nothing_promised_is_lost() {
     play_all(&plain_files());
+}
+
+#[test]
+fn at_every_point_behind_a_close_nothing_promised_is_lost() {
+    play_all_in(&write_back(), WRITE_BACK);
 }
 
 #[test]

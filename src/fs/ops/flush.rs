@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::fs::draft::Content;
+use crate::fs::content::Content;
 use crate::fs::handles::FileHandle;
 use crate::fs::{Caller, Fs, Result};
 

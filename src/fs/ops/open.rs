@@ -9,8 +9,9 @@ use nix::libc;
 
 use super::Entry;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
+use crate::fs::content::Content;
 use crate::fs::deferral::thread_group;
-use crate::fs::draft::{Content, Draft};
+use crate::fs::draft::Draft;
 use crate::fs::handles::{FileHandle, writes};
 use crate::fs::inodes::{Ino, KernelStat, Node, Pages};
 use crate::fs::persist::pin;

@@ -13,7 +13,7 @@ use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::Pinned;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::fs::draft::Content;
+use crate::fs::content::Content;
 use crate::fs::inodes::{Ino, Node, Pages};
 use crate::fs::persist::{Snapshot, created};
 use crate::fs::stat::FileKind;
