@@ -19,6 +19,7 @@ mod deferral;
 mod doubt;
 mod draft;
 mod errors;
+mod forgotten;
 mod handles;
 mod heads;
 mod inodes;

@@ -138,6 +138,7 @@ fn write_back() -> Scene {
         Step::Write("uploads/new".into(), text("the first version")),
         Step::Append("uploads/old".into(), text(", and more")),
         Step::Sync("uploads/synced".into(), text("half"), text(" and half")),
+        Step::Rename("uploads/stored".into(), "uploads/moved".into()),
         Step::Rename("uploads/new".into(), "uploads/old".into()),
         Step::RenameOpen("uploads/old".into(), "uploads/last".into(), text(", longer")),
         Step::Chmod("uploads/last".into()),
@@ -156,8 +157,8 @@ fn write_back() -> Scene {
         &["journal-before-commit:4"],
         &["journal-after-commit:3"],
         &["journal-after-commit:5"],
-        &["put-before", "put-before"],
-        &["put-after", "put-after"],
+        &["put-before"],
+        &["put-after"],
         &["put-before:2"],
         &["put-after:2"],
         &["put-after:3"],
@@ -168,7 +169,7 @@ fn write_back() -> Scene {
         &["remove-deleted"],
     ];
     Scene {
-        objects: objects(&[("uploads/", ""), ("uploads/old", "what was there")]),
+        objects: objects(&[("uploads/", ""), ("uploads/old", "what was there"), ("uploads/stored", "as it is")]),
         steps,
         hooks: Hooks::None,
         chains,
