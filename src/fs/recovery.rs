@@ -174,21 +174,13 @@ impl Fs {
     async fn resolve_intent(&self, intent: &Intent) -> Result<Outcome> {
         match intent {
             Intent::Put { key, op_id, multipart } => self.resolve_put(key, op_id, *multipart).await,
-            Intent::Remove { key } => match self.bucket.head(key).await {
-                Err(error) if error.kind == Kind::NotFound => Ok(Outcome::Finished(vec![removed(key)])),
-                Err(error) => Err(error.into()),
-                // Never acknowledged, and the object is there: it stays.
-                Ok(_) => Ok(Outcome::Dropped),
-            },
             Intent::Rename { from, to, etag, to_etag } => self.resolve_rename(from, to, etag, to_etag.as_deref()).await,
-            // Done before the notes were looked at.
-            Intent::Removed { .. } => Ok(Outcome::Dropped),
             Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
                 Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
                 _ => Ok(Outcome::Dropped),
             },
-            // These two have their own ways.
-            Intent::RenameTree { .. } | Intent::Deferred { .. } => Ok(Outcome::Dropped),
+            // Done before the notes were looked at; the others have their own ways.
+            Intent::Removed { .. } | Intent::RenameTree { .. } | Intent::Deferred { .. } => Ok(Outcome::Dropped),
         }
     }
 
@@ -263,7 +255,7 @@ impl Fs {
 fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
     match intent {
         Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
-        Intent::Remove { .. } | Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
         Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
         Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
         Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),

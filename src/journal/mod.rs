@@ -44,8 +44,6 @@ pub struct IntentId(pub u64);
 pub enum Intent {
     /// A version is about to be written; the object's metadata will carry `op_id`.
     Put { key: String, op_id: String, multipart: bool },
-    /// An object is about to be deleted.
-    Remove { key: String },
     /// `from` is about to be copied to `to`, then deleted.
     Rename {
         from: String,

@@ -15,7 +15,7 @@ fn created(key: &str) -> NewEvent {
 }
 
 fn remove(key: &str) -> Intent {
-    Intent::Remove { key: key.into() }
+    Intent::Upload { key: key.into(), upload_id: "id".into() }
 }
 
 #[tokio::test]

@@ -83,8 +83,8 @@ fn drafts(house: &House) -> usize {
 #[tokio::test]
 async fn two_hundred_closed_files_are_two_hundred_puts_that_no_close_waits_for() {
     let house = house().await;
-    for number in 0..200 {
-        house.write_file(ROOT, &format!("f{number}"), &[number as u8; 4096]).await;
+    for number in 0..200_u8 {
+        house.write_file(ROOT, &format!("f{number}"), &[number; 4096]).await;
     }
     assert_eq!(requests(&house), 0);
     assert_eq!(house.fs.status().pending.files, 200);

@@ -262,7 +262,9 @@ impl Fs {
         let theirs: Vec<&Tried> = tried.iter().filter(|tried| matches!(tried.fate, Fate::Theirs)).collect();
         if !theirs.is_empty() {
             self.walks.forget_all();
-            theirs.iter().for_each(|tried| self.forget_key(&tried.key));
+            for tried in theirs {
+                self.forget_key(&tried.key);
+            }
         }
     }
 
