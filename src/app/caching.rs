@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::control::{Reply, Request, Service};
+use super::control::Reply;
 use super::status::Facts;
-use super::{Failure, Left, Status};
+use super::{Failure, Left};
 use crate::cache::{DiskCache, Warming};
 use crate::error::Kind;
 
@@ -35,25 +34,8 @@ pub fn clear_directory(directory: &Path) -> Result<CacheDirectory, Failure> {
     Ok(DiskCache::clear_directory(directory)?)
 }
 
-impl Service for Facts {
-    fn status(&self) -> Status {
-        Facts::status(self)
-    }
-
-    fn caching<'a>(&'a self, request: Request, tell: &'a mpsc::Sender<Reply>) -> BoxFuture<'a, Reply> {
-        Box::pin(async move {
-            match request {
-                Request::Warm { paths } => self.warm(&paths, tell).await,
-                Request::Invalidate { paths } => self.invalidate(&paths).await,
-                Request::ClearCache { directory } => self.clear(&directory).await,
-                Request::Status | Request::Unmount { .. } => Reply::Done,
-            }
-        })
-    }
-}
-
 impl Facts {
-    async fn invalidate(&self, paths: &[String]) -> Reply {
+    pub(super) async fn invalidate(&self, paths: &[String]) -> Reply {
         for path in paths {
             if let Err(error) = self.rooms.fs.invalidate(path).await {
                 let place = self.mountpoint.join(path);
@@ -64,7 +46,7 @@ impl Facts {
         Reply::Done
     }
 
-    async fn clear(&self, directory: &Path) -> Reply {
+    pub(super) async fn clear(&self, directory: &Path) -> Reply {
         if let Some(disk) = self.rooms.disk.clone().filter(|disk| is_same(disk.directory(), directory)) {
             // A removal that panicked was logged; what is left is seen in the numbers.
             let _ = tokio::task::spawn_blocking(move || disk.clear()).await;
@@ -72,7 +54,7 @@ impl Facts {
         Reply::Done
     }
 
-    async fn warm(&self, paths: &[String], tell: &mpsc::Sender<Reply>) -> Reply {
+    pub(super) async fn warm(&self, paths: &[String], tell: &mpsc::Sender<Reply>) -> Reply {
         let Some(disk) = self.rooms.disk.clone() else {
             return Reply::Refused(
                 Failure::new(Kind::Usage, "this mount has no cache on disk").hint("mount without --cache-size 0"),

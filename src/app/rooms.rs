@@ -66,7 +66,7 @@ pub(super) struct Rooms {
     pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
     pub(super) fs: Arc<Fs>,
-    hooks: Option<Hooks>,
+    pub(super) hooks: Option<Hooks>,
 }
 
 /// What each room tells of itself.
@@ -149,6 +149,15 @@ impl Rooms {
     /// How many files S3 does not have yet.
     pub(super) fn dirty_files(&self) -> u64 {
         self.fs.status().dirty_files.len() as u64
+    }
+
+    /// Whether a file at this path in the mount, or below it, is not in S3 yet.
+    pub(super) fn is_dirty_at(&self, path: &str) -> bool {
+        let below = |file: &String| {
+            let rest = file.strip_prefix(path.trim_end_matches('/'));
+            rest.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        };
+        self.fs.status().dirty_files.iter().any(below)
     }
 
     /// Stores what is dirty; returns what could not be stored in time.
@@ -247,6 +256,7 @@ fn start_hooks(
     let settings = HookSettings {
         region: connection.region.clone(),
         prefix: config.source.prefix.clone(),
+        mountpoint: Some(config.mountpoint.clone()),
         on_published: Arc::new(move |key| fs.forget_key(key)),
         ..HookSettings::new(specs, &config.source.bucket, &places.state)
     };

@@ -20,6 +20,13 @@ pub enum Error {
     Module { hook: String, path: PathBuf, problem: String },
     #[error("hooks: {what}: {cause}")]
     Start { what: String, cause: String },
+    /// What was asked for can't be meant.
+    #[error("{0}")]
+    Asked(String),
+    #[error("there is no object {}", key.escape_debug())]
+    NoObject { key: String },
+    #[error(transparent)]
+    Bucket(crate::bucket::Error),
     #[error(transparent)]
     Journal(#[from] crate::journal::Error),
 }
@@ -29,7 +36,9 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::File { .. } | Self::Settings { .. } | Self::Module { .. } => Kind::Usage,
+            Self::File { .. } | Self::Settings { .. } | Self::Module { .. } | Self::Asked(_) => Kind::Usage,
+            Self::NoObject { .. } => Kind::NotFound,
+            Self::Bucket(error) => error.kind,
             Self::Start { .. } => Kind::Local,
             Self::Journal(error) => error.kind(),
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::delivery::Delivery;
 use super::rules::{EventPattern, Globs};
 use super::{Error, Result, units};
 
@@ -23,6 +24,14 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_mins(15);
 const CONCURRENCY_DEFAULT: usize = 2;
 const CONCURRENCY_MAX: u16 = 64;
+/// As in Lambda.
+const RETRIES_DEFAULT: u16 = 2;
+const RETRIES_MAX: u16 = 1000;
+const FIRST_DELAY_DEFAULT: Duration = Duration::from_secs(1);
+const LONGEST_DELAY_DEFAULT: Duration = Duration::from_mins(5);
+const DELAY_MAX: Duration = Duration::from_hours(24);
+/// Longer than any event should wait, and far from where times end.
+const MAX_AGE_MAX: Duration = Duration::from_hours(24 * 365);
 const STORAGE_DEFAULT_BYTES: u64 = 512 << 20;
 const MAX_INPUT_DEFAULT_BYTES: u64 = 5 << 30;
 /// As in Lambda: names and values together.
@@ -53,6 +62,7 @@ pub struct HookSpec {
     pub timeout: Duration,
     /// How many events at a time.
     pub concurrency: usize,
+    pub delivery: Delivery,
     /// What `/tmp` and `/out` may hold together.
     pub storage_bytes: u64,
     /// A larger object is not fetched; its task is given up.
@@ -86,6 +96,10 @@ struct RawHook {
     memory: Option<Spanned<String>>,
     timeout: Option<Spanned<String>>,
     concurrency: Option<Spanned<u16>>,
+    retries: Option<Spanned<u16>>,
+    retry_delay: Option<Spanned<String>>,
+    retry_max_delay: Option<Spanned<String>>,
+    max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
 }
@@ -135,6 +149,7 @@ impl Reader<'_> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
+        let delivery = delivery(&raw).map_err(wrong)?;
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
@@ -150,6 +165,7 @@ impl Reader<'_> {
             memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
             concurrency: concurrency.unwrap_or(CONCURRENCY_DEFAULT),
+            delivery,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
             name,
@@ -231,6 +247,46 @@ fn timeout(text: &str) -> Checked<Duration> {
     Ok(timeout)
 }
 
+fn delivery(raw: &RawHook) -> Located<Delivery> {
+    let retries = value(raw.retries.as_ref(), |&number: &u16| retries(number))?;
+    let first_delay = value(raw.retry_delay.as_ref(), |text: &str| delay("retry-delay", text))?;
+    let first_delay = first_delay.unwrap_or(FIRST_DELAY_DEFAULT);
+    let longest = |text: &str| match delay("retry-max-delay", text)? {
+        longest if longest < first_delay => Err(format!("a retry-max-delay of {text} is shorter than retry-delay")),
+        longest => Ok(longest),
+    };
+    let longest_delay = value(raw.retry_max_delay.as_ref(), longest)?;
+    Ok(Delivery {
+        retries: retries.unwrap_or(RETRIES_DEFAULT).into(),
+        first_delay,
+        longest_delay: longest_delay.unwrap_or(LONGEST_DELAY_DEFAULT.max(first_delay)),
+        max_age: value(raw.max_age.as_ref(), max_age)?,
+    })
+}
+
+fn retries(number: u16) -> Checked<u16> {
+    if number > RETRIES_MAX {
+        return Err(format!("{number} retries are more than {RETRIES_MAX}"));
+    }
+    Ok(number)
+}
+
+fn delay(name: &str, text: &str) -> Checked<Duration> {
+    let delay = units::duration(text)?;
+    if delay.is_zero() || delay > DELAY_MAX {
+        return Err(format!("a {name} of {text} is outside of 1ms to 24h"));
+    }
+    Ok(delay)
+}
+
+fn max_age(text: &str) -> Checked<Duration> {
+    let age = units::duration(text)?;
+    if age < Duration::from_secs(1) || age > MAX_AGE_MAX {
+        return Err(format!("a max-age of {text} is outside of 1s to 365d"));
+    }
+    Ok(age)
+}
+
 fn concurrency(number: u16) -> Checked<usize> {
     if !(1..=CONCURRENCY_MAX).contains(&number) {
         return Err(format!("a concurrency of {number} is outside of 1 to {CONCURRENCY_MAX}"));
@@ -292,6 +348,8 @@ mod tests {
         assert_eq!(spec.timeout, Duration::from_secs(30));
         assert_eq!((spec.concurrency, spec.storage_bytes, spec.max_input_bytes), (2, 512 << 20, 5 << 30));
         assert_eq!((spec.output, spec.env), (None, BTreeMap::new()));
+        let (first_delay, longest_delay) = (Duration::from_secs(1), Duration::from_mins(5));
+        assert_eq!(spec.delivery, Delivery { retries: 2, first_delay, longest_delay, max_age: None });
         assert!(read("").unwrap().is_empty());
     }
 
@@ -300,7 +358,8 @@ mod tests {
         let spec = read(
             "[[hook]]\nname = \"h-1\"\nwasm = \"m.wat\"\nevents = [\"ObjectRemoved:*\"]\nmatch = [\"a/**\"]\nexclude = [\"b\"]
              prefix = \"a/\"\nsuffix = \".c\"\noutput = \"/thumbs\"\nenv = { A = \"b\" }\nmemory = \"1G\"\ntimeout = \"5m\"
-             concurrency = 8\nstorage = \"1G\"\nmax-input = \"10M\"",
+             concurrency = 8\nstorage = \"1G\"\nmax-input = \"10M\"
+             retries = 9\nretry-delay = \"10s\"\nretry-max-delay = \"1h\"\nmax-age = \"2d\"",
         )
         .unwrap()
         .remove(0);
@@ -308,6 +367,9 @@ mod tests {
         assert_eq!(spec.timeout, Duration::from_mins(5));
         assert_eq!((spec.memory_bytes, spec.max_input_bytes), (1 << 30, 10 << 20));
         assert_eq!(spec.env["A"], "b");
+        let (first_delay, longest_delay) = (Duration::from_secs(10), Duration::from_hours(1));
+        let max_age = Some(Duration::from_hours(48));
+        assert_eq!(spec.delivery, Delivery { retries: 9, first_delay, longest_delay, max_age });
     }
 
     #[test]
@@ -318,6 +380,12 @@ mod tests {
             ("memory = \"8G\"", ":5: hook \"h\": memory of 8G is outside of 64K to 4G"),
             ("timeout = \"1h\"", ":5: hook \"h\": a timeout of 1h is outside of 1ms to 900s"),
             ("concurrency = 0", ":5: hook \"h\": a concurrency of 0 is outside of 1 to 64"),
+            ("retries = 1001", ":5: hook \"h\": 1001 retries are more than 1000"),
+            ("retry-delay = \"0s\"", ":5: hook \"h\": a retry-delay of 0s is outside of 1ms to 24h"),
+            ("retry-max-delay = \"25h\"", ":5: hook \"h\": a retry-max-delay of 25h is outside of 1ms to 24h"),
+            ("retry-max-delay = \"1ms\"", ":5: hook \"h\": a retry-max-delay of 1ms is shorter than retry-delay"),
+            ("max-age = \"366d\"", ":5: hook \"h\": a max-age of 366d is outside of 1s to 365d"),
+            ("max-age = \"soon\"", ":5: hook \"h\": \"soon\" is no duration; write it like \"30s\" or \"5m\""),
             ("output = \"a/../b\"", ":5: hook \"h\": \"a/../b\" can't be a directory (DotComponent)"),
             ("env = { AWS_LAMBDA_X = \"1\" }", ":5: hook \"h\": AWS_LAMBDA_X is set by s3mount itself"),
         ] {

@@ -133,7 +133,7 @@ async fn answer(stream: UnixStream, service: Arc<dyn Service>, orders: mpsc::Sen
         request => {
             let (lines, mut answers) = mpsc::channel(8);
             let work = async move {
-                let reply = service.caching(request, &lines).await;
+                let reply = service.carry_out(request, &lines).await;
                 // The other half of this future reads it, or is gone with it.
                 let _ = lines.send(reply).await;
                 Ok(())
