@@ -100,6 +100,8 @@ fn status(hooks: &Hooks) -> HookStatus {
 
 /// Runs a hook named `h` for one object `a`, once, to its end.
 async fn outcome_of(module: &str, settings: &str) -> (Bench, HookStatus) {
+    let rule = if settings.contains("match") { "" } else { "match = [\"a\"]\n" };
+    let settings = &format!("{rule}{settings}");
     let bench = Bench::new().hook("h", module, settings);
     let hooks = bench.start();
     bench.create("a", "bytes").await;
@@ -345,8 +347,9 @@ async fn stopping_keeps_what_is_not_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hooks_own_output_does_not_fire_it_again() {
-    // Everything matches for both: each sees the event and the other's output, never its own.
-    let bench = Bench::new().hook("x", &guests::echoes("x"), "").hook("y", &guests::echoes("y"), "");
+    // Both match all there is: each sees the event and the other's output, never its own.
+    let rule = "match = [\"a\", \"x*\", \"y*\"]";
+    let bench = Bench::new().hook("x", &guests::echoes("x"), rule).hook("y", &guests::echoes("y"), rule);
     let hooks = bench.start();
     bench.create("a", "bytes").await;
     idle(&hooks).await;
@@ -510,7 +513,7 @@ async fn an_object_beyond_max_input_is_not_fetched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_has_no_path_is_given_up() {
-    let bench = Bench::new().hook("h", &guests::exits(0), "");
+    let bench = Bench::new().hook("h", &guests::exits(0), "match = [\"a/**\"]\noutput = \"out\"");
     let hooks = bench.start();
     bench.create("a/../../etc/passwd", "bytes").await;
     idle(&hooks).await;

@@ -32,6 +32,7 @@ pub struct Description {
     pub retry_delay_ms: u64,
     pub retry_max_delay_ms: u64,
     pub max_age_s: Option<u64>,
+    pub allow_recursion: bool,
     /// All that the module can call, `wasi_snapshot_preview1::fd_read` and so on, sorted.
     pub imports: Vec<String>,
 }
@@ -91,6 +92,7 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         retries: delivery.retries,
         retry_delay_ms: delivery.first_delay.as_millis() as u64,
         retry_max_delay_ms: delivery.longest_delay.as_millis() as u64,
+        allow_recursion: spec.allow_recursion,
         max_age_s: delivery.max_age.map(|age| age.as_secs()),
         imports: program.imports(),
     }

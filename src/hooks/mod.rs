@@ -12,6 +12,7 @@
 //!
 //! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`.
 
+mod cycles;
 mod dead_letters;
 mod delivery;
 mod describe;

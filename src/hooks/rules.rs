@@ -147,7 +147,7 @@ impl HookSpec {
     #[must_use]
     pub fn wants(&self, event: &NewEvent, path: &str) -> bool {
         self.events.iter().any(|pattern| pattern.matches(event.name))
-            && !event.lineage.contains(&self.name)
+            && (self.allow_recursion || !event.lineage.contains(&self.name))
             && event.lineage.len() < MAX_LINEAGE
             && self.refusal(path).is_none()
     }
@@ -160,6 +160,23 @@ impl HookSpec {
         }
         let events: Vec<_> = self.events.iter().map(|event| event.name()).collect();
         (true, format!("fires for {}", events.join(", ")))
+    }
+
+    /// Whether what a hook writes at a path fires this one, apart from its lineage.
+    pub(super) fn takes_output(&self, path: &str) -> bool {
+        let written = [EventName::CreatedPut, EventName::CreatedMultipart];
+        let seen = |pattern: &EventPattern| written.into_iter().any(|name| pattern.matches(name));
+        self.events.iter().any(seen) && self.refusal(path).is_none()
+    }
+
+    /// The directories that `/out` can be published to.
+    pub(super) fn output_directories(&self) -> Vec<&str> {
+        match &self.output {
+            Some(output) => vec![output],
+            None if !self.prefix.is_empty() => vec![directory(&self.prefix)],
+            None if self.matches.is_empty() => vec![""],
+            None => self.matches.patterns.iter().map(|pattern| literal_directory(pattern)).collect(),
+        }
     }
 
     /// What of its rule keeps a path away from this hook.
@@ -207,7 +224,7 @@ mod tests {
         std::fs::write(dir.path().join("m.wat"), "(module)").unwrap();
         let file = dir.path().join("hooks.toml");
         std::fs::write(&file, format!("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{settings}")).unwrap();
-        super::super::load(&file).unwrap().remove(0)
+        super::super::settings::parse(&file).unwrap().remove(0)
     }
 
     #[test]
@@ -284,6 +301,10 @@ mod tests {
         assert!(spec("").wants(&made, "a"));
         made.lineage = vec!["x".into(); MAX_LINEAGE];
         assert!(!spec("").wants(&made, "a"));
+        made.lineage = vec!["h".into(); MAX_LINEAGE - 1];
+        assert!(spec("allow-recursion = true").wants(&made, "a"));
+        made.lineage = vec!["h".into(); MAX_LINEAGE];
+        assert!(!spec("allow-recursion = true").wants(&made, "a"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::delivery::Delivery;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, units};
+use super::{Error, Result, cycles, units};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
 pub const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -63,6 +63,8 @@ pub struct HookSpec {
     /// How many events at a time.
     pub concurrency: usize,
     pub delivery: Delivery,
+    /// Its output may fire it again, also through others.
+    pub allow_recursion: bool,
     /// What `/tmp` and `/out` may hold together.
     pub storage_bytes: u64,
     /// A larger object is not fetched; its task is given up.
@@ -102,31 +104,45 @@ struct RawHook {
     max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
+    #[serde(default)]
+    allow_recursion: bool,
 }
 
 /// Reads hooks from a TOML file with `[[hook]]` entries. Paths of modules are relative to it.
 ///
 /// # Errors
 /// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
-/// modules that are missing, too large or no core WebAssembly.
+/// modules that are missing, too large or no core WebAssembly, hooks that fire each other in a ring.
 pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
-    let text = read_limited(path, SETTINGS_MAX_BYTES)
-        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
-        .map_err(|cause| Error::File { path: path.to_owned(), cause })?;
+    let text = read_text(path)?;
     let reader = Reader { path, text: &text };
-    let file: RawFile = toml::from_str(&text)
-        .map_err(|error| reader.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
-    let mut specs: Vec<HookSpec> = Vec::new();
-    for raw in file.hook {
-        let name_at = raw.get_ref().name.span();
-        let spec = reader.hook(raw.into_inner())?;
-        if specs.iter().any(|other| other.name == spec.name) {
-            return Err(reader.wrong(&spec.name, &name_at, "another hook has this name already".into()));
-        }
-        check_module(&spec)?;
-        specs.push(spec);
-    }
-    Ok(specs)
+    let (specs, places) = reader.hooks()?;
+    let Some(ring) = cycles::find(&specs) else { return Ok(specs) };
+    let names: Vec<&str> = ring.iter().map(|&index| specs[index].name.as_str()).collect();
+    Err(reader.wrong(names[0], &places[ring[0]], recursion(&specs[ring[0]], &names[1..])))
+}
+
+/// Without a look at what hooks do to each other.
+#[cfg(test)]
+pub(super) fn parse(path: &Path) -> Result<Vec<HookSpec>> {
+    let text = read_text(path)?;
+    Ok(Reader { path, text: &text }.hooks()?.0)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    read_limited(path, SETTINGS_MAX_BYTES)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+        .map_err(|cause| Error::File { path: path.to_owned(), cause })
+}
+
+/// What is wrong with a hook that fires itself, through these others if there are any.
+fn recursion(hook: &HookSpec, others: &[&str]) -> String {
+    let place = hook.output.as_deref().map_or("beside its source".into(), |output| format!("to \"{output}\""));
+    let ring = match others {
+        [] => "its own rule takes it".to_owned(),
+        others => format!("it fires \"{}\", and that this hook again", others.join("\", that \"")),
+    };
+    format!("its output goes {place}, where {ring}; choose another output or match, exclude, or allow-recursion = true")
 }
 
 /// The text being read, to say where in it something is wrong.
@@ -140,6 +156,24 @@ impl Reader<'_> {
         let before = self.text.get(..at.start).unwrap_or_default();
         let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
         Error::Settings { path: self.path.to_owned(), line, hook: hook.to_owned(), problem }
+    }
+
+    /// The hooks, and where their names stand.
+    fn hooks(&self) -> Result<(Vec<HookSpec>, Vec<Range<usize>>)> {
+        let file: RawFile = toml::from_str(self.text)
+            .map_err(|error| self.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
+        let (mut specs, mut places): (Vec<HookSpec>, _) = (Vec::new(), Vec::new());
+        for raw in file.hook {
+            let place = raw.get_ref().name.span();
+            let spec = self.hook(raw.into_inner())?;
+            if specs.iter().any(|other| other.name == spec.name) {
+                return Err(self.wrong(&spec.name, &place, "another hook has this name already".into()));
+            }
+            check_module(&spec)?;
+            specs.push(spec);
+            places.push(place);
+        }
+        Ok((specs, places))
     }
 
     fn hook(&self, raw: RawHook) -> Result<HookSpec> {
@@ -166,6 +200,7 @@ impl Reader<'_> {
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
             concurrency: concurrency.unwrap_or(CONCURRENCY_DEFAULT),
             delivery,
+            allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
             name,
@@ -343,7 +378,8 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_its_default() {
-        let spec = read("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"").unwrap().remove(0);
+        let spec = read("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\nmatch = [\"a\"]").unwrap().remove(0);
+        assert!(!spec.allow_recursion);
         assert_eq!(spec.memory_bytes, 128 << 20);
         assert_eq!(spec.timeout, Duration::from_secs(30));
         assert_eq!((spec.concurrency, spec.storage_bytes, spec.max_input_bytes), (2, 512 << 20, 5 << 30));
@@ -394,6 +430,17 @@ mod tests {
         assert!(problem(&hook("match = [\n\"ok\",\n\"[\"]")).starts_with(":7: hook \"h\": \"[\" is no pattern"));
         assert!(problem(&hook("events = [\"ObjectSeen\"]")).contains("never happens here; there are ObjectCreated:*"));
         assert!(problem(&hook("memmory = \"1G\"")).starts_with(":5: unknown field `memmory`"));
+        assert_eq!(
+            problem(&hook("output = \"made\"")),
+            ":3: hook \"h\": its output goes to \"made/\", where its own rule takes it; choose another output or match, \
+             exclude, or allow-recursion = true"
+        );
+        let one = |name: &str, from: &str, to: &str| {
+            format!("[[hook]]\nname = \"{name}\"\nwasm = \"m.wat\"\nmatch = [\"{from}/*\"]\noutput = \"{to}\"\n")
+        };
+        let ring = problem(&format!("{}{}", one("x", "a", "b"), one("y", "b", "a")));
+        let begin = ":2: hook \"x\": its output goes to \"b/\", where it fires \"y\", and that this hook again; ";
+        assert!(ring.starts_with(begin), "{ring}");
         assert_eq!(problem(&hook(&hook(""))), ":7: hook \"h\": another hook has this name already");
         assert!(problem("[[hook]]\nname = \"a b\"\nwasm = \"m.wat\"").starts_with(":2: hook \"a b\": a name has"));
         assert!(problem("nonsense").starts_with(":1: "));

@@ -24,6 +24,11 @@ fn a_hooks_file_is_checked_without_a_mount() {
     assert_refused(&mut check("wasm = 'm.wat'\nmatch = ['*.txt']"), 64, &["env::steal"]);
     module("(module (func (export \"_start\")))");
     assert_refused(&mut check("wasm = 'm.wat'\nretries = 9999"), 64, &["hooks.toml:4", "9999 retries"]);
+    assert_refused(
+        &mut check("wasm = 'm.wat'\nmatch = ['a/**']"),
+        64,
+        &["hooks.toml:2", "beside its source", "allow-recursion = true"],
+    );
     assert_refused(&mut hooks(dir.path(), &["validate", "none.toml"]), 64, &["none.toml"]);
     let output = run(&mut check("wasm = 'm.wat'\nmatch = ['*.txt']\nretries = 5"));
     assert!(output.status.success(), "{output:?}");

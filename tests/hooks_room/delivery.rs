@@ -157,3 +157,14 @@ async fn dead_letters_of_a_hook_that_is_gone_stay_until_they_are_dropped() {
     assert_eq!(hooks.drop_dead_letters(&Which::default()).await.unwrap(), 1);
     assert!(hooks.dead_letters(&Which::default()).unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_may_recurse_does_so_sixteen_times() {
+    let rule = "match = [\"**\"]\nallow-recursion = true";
+    let bench = Bench::new().hook("h", &guests::echoes("again"), rule);
+    let hooks = bench.start();
+    bench.create("a", "bytes").await;
+    idle(&hooks).await;
+    assert_eq!(status(&hooks).invocations, 16);
+    assert_eq!(hooks.status().recursive_invocations_dropped, 1);
+}

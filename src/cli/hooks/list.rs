@@ -124,6 +124,9 @@ fn described(hook: &Description) -> String {
     }
     line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
     line("wants", wanted(&hook.imports));
+    if hook.allow_recursion {
+        line("recursion", "may fire itself, also through others".into());
+    }
     if !hook.env.is_empty() {
         line("environment", hook.env.join(", "));
     }
