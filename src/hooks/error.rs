@@ -25,6 +25,8 @@ pub enum Error {
     Asked(String),
     #[error("there is no object {}", key.escape_debug())]
     NoObject { key: String },
+    #[error("the mount is being stopped; what its hooks have not seen is delivered after the next mount")]
+    Stopping,
     #[error(transparent)]
     Bucket(crate::bucket::Error),
     #[error(transparent)]
@@ -38,6 +40,7 @@ impl Error {
         match self {
             Self::File { .. } | Self::Settings { .. } | Self::Module { .. } | Self::Asked(_) => Kind::Usage,
             Self::NoObject { .. } => Kind::NotFound,
+            Self::Stopping => Kind::Busy,
             Self::Bucket(error) => error.kind,
             Self::Start { .. } => Kind::Local,
             Self::Journal(error) => error.kind(),

@@ -58,9 +58,14 @@ impl Hooks {
     /// it leaves unless `dry`. Nothing of it is retried. Stops when dropped.
     ///
     /// # Errors
-    /// When there is no such hook, event or object, or the bucket can't be asked. What goes wrong with
+    /// When there is no such hook, event or object, the bucket can't be asked, or hooks are stopped. What goes wrong with
     /// the run itself is in the answer.
     pub async fn invoke(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
+        self.unless_stopping(self.run_once(hook, path, event, dry)).await
+    }
+
+    async fn run_once(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
+        let _place = self.on_demand.acquire().await.map_err(|_| Error::Stopping)?;
         let surroundings = &self.worker.surroundings;
         let hooks = &self.worker.hooks;
         let hook = hooks.iter().find(|known| known.spec.name == hook);

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
@@ -108,6 +108,8 @@ impl HookSettings {
 pub struct Hooks {
     worker: Arc<Worker>,
     phase: watch::Sender<Phase>,
+    /// Places for runs on demand: as many as for those of the queue.
+    on_demand: Semaphore,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -159,7 +161,8 @@ pub fn start(
         rounds: watch::channel(0).0,
     });
     let task = runtime.spawn(Arc::clone(&worker).work());
-    Ok(Hooks { worker, phase, task: Mutex::new(Some(task)) })
+    let on_demand = Semaphore::new(worker.concurrency);
+    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(Some(task)) })
 }
 
 impl Hooks {
@@ -195,6 +198,15 @@ impl Hooks {
             if self.is_idle().unwrap_or(true) || rounds.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Does something for a person, until it is done or hooks are stopped.
+    async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut phase = self.phase.subscribe();
+        tokio::select! {
+            outcome = work => outcome,
+            _ = phase.wait_for(|phase| *phase != Phase::Work) => Err(Error::Stopping),
         }
     }
 

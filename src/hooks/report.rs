@@ -15,8 +15,8 @@ const LOG_BYTES: u64 = 8 << 20;
 /// What is kept of a guest's lines beside a dead letter, of which there may be ten thousand.
 const DIGEST_LINES: usize = 20;
 const DIGEST_LINE_CHARS: usize = 200;
-/// Of a panic's message.
-const PANIC_CHARS: usize = 300;
+/// Of a guest's own words about why it failed.
+const WORDS_CHARS: usize = 300;
 
 /// What is said about one run.
 #[derive(Debug)]
@@ -122,7 +122,14 @@ pub(super) fn panic_text(stderr: &Captured) -> Option<String> {
             last = Some(format!("{} {message}", &line[at..]));
         }
     }
-    last.map(|text| harmless(text.trim_end()).chars().take(PANIC_CHARS).collect())
+    last.map(|text| harmless(text.trim_end()).chars().take(WORDS_CHARS).collect())
+}
+
+/// The last line that has something in it.
+pub(super) fn last_words(stderr: &Captured) -> Option<String> {
+    let text = String::from_utf8_lossy(&stderr.bytes);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(harmless(line).chars().take(WORDS_CHARS).collect())
 }
 
 /// A word as a shell reads it; what a terminal would obey is escaped as bash understands it.
@@ -221,6 +228,8 @@ mod tests {
         let twice = format!("{told}thread 'main' panicked at 'old style', src/lib.rs:1:1");
         assert_eq!(panic_text(&stderr(&twice)).unwrap(), "panicked at 'old style', src/lib.rs:1:1");
         assert_eq!(panic_text(&stderr("all is well\n")), None);
+        assert_eq!(last_words(&stderr("one\n  no picture\x07 \n\n")).unwrap(), "no picture\\u{7}");
+        assert_eq!(last_words(&stderr("\n \n")), None);
     }
 
     #[test]

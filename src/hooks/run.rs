@@ -132,8 +132,10 @@ fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
     let mut problem = match &run.ended {
         Ended::Exit(0) => return Ok(()),
         Ended::Cancelled => return Err(Outcome::Cancelled),
-        Ended::Exit(EXIT_FATAL) => return Err(Outcome::Fatal(format!("exit code {EXIT_FATAL} (fatal)"))),
-        Ended::Exit(code) => format!("exit code {code}"),
+        Ended::Exit(EXIT_FATAL) => {
+            return Err(Outcome::Fatal(with_last_words(format!("exit code {EXIT_FATAL} (fatal)"), run)));
+        }
+        Ended::Exit(code) => with_last_words(format!("exit code {code}"), run),
         Ended::Trapped(cause) => format!("trapped: {cause}"),
         Ended::TimedOut => format!("Task timed out after {:.2} seconds", spec.timeout.as_secs_f64()),
         Ended::StorageExceeded(what) => format!("stopped: {what}; raise `storage` if it needs more"),
@@ -147,4 +149,12 @@ fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
         problem = format!("{panic}; {problem}");
     }
     Err(Outcome::Failed(problem))
+}
+
+/// A program that ends by itself says why at the end.
+fn with_last_words(problem: String, run: &Run) -> String {
+    match report::last_words(&run.stderr) {
+        Some(words) => format!("{problem}: {words}"),
+        None => problem,
+    }
 }

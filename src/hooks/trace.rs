@@ -87,8 +87,12 @@ impl Hooks {
     /// the dead letters there are of it. It can take as long as S3 is away: give it a deadline.
     ///
     /// # Errors
-    /// [`super::Error::Journal`].
+    /// [`super::Error::Journal`], or that hooks are stopped before.
     pub async fn wait(&self, path: &str) -> Result<Vec<DeadLetter>> {
+        self.unless_stopping(self.wait_until_done(path)).await
+    }
+
+    async fn wait_until_done(&self, path: &str) -> Result<Vec<DeadLetter>> {
         let key = format!("{}{path}", self.worker.surroundings.runner.prefix);
         let mut rounds = self.worker.rounds.subscribe();
         loop {

@@ -109,6 +109,34 @@ async fn a_failure_explains_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_gives_up_is_quoted() {
+    for (code, reason) in [(1, "exit code 1: Error: no picture"), (65, "exit code 65 (fatal): Error: no picture")] {
+        let module = guests::says("working\nError: no picture\n", &format!("(call $exit (i32.const {code}))"));
+        let (_, status) = outcome_of(&module, "").await;
+        assert_eq!(last_error(&status), reason);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_or_runs_a_hook_is_told_when_hooks_are_stopped() {
+    let bench = Bench::new().hook("h", &guests::sleeps(), "match = [\"a\"]\ntimeout = \"10m\"");
+    let hooks = bench.start();
+    bench.create("a", "bytes").await;
+    let stop = async {
+        while status(&hooks).running == 0 {
+            tokio::task::yield_now().await;
+        }
+        hooks.stop(Duration::ZERO).await;
+    };
+    let invoke = hooks.invoke("h", "a", "ObjectCreated:Put", false);
+    let all = async { tokio::join!(hooks.wait("a"), invoke, stop) };
+    let (waited, invoked, ()) = tokio::time::timeout(DEADLINE, all).await.expect("both end");
+    assert!(matches!(waited, Err(hooks::Error::Stopping)), "{waited:?}");
+    assert!(matches!(invoked, Err(hooks::Error::Stopping)), "{invoked:?}");
+    assert!(bench.journal.has_tasks("h").unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_taken_back_by_id_by_hook_and_all_together() {
     let bench = Bench::new().hook("h", &guests::exits(65), "match = [\"a\", \"b\", \"c\"]").hook(
         "other",

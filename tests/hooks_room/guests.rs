@@ -202,7 +202,11 @@ pub fn leaves_a_link() -> String {
 
 /// Says what a Rust program says of a panic, then traps as one does.
 pub fn panics(place: &str, message: &str) -> String {
-    let text = format!("\nthread 'main' panicked at {place}:\n{message}\nnote: nothing\n");
+    says(&format!("\nthread 'main' panicked at {place}:\n{message}\nnote: nothing\n"), "unreachable")
+}
+
+/// Writes to stderr, then does something.
+pub fn says(text: &str, then: &str) -> String {
     let (length, text) = (text.len(), text.replace('\n', "\\n"));
-    command(&text, &format!("(drop (call $write (i32.const 2) (i32.const 64) (i32.const {length}))) unreachable"))
+    command(&text, &format!("(drop (call $write (i32.const 2) (i32.const 64) (i32.const {length}))) {then}"))
 }
