@@ -115,7 +115,7 @@ failpoints! {
 
     /// A draft is on the local disk, and no record answers for it.
     DeferSynced = "defer-synced",
-    /// The record of a deferred close is on the disk beside the one that it replaces.
+    /// The record of a deferred close is on the disk in place of the one before, and the close is not answered.
     DeferIntended = "defer-intended",
 
     /// A start has found a PUT that was under way, and asked nothing yet.

@@ -100,6 +100,8 @@ class Tool:
 
     # How long after a close it may still wait before it begins to store.
     write_back_s = 0.0
+    # Names of the steps that it has a part in; None: all.
+    steps = None
 
     def command(self, port, mountpoint, kept):
         """The command line that mounts in the foreground, and its environment. `kept` is the
@@ -127,6 +129,18 @@ class S3mount(Tool):
 
     def unmount(self, mountpoint):
         return [self.binary, "umount", mountpoint]
+
+
+class S3mountWriteBack(S3mount):
+    """Closes answer from the local disk; what that is about is writing."""
+
+    name = "s3mount-write-back"
+    write_back_s = 0.2
+    steps = ("write", "create", "tar-x", "rm", "mv", "clone", "status")
+
+    def command(self, port, mountpoint, kept):
+        command, env = super().command(port, mountpoint, kept)
+        return [*command, "--write-back"], env
 
 
 class S3fs(Tool):

@@ -12,6 +12,7 @@ import report
 BEGIN, END = "<!-- made by scripts/bench --check: begin -->", "<!-- made by scripts/bench --check: end -->"
 PROFILE = "s3"
 PEERS = ("s3fs", "rclone")
+WRITE_BACK = "s3mount-write-back"
 MIB_IN_MB = (1 << 20) / 1e6
 # A step that a peer did not end in time, or not rightly.
 NEVER_S = float("inf")
@@ -47,6 +48,11 @@ class Figures:
     def requests(self, step, *verbs):
         made = self.of(step)["requests"]
         return sum(count for verb, count in made.items() if not verbs or verb in verbs)
+
+    def stored(self, step, tool):
+        """Seconds until the last request of it was answered."""
+        result = self.of(step, tool)
+        return result["durable_s"] or result["wall_s"]
 
     def peer_s(self, step, fits=lambda result: True):
         """The better of the peers whose result fits."""
@@ -123,6 +129,16 @@ PROMISES = [
     Promise(("crowd",), "peak memory of it", lambda f: f.of("crowd")["peak_mb"] / MIB_IN_MB, most=512, unit=" MiB"),
     Promise(("own", "ls-own"), "requests in flight when others' attributes are listed",
             lambda f: f.of("ls-own")["in_flight"], least=20),
+    Promise(("create",), "small files created with --write-back, closed",
+            lambda f: f.of("create", WRITE_BACK)["wall_s"], most=0.5, unit=" s"),
+    Promise(("create",), "the same, in S3", lambda f: f.stored("create", WRITE_BACK), most=1.0, unit=" s"),
+    Promise(("tar-x",), "tar x with --write-back, closed",
+            lambda f: f.of("tar-x", WRITE_BACK)["wall_s"], most=0.9, unit=" s"),
+    Promise(("tar-x",), "the same, in S3", lambda f: f.stored("tar-x", WRITE_BACK), most=1.5, unit=" s"),
+    Promise(("tar-x",), "requests for it, for each file",
+            lambda f: sum(f.of("tar-x", WRITE_BACK)["requests"].values()) / f.sizes["tree"], most=1.1),
+    Promise(("clone",), "git clone with --write-back",
+            lambda f: f.of("clone", WRITE_BACK)["wall_s"], most=1.8, unit=" s"),
     Promise(("random",), "moved by 200 random reads", lambda f: f.of("random")["moved_mb"], most=256, unit=" MB"),
     Promise(("random",), "their time, of the better peer that moves as little",
             lambda f: 100 * f.wall("random") / f.peer_s("random", moves_mb(256)), most=100, unit=" %"),

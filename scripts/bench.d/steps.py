@@ -360,7 +360,7 @@ class Step:
     times: int = 1
 
     def is_for(self, tool):
-        return self.tools is None or tool.name in self.tools
+        return (self.tools is None or tool.name in self.tools) and (tool.steps is None or self.name in tool.steps)
 
 
 OWN = ("s3mount",)

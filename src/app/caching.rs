@@ -1,4 +1,5 @@
-//! What commands ask of the caches: of a running mount's, or of a directory that none may be using.
+//! What commands ask of a running mount apart from its end, and of a cache directory that none may be
+//! using.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::error::Kind;
 
 pub use crate::cache::DiskDirectory as CacheDirectory;
 
-/// How often whoever warms hears how far it is.
+/// How often whoever waits hears how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// What lies in a cache directory. None is an empty one.
@@ -35,6 +36,20 @@ pub fn clear_directory(directory: &Path) -> Result<CacheDirectory, Failure> {
 }
 
 impl Facts {
+    pub(super) async fn sync(&self, deadline: Option<Duration>, tell: &mpsc::Sender<Reply>) -> Reply {
+        let mut syncing = std::pin::pin!(self.rooms.sync(deadline));
+        let mut tick = tokio::time::interval(PROGRESS_EVERY);
+        loop {
+            tokio::select! {
+                left = &mut syncing => return Reply::Synced { left },
+                _ = tick.tick() => {
+                    // Who hears none of these goes on waiting for the next.
+                    let _ = tell.try_send(Reply::Storing { files: self.rooms.dirty_files() });
+                }
+            }
+        }
+    }
+
     pub(super) async fn invalidate(&self, paths: &[String]) -> Reply {
         for path in paths {
             if let Err(error) = self.rooms.fs.invalidate(path).await {

@@ -9,14 +9,14 @@ use super::control::{HooksRequest, Reply};
 use super::status::Facts;
 use super::{Failure, serve};
 use crate::error::Kind;
-use crate::hooks::{self, Hooks};
+use crate::hooks::{self, Hooks, is_at_or_below};
 
 pub use crate::hooks::{DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Trace, Which};
 
 /// Dead letters in one reply: each has some kilobytes.
 const LETTERS_AT_A_TIME: usize = 200;
-/// Between two looks at what is not stored yet.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two tries to store what could not be.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads a settings file and compiles its modules, as a mount would.
 ///
@@ -50,9 +50,9 @@ impl Facts {
 
     async fn wait_for_hooks(&self, hooks: &Hooks, path: &str, deadline_ms: Option<u64>) -> Result<Reply, Failure> {
         let waiting = async {
-            // A close may have been answered before the bucket has the file: its event comes then.
-            while self.rooms.is_dirty_at(path) {
-                tokio::time::sleep(LOOK_INTERVAL).await;
+            // What was closed or removed has its event when the bucket knows of it.
+            while self.rooms.sync(None).await.iter().any(|left| is_at_or_below(&left.path, path)) {
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
             Ok(Reply::Waited { dead: hooks.wait(path).await? })
         };

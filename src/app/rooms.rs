@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::places::Places;
@@ -66,6 +67,8 @@ pub(super) struct Rooms {
     pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
     pub(super) fs: Arc<Fs>,
+    /// Until the end, in a write-back mount.
+    uploader: Mutex<Option<fs::Uploader>>,
     pub(super) hooks: Option<Hooks>,
 }
 
@@ -117,12 +120,21 @@ impl Rooms {
             list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
+            write_back: config.write_back.then(fs::BacklogLimits::default),
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
-        keep_storing(&fs);
+        let uploader = if config.write_back {
+            Some(fs.start_uploader())
+        } else {
+            keep_storing(&fs);
+            None
+        };
+        if let Some(after) = config.flush_open_after {
+            fs.keep_storing_open_files(after);
+        }
         cache.keep_mending();
         if let Some(disk) = disk.as_ref().filter(|_| nix::unistd::geteuid().is_root()) {
             // Only the kernel's own reads want that beforehand.
@@ -133,7 +145,8 @@ impl Rooms {
             None => None,
         };
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
-        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, hooks })
+        let uploader = Mutex::new(uploader);
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, uploader, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.
@@ -148,16 +161,7 @@ impl Rooms {
 
     /// How many files S3 does not have yet.
     pub(super) fn dirty_files(&self) -> u64 {
-        self.fs.status().dirty_files.len() as u64
-    }
-
-    /// Whether a file at this path in the mount, or below it, is not in S3 yet.
-    pub(super) fn is_dirty_at(&self, path: &str) -> bool {
-        let below = |file: &String| {
-            let rest = file.strip_prefix(path.trim_end_matches('/'));
-            rest.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
-        };
-        self.fs.status().dirty_files.iter().any(below)
+        self.fs.count_unstored() as u64
     }
 
     /// Stores what is dirty; returns what could not be stored in time.
@@ -166,8 +170,19 @@ impl Rooms {
         undrained.into_iter().map(|file| Left { path: file.path, cause: file.cause }).collect()
     }
 
+    /// Stores what was closed; returns what could not be stored, or not in time.
+    pub(super) async fn sync(&self, deadline: Option<Duration>) -> Vec<Left> {
+        let unstored = self.fs.sync(deadline).await;
+        unstored.into_iter().map(|file| Left { path: file.path, cause: file.cause }).collect()
+    }
+
     /// Ends the hooks and leaves everything in order on the local disk.
     pub(super) async fn close(&self) {
+        let uploader = self.uploader.lock().take();
+        if let Some(uploader) = uploader {
+            uploader.stop().await;
+            tracing::debug!("uploader stopped");
+        }
         if let Some(hooks) = &self.hooks {
             hooks.stop(HOOK_GRACE).await;
             tracing::debug!("hooks stopped");

@@ -1,5 +1,7 @@
 //! What a running mount does for commands.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
@@ -18,6 +20,7 @@ impl Service for Facts {
                 Request::Warm { paths } => self.warm(&paths, tell).await,
                 Request::Invalidate { paths } => self.invalidate(&paths).await,
                 Request::ClearCache { directory } => self.clear(&directory).await,
+                Request::Sync { timeout_ms } => self.sync(timeout_ms.map(Duration::from_millis), tell).await,
                 Request::Hooks { ask } => self.ask_hooks(ask, tell).await,
                 Request::Status | Request::Unmount { .. } => Reply::Done,
             }

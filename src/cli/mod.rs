@@ -9,6 +9,7 @@ mod mount_options;
 mod sockets;
 mod status;
 mod status_text;
+mod sync;
 mod umount;
 
 use std::ffi::OsString;
@@ -54,6 +55,8 @@ enum Command {
     Mount(Box<mount::Arguments>),
     /// Store what is not yet stored, then unmount
     Umount(umount::Arguments),
+    /// Wait until everything that was closed is in S3
+    Sync(sync::Arguments),
     /// Tell how mounts are doing
     Status(status::Arguments),
     /// Look at, fill and empty the cache on disk
@@ -87,6 +90,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         None => cli.mount.run(),
         Some(Command::Mount(arguments)) => arguments.run(),
         Some(Command::Umount(arguments)) => arguments.run(),
+        Some(Command::Sync(arguments)) => arguments.run(),
         Some(Command::Status(arguments)) => arguments.run(),
         Some(Command::Cache(arguments)) => arguments.run(),
         Some(Command::Hooks(arguments)) => arguments.run(),

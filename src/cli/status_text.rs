@@ -34,6 +34,9 @@ pub(super) fn text(status: &Status) -> String {
         line("disk", disk(&status.disk));
     }
     line("files", files(&status.files));
+    if let Some(pending) = pending(&status.files) {
+        line("waiting", pending);
+    }
     for odd in odd_keys(&status.files) {
         line("odd key", odd);
     }
@@ -82,6 +85,26 @@ fn files(files: &Value) -> String {
         0 => format!("{open} open, {stored}"),
         waiting => format!("{open} open, {waiting} removed and still in the bucket, {stored}"),
     }
+}
+
+/// What closes have left to be sent, and what was set aside.
+fn pending(files: &Value) -> Option<String> {
+    let waiting = &files["pending"];
+    let number = |name: &str| waiting[name].as_u64().unwrap_or(0);
+    let mut parts = Vec::new();
+    if number("files") > 0 {
+        let (count, size, oldest) = (number("files"), bytes(number("bytes")), span(number("oldest_s")));
+        parts.push(format!("{count} closed files to be sent, {size}, the oldest for {oldest}"));
+    } else if files["write_back"].as_bool() == Some(true) {
+        parts.push("nothing, closes are answered from the local disk (--write-back)".to_owned());
+    }
+    if let Some(error) = waiting["last_error"].as_str() {
+        parts.push(format!("last error: {}", printable(error)));
+    }
+    if let Some(conflicts @ 1..) = files["conflicts"].as_u64() {
+        parts.push(format!("{conflicts} versions lost against other clients' are kept as .conflict files"));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Keys that fit no path: a line for each, and one for those that are too many.
@@ -214,6 +237,8 @@ mod tests {
         status.files = json!({
             "dirty_files": ["a", "b\u{1b}[31m", "c", "d", "e", "f"], "open_files": 6,
             "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7, "removals_waiting": 3,
+            "conflicts": 1, "write_back": true,
+            "pending": {"files": 6, "bytes": 2048, "sending": 1, "oldest_s": 61, "last_error": "403\u{1b}"},
         });
         status.hooks = json!({"hooks": [{"name": "thumbnail", "invocations": 3, "errors": 1, "dead": 1,
             "last_error": {"message": "exit code 1"}}]});
@@ -223,6 +248,7 @@ mod tests {
             "6 open, 3 removed and still in the bucket, 6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
             "odd key    a//b (EmptyComponent), left untouched\n  odd key    and 7 more\n",
             "thumbnail: 3 runs, 1 failed, 1 given up, last: exit code 1",
+            "waiting    6 closed files to be sent, 2.0 KiB, the oldest for 1 min; last error: 403\\u{1b}; 1 versions",
             "warn       1970-01-01 00:00:00Z upload failed",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");

@@ -61,6 +61,9 @@ pub struct Config {
     pub list_ttl: Duration,
     pub negative_ttl: Duration,
     pub attrs: Attrs,
+    pub write_back: bool,
+    /// `None`: only a close, fsync or sync stores a file.
+    pub flush_open_after: Option<Duration>,
     pub hooks: Option<PathBuf>,
     /// The file that options were read from: must not lie on the mount.
     pub file: Option<PathBuf>,
@@ -109,6 +112,8 @@ impl Config {
             list_ttl: options.list_ttl.map_or(DEFAULT_LIST_TTL, |span| span.0),
             negative_ttl: options.negative_ttl.map_or(DEFAULT_NEGATIVE_TTL, |span| span.0),
             attrs: options.attrs.unwrap_or_default(),
+            write_back: options.write_back.unwrap_or(false),
+            flush_open_after: options.flush_open_after.map(|span| span.0).filter(|after| !after.is_zero()),
             hooks: options.hooks.as_deref().map(absolute).transpose()?,
             file: file.map(absolute).transpose()?,
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,

@@ -76,6 +76,14 @@ pub struct Options {
     /// Where the attributes in a listing come from [default: auto]
     #[arg(long, value_name = "FROM", env = "S3MOUNT_ATTRS", help_heading = "Mount")]
     pub attrs: Option<Attrs>,
+    /// Close a file when it is safe on the local disk; it goes to S3 behind that, fsync still means S3
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_WRITE_BACK", help_heading = "Mount",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub write_back: Option<bool>,
+    /// Store files that stay open for writing, such as logs, as often as this while they change, 0 for never
+    /// [default: 0]
+    #[arg(long, value_name = "TIME", env = "S3MOUNT_FLUSH_OPEN_AFTER", help_heading = "Mount")]
+    pub flush_open_after: Option<Span>,
     /// Hooks to run when files are closed, renamed or removed
     #[arg(long, value_name = "FILE", env = "S3MOUNT_HOOKS", help_heading = "Mount")]
     pub hooks: Option<PathBuf>,
@@ -114,7 +122,8 @@ impl Options {
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
             endpoint_url region profile no_sign_request force_path_style
-            read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs hooks
+            read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
+            write_back flush_open_after hooks
             cache_dir cache_size state_dir memory log_level log_format)
     }
 }
@@ -140,7 +149,8 @@ mod tests {
         // A value that each option takes, in TOML.
         let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
             force-path-style = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
-            umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nhooks = '/h'\ncache-dir = '/c'\ncache-size = '2G'\n\
+            umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\
+            flush-open-after = '30s'\nhooks = '/h'\ncache-dir = '/c'\ncache-size = '2G'\n\
             state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n";
         let options: Options = toml::from_str(text).unwrap();
         assert_eq!(options.memory, Some(Size(1 << 20)));

@@ -9,7 +9,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::commit::{FILL_BYTES, Written};
-use super::draft::{Content, Draft};
+use super::content::Content;
+use super::draft::Draft;
 use super::inodes::Ino;
 use super::outgoing::noting_upload;
 use super::persist::lost_is_stale;

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::draft::Content;
+use super::content::Content;
+use super::doubt::{doubt_upload, is_doubtful};
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};
@@ -46,6 +47,15 @@ struct Still<'a> {
     frozen: Option<tokio::sync::RwLockWriteGuard<'a, ()>>,
     /// The upload to finish, for what has no version below it.
     outgoing: Option<Arc<Outgoing>>,
+    /// The generation that is to be sent, where a newer one is not.
+    only: Option<u64>,
+}
+
+impl Still<'_> {
+    /// `EAGAIN` for what is not to be sent.
+    fn admit(&self, generation: u64) -> Result<()> {
+        if self.only.is_none_or(|only| only == generation) { Ok(()) } else { Err(Errno::EAGAIN.into()) }
+    }
 }
 
 impl Fs {
@@ -57,28 +67,46 @@ impl Fs {
         self.commit_gated(ino, &content).await
     }
 
+    /// What a close answers for: see [`Fs::close_gated`].
+    pub(super) async fn close(&self, ino: Ino) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        let _gate = content.gate.lock().await;
+        self.close_gated(ino, &content).await
+    }
+
     /// Where nobody has the file open for writing, no close will come that stores it.
     ///
     /// Asked once more when its turn has come: who opened the file meanwhile is not done with it, and
     /// half of what he writes must not become a version.
-    pub(super) async fn commit_unless_written(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn close_unless_written(&self, ino: Ino) -> Result<()> {
         if self.handles.is_written(ino) {
             return Ok(());
         }
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
-        if self.handles.is_written(ino) { Ok(()) } else { self.commit_gated(ino, &content).await }
+        if self.handles.is_written(ino) { Ok(()) } else { self.close_gated(ino, &content).await }
     }
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
     pub(super) async fn commit_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        self.commit_only(ino, content, None).await
+    }
+
+    /// As [`Fs::commit_gated`], of this generation only: `EAGAIN` if the bytes have changed since.
+    pub(super) async fn commit_only(&self, ino: Ino, content: &Arc<Content>, only: Option<u64>) -> Result<()> {
+        if self.content(ino).is_none() {
+            // Stored and let go of while this waited for the gate.
+            return Ok(());
+        }
+        self.resolve_doubt(ino, content).await?;
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
             return self.refuse_superseded(ino, content, &snapshot).await;
         }
         if content.bytes_dirty() {
-            self.commit_bytes(ino, content, &snapshot).await
+            self.commit_bytes(ino, content, &snapshot, only).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
             let stored = self.store_attributes_open(ino, content, &snapshot).await;
             match &stored {
@@ -97,9 +125,15 @@ impl Fs {
         self.tree.lock().get(ino)?.content.clone()
     }
 
-    pub(super) async fn commit_bytes(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
+    pub(super) async fn commit_bytes(
+        &self,
+        ino: Ino,
+        content: &Arc<Content>,
+        before: &Snapshot,
+        only: Option<u64>,
+    ) -> Result<()> {
         let still = match self.hold_still(ino, content, &before.key).await {
-            Ok(still) => still,
+            Ok(still) => Still { only, ..still },
             Err(error) => {
                 self.note_failure(ino, content, &before.key, &error).await?;
                 return Err(error);
@@ -121,6 +155,9 @@ impl Fs {
             Err(error) => {
                 content.attributes_dirty.store(true, Ordering::Release);
                 self.settle(intent.as_slice(), Vec::new()).await?;
+                if is_doubtful(&error) {
+                    doubt_upload(content, before);
+                }
                 self.note_failure(ino, content, &before.key, &error).await?;
                 return Err(error);
             }
@@ -138,12 +175,19 @@ impl Fs {
             None => {}
         }
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
-        let intents = intent.into_iter().chain(written.upload);
-        let settled = settled_intents(content, written.generation, intents);
+        // What the journal answers for is never newer: this holds the gate, as every deferral does. Under
+        // another name it answers on, until that name goes (a rename).
+        let deferred = content.deferred.lock().as_ref().filter(|deferral| deferral.key == before.key).map(|it| it.id);
+        let settled: Vec<_> = intent.into_iter().chain(written.upload).chain(deferred).collect();
+        if content.is_resumed {
+            failpoint::reach(Failpoint::RecoverDeferredSettle);
+        }
         self.settle(&settled, vec![created(name, &before.key, written.size, &pinned.etag)]).await?;
         failpoint::reach(Failpoint::PutSettled);
-        let still_deferred = content.deferred.lock().is_some();
-        content.draft.lock().set_kept(still_deferred);
+        if deferred.is_some() {
+            content.set_deferral(None);
+        }
+        self.backlog.remove(ino);
         restated
     }
 
@@ -158,12 +202,12 @@ impl Fs {
         }
         if !is_large() {
             content.outgoing.discard();
-            return Ok(Still { frozen: None, outgoing: None });
+            return Ok(Still { frozen: None, outgoing: None, only: None });
         }
         let frozen = Some(content.freeze.write().await);
         let has_base = content.draft.lock().base().is_some();
         let outgoing = if has_base { None } else { Some(self.outgoing_to_finish(ino, content, key).await?) };
-        Ok(Still { frozen, outgoing })
+        Ok(Still { frozen, outgoing, only: None })
     }
 
     /// Everybody here moves along to the version that was written.
@@ -201,6 +245,9 @@ impl Fs {
         op_id: Option<String>,
         still: &Still<'_>,
     ) -> Result<Written> {
+        if still.frozen.is_some() {
+            still.admit(content.generation())?;
+        }
         if let Some(outgoing) = &still.outgoing {
             return self.finish_outgoing(ino, content, outgoing, &before.condition()).await;
         }
@@ -220,6 +267,7 @@ impl Fs {
             let draft = content.draft.lock();
             (draft.read_local(0..draft.size())?, content.generation())
         };
+        still.admit(generation)?;
         let size = bytes.len() as u64;
         failpoint::reach(Failpoint::PutBefore);
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
@@ -244,7 +292,7 @@ impl Fs {
     /// Attributes changed while the file is open, bytes did not: a copy onto itself.
     async fn store_attributes_open(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<()> {
         if before.etag.is_none() {
-            return self.commit_bytes(ino, content, before).await;
+            return self.commit_bytes(ino, content, before, None).await;
         }
         self.store_attributes_stable(ino).await?;
         let after = self.snapshot(ino)?;
@@ -253,14 +301,4 @@ impl Fs {
         }
         Ok(())
     }
-}
-
-/// The intents that a stored generation makes obsolete: its own, and a deferral before it.
-fn settled_intents(content: &Content, generation: u64, own: impl Iterator<Item = IntentId>) -> Vec<IntentId> {
-    let mut intents: Vec<_> = own.collect();
-    let mut deferred = content.deferred.lock();
-    if deferred.as_ref().is_some_and(|deferral| deferral.generation <= generation) {
-        intents.extend(deferred.take().map(|deferral| deferral.id));
-    }
-    intents
 }

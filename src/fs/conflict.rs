@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use super::draft::Content;
+use super::content::Content;
 use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::{Error, Fs, Result};
@@ -13,7 +13,15 @@ use super::{Error, Fs, Result};
 impl Fs {
     /// After a commit that failed: was it somebody else's version that stood in the way?
     pub(super) async fn note_failure(&self, ino: Ino, content: &Arc<Content>, key: &str, error: &Error) -> Result<()> {
+        if matches!(error, Error::Posix(Errno::EAGAIN)) {
+            // Somebody goes on writing: nothing was sent, and nothing has failed.
+            return Ok(());
+        }
         if !error.is_conflict() {
+            if content.deferred.lock().is_some() {
+                // The uploader tells it, and once is enough.
+                return Ok(());
+            }
             tracing::warn!(key = %key.escape_debug(), cause = %error, "not stored; the draft is kept");
         } else if self.is_under(ino, key) {
             self.set_conflict_aside(ino, content, key).await?;
@@ -51,7 +59,8 @@ impl Fs {
         content.refused.store(true, Ordering::Release);
         content.set_stored(generation);
         content.attributes_dirty.store(false, Ordering::Release);
-        self.undefer(content).await?;
+        self.undefer(ino, content).await?;
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
         self.part_from_name(ino);
         tracing::error!(
             key = %key.escape_debug(),

@@ -1,19 +1,29 @@
-//! Closes that are acknowledged from the local disk, because uploading then would be waste.
+//! Closes that are acknowledged from the local disk.
 //!
 //! Two closes are no last word on a file: one before anything was written (a shell opens its
 //! redirection, forks and closes; `touch` sets times after it), and one by a child that shares the
 //! descriptor (`{ a; b; } > f`). Their content is made durable here, draft and journal record, and
 //! goes to S3 with the next close or the last release; after a crash the next start sends it.
+//!
+//! In a write-back mount every close of changed bytes is answered so, and the uploader sends them.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::draft::{Content, Deferral};
+use super::content::{Content, Deferral};
 use super::handles::FileHandle;
 use super::inodes::Ino;
+use super::persist::Snapshot;
 use super::{Caller, Fs, Result};
+use crate::bucket::Metadata;
+use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{Intent, stored_etag};
+use crate::journal::{Intent, IntentId, stored_etag};
+
+/// Up to here syncing a draft takes no longer than handing it to another thread and back.
+const SYNC_HERE_BYTES: u64 = 1 << 20;
 
 impl Fs {
     /// Whether this flush may be answered from the local disk (the flush rule, `close(2)`).
@@ -35,53 +45,112 @@ impl Fs {
         if content.bytes_dirty() { self.defer_gated(ino, content).await } else { Ok(()) }
     }
 
+    /// What a close answers for: in a write-back mount durable here and sent by the uploader, else in
+    /// S3. For callers that hold the namespace and the file's gate.
+    pub(super) async fn close_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        if !content.bytes_dirty() || !self.may_wait(ino, content) {
+            return self.commit_gated(ino, content).await;
+        }
+        if content.draft.lock().base().is_some() {
+            // Without the old version's bytes the draft alone is not the file.
+            if self.complete(content).await.is_err() {
+                // What is to become of it then is the same as for a close that goes to S3.
+                return self.commit_gated(ino, content).await;
+            }
+        }
+        self.defer_gated(ino, content).await?;
+        let size = content.draft.lock().size();
+        self.backlog.add(ino, size, Instant::now());
+        Ok(())
+    }
+
+    /// Whether the uploader may have this file: there is room for it, and nothing large would have to be
+    /// fetched that S3 can put together by itself.
+    fn may_wait(&self, ino: Ino, content: &Content) -> bool {
+        let Some(limits) = &self.settings.write_back else { return false };
+        let is_near = {
+            let draft = content.draft.lock();
+            draft.base().is_none_or(|base| base.size < MULTIPART_FROM_BYTES) || draft.missing(1).is_none()
+        };
+        let waits_already = content.is_deferred_whole() && self.backlog.holds(ino);
+        waits_already || (is_near && !self.backlog.is_full_for(ino, limits, &self.settings.draft_dir))
+    }
+
     /// As [`Fs::defer`], for callers that hold the namespace and see to the gate.
     pub(super) async fn defer_gated(&self, ino: Ino, content: &Content) -> Result<()> {
-        let generation = content.generation();
         let snapshot = self.snapshot(ino)?;
-        if !snapshot.linked {
-            return Ok(());
-        }
-        let metadata = snapshot.stat.to_attributes(None).to_metadata()?;
-        let answered_for = content.deferred.lock().as_ref().is_some_and(|deferral| {
-            deferral.generation >= generation && deferral.key == snapshot.key && deferral.metadata == metadata
-        });
-        if answered_for {
-            return Ok(());
-        }
-        let (draft, size) = {
-            let mut draft = content.draft.lock();
-            draft.sync()?;
-            draft.set_kept(true);
-            (draft.file_name(), draft.size())
+        if snapshot.linked { self.defer_at(content, &snapshot, &[]).await } else { Ok(()) }
+    }
+
+    /// The journal answers for a draft as it is now, under the key and over the version of `there`. In
+    /// the same transaction it lets go of what it answered for before, and of `ended`.
+    pub(super) async fn defer_at(&self, content: &Content, there: &Snapshot, ended: &[IntentId]) -> Result<()> {
+        let metadata = there.stat.to_attributes(None).to_metadata()?;
+        let (file, generation, size, bytes, promised_before) = {
+            let draft = content.draft.lock();
+            let generation = content.generation();
+            if content.answers_for(generation, &there.key, &metadata) && ended.is_empty() {
+                return Ok(());
+            }
+            let (file, size, bytes) = (draft.place().clone(), draft.size(), draft.reader()?);
+            let before = file.set_promised(Some(size));
+            (file, generation, size, bytes, before)
         };
-        failpoint::reach(Failpoint::DeferSynced);
-        let intent = Intent::Deferred {
-            key: snapshot.key.clone(),
-            draft,
-            size,
-            metadata: metadata.clone(),
-            base_etag: snapshot.etag.as_ref().map(stored_etag),
+        let older = content.deferred.lock().clone();
+        let is_synced =
+            older.as_ref().is_some_and(|older| older.generation == generation && Arc::ptr_eq(&older.file, &file));
+        let noted = async {
+            if !is_synced {
+                sync(bytes, size).await?;
+            }
+            failpoint::reach(Failpoint::DeferSynced);
+            let ended: Vec<IntentId> = ended.iter().copied().chain(older.as_ref().map(|older| older.id)).collect();
+            let intent = deferred_intent(there, file.name(), size, metadata.clone());
+            Ok(self.journal.replace(&ended, vec![intent]).await?[0])
         };
-        let id = self.journal.intend(intent).await?;
+        let id = match noted.await {
+            Ok(id) => id,
+            Err(error) => {
+                file.set_promised(promised_before);
+                return Err(error);
+            }
+        };
         failpoint::reach(Failpoint::DeferIntended);
-        let deferral = Deferral { generation, key: snapshot.key, metadata, id };
-        let older = content.deferred.lock().replace(deferral);
-        if let Some(older) = older {
-            self.journal.settle(&[older.id], Vec::new()).await?;
-        }
+        let deferral = Deferral { generation, key: there.key.clone(), metadata, id, file };
+        content.set_deferral(Some(deferral));
         Ok(())
     }
 
     /// The file is gone or stored under another name: the journal need not send it any more.
-    pub(super) async fn undefer(&self, content: &Content) -> Result<()> {
-        let deferred = content.deferred.lock().take();
+    pub(super) async fn undefer(&self, ino: Ino, content: &Content) -> Result<()> {
+        let deferred = content.deferred.lock().clone();
         if let Some(deferral) = deferred {
             self.journal.settle(&[deferral.id], Vec::new()).await?;
-            content.draft.lock().set_kept(false);
+            content.set_deferral(None);
         }
+        self.backlog.remove(ino);
         Ok(())
     }
+}
+
+/// What the journal keeps of a draft.
+pub fn deferred_intent(there: &Snapshot, draft: String, size: u64, metadata: Metadata) -> Intent {
+    Intent::Deferred {
+        key: there.key.clone(),
+        draft,
+        size,
+        metadata,
+        base_etag: there.etag.as_ref().map(stored_etag),
+        content_type: there.stat.content_type.clone(),
+    }
+}
+
+/// To the disk (`fdatasync(2)`): from here on a crash does not lose it.
+async fn sync(file: File, size: u64) -> std::io::Result<()> {
+    if size <= SYNC_HERE_BYTES {
+        return file.sync_data();
+    }
+    tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(std::io::Error::other)?
 }
 
 /// Thread group (process) of a thread, from `/proc/PID/status`; 0 if it cannot be told.

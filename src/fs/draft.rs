@@ -7,17 +7,14 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rangemap::RangeSet;
 
 use super::outgoing::Slot;
-use crate::bucket::Metadata;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::cache::Pinned;
-use crate::journal::IntentId;
 
 /// A piece of a range to be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,89 +25,43 @@ pub enum Piece {
     Base(Range<u64>),
 }
 
-/// A draft, the locks around it and what the flush rule must know.
+/// A draft's file on the local disk. It goes with whoever is the last to need it, but for the bytes
+/// that the journal answers for: those stay as they are, and outlive the process.
 #[derive(Debug)]
-pub struct Content {
-    pub draft: Mutex<Draft>,
-    /// One upload, truncation or rename of this file at a time.
-    pub gate: tokio::sync::Mutex<()>,
-    /// Held shared by a write, exclusively by a multipart upload: its parts are read from the file
-    /// one after another and must be of one moment.
-    pub freeze: tokio::sync::RwLock<()>,
-    /// Counts changes of bytes or size.
-    generation: AtomicU64,
-    /// The generation that S3 has.
-    stored: AtomicU64,
-    /// Attributes changed while open; they ride in the next upload.
-    pub attributes_dirty: AtomicBool,
-    /// Nothing was written since it was created or emptied.
-    pub untouched: AtomicBool,
-    /// Parts that leave before the commit.
-    pub outgoing: Arc<Slot>,
-    /// The journal answers for this already: a close was acknowledged from here.
-    pub deferred: Mutex<Option<Deferral>>,
-    /// Bytes of it lost their name to somebody else's version: each who wrote some is to hear of it.
-    pub refused: AtomicBool,
+pub struct DraftFile {
+    path: PathBuf,
+    /// How many of them, from the start; `None`: the journal knows nothing of this file.
+    promised: Mutex<Option<u64>>,
 }
 
-/// What the journal holds of a draft whose close was acknowledged from here.
-#[derive(Clone, Debug)]
-pub struct Deferral {
-    pub generation: u64,
-    pub key: String,
-    pub metadata: Metadata,
-    pub id: IntentId,
+impl DraftFile {
+    fn new(path: PathBuf, promised: Option<u64>) -> Arc<Self> {
+        Arc::new(Self { path, promised: Mutex::new(promised) })
+    }
+
+    /// File name inside the draft directory.
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// How many bytes the journal answers for.
+    pub fn promised(&self) -> Option<u64> {
+        *self.promised.lock()
+    }
+
+    /// Sets how many bytes the journal answers for; returns what it was. With the draft locked, if
+    /// there is one.
+    pub fn set_promised(&self, bytes: Option<u64>) -> Option<u64> {
+        std::mem::replace(&mut *self.promised.lock(), bytes)
+    }
 }
 
-impl Content {
-    /// A draft that S3 must be told of even if nothing is written to it: new, or emptied.
-    pub fn emptied(draft: Draft) -> Self {
-        Self::with(draft, 1, true)
-    }
-
-    /// A draft equal to what S3 holds.
-    pub fn unchanged(draft: Draft) -> Self {
-        Self::with(draft, 0, false)
-    }
-
-    fn with(draft: Draft, generation: u64, untouched: bool) -> Self {
-        Self {
-            outgoing: draft.outgoing.clone(),
-            draft: Mutex::new(draft),
-            gate: tokio::sync::Mutex::new(()),
-            freeze: tokio::sync::RwLock::new(()),
-            generation: AtomicU64::new(generation),
-            stored: AtomicU64::new(0),
-            attributes_dirty: AtomicBool::new(false),
-            untouched: AtomicBool::new(untouched),
-            deferred: Mutex::new(None),
-            refused: AtomicBool::new(false),
+impl Drop for DraftFile {
+    fn drop(&mut self) {
+        if self.promised.get_mut().is_none() {
+            // Nothing to tell anybody: the next start clears the directory of what is left.
+            let _ = std::fs::remove_file(&self.path);
         }
-    }
-
-    /// Counts changes: two equal numbers mean equal bytes.
-    pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Bytes or size changed. Call with the draft locked.
-    pub fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// S3 has this generation.
-    pub fn set_stored(&self, generation: u64) {
-        self.stored.store(generation, Ordering::Release);
-    }
-
-    /// S3 lacks bytes or the size.
-    pub fn bytes_dirty(&self) -> bool {
-        self.generation() != self.stored.load(Ordering::Acquire)
-    }
-
-    /// S3 lacks something: bytes, size or attributes.
-    pub fn is_dirty(&self) -> bool {
-        self.bytes_dirty() || self.attributes_dirty.load(Ordering::Acquire)
     }
 }
 
@@ -118,7 +69,7 @@ impl Content {
 #[derive(Debug)]
 pub struct Draft {
     file: File,
-    path: PathBuf,
+    place: Arc<DraftFile>,
     size: u64,
     /// What lies below the parts that were never written, and up to where it shows through
     /// (a truncation cuts it for good).
@@ -131,21 +82,51 @@ pub struct Draft {
     outgoing: Arc<Slot>,
     /// Written since parts were last thought of.
     fresh_bytes: u64,
-    /// The file outlives the process: the journal answers for it at the next start.
-    kept: bool,
 }
 
 impl Draft {
     /// A new draft file in `directory`, empty, or standing for the whole of `base`.
     pub fn create(directory: &Path, base: Option<Pinned>) -> io::Result<Self> {
-        let path = directory.join(uuid::Uuid::now_v7().simple().to_string());
+        let path = directory.join(fresh_name());
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         let size = base.as_ref().map_or(0, |base| base.size);
         file.set_len(size)?;
         let base = base.filter(|base| base.size > 0).map(|base| (base, size));
+        Ok(Self::with(file, DraftFile::new(path, None), size, base))
+    }
+
+    /// A draft file of an earlier process, of which the journal answers for `size` bytes.
+    pub fn resume(path: PathBuf, size: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        if file.metadata()?.len() < size {
+            return Err(io::Error::other("a draft is shorter than what was acknowledged of it"));
+        }
+        file.set_len(size)?;
+        Ok(Self::with(file, DraftFile::new(path, Some(size)), size, None))
+    }
+
+    fn with(file: File, place: Arc<DraftFile>, size: u64, base: Option<(Pinned, u64)>) -> Self {
         let (written, changed) = (RangeSet::new(), RangeSet::new());
-        let outgoing = Arc::default();
-        Ok(Self { file, path, size, base, written, changed, outgoing, fresh_bytes: 0, kept: false })
+        Self { file, place, size, base, written, changed, outgoing: Arc::default(), fresh_bytes: 0 }
+    }
+
+    /// Before bytes from `from` on change: where the journal answers for some of them, the file stays
+    /// as it is, and the draft goes on in a copy of its first `kept` bytes.
+    fn leave_promised(&mut self, from: u64, kept: u64) -> io::Result<()> {
+        if self.place.promised.lock().is_none_or(|promised| promised <= from) {
+            return Ok(());
+        }
+        // Its parts come from the file as it was.
+        self.outgoing.discard();
+        let path = self.place.path.with_file_name(fresh_name());
+        if kept > 0 {
+            std::fs::copy(&self.place.path, &path)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let place = DraftFile::new(path, None);
+        file.set_len(kept)?;
+        (self.file, self.place) = (file, place);
+        Ok(())
     }
 
     /// Size of the file in bytes.
@@ -155,12 +136,17 @@ impl Draft {
 
     /// Where the draft lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 
-    /// File name inside the draft directory.
-    pub fn file_name(&self) -> String {
-        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    /// The file that the bytes are in now.
+    pub fn place(&self) -> &Arc<DraftFile> {
+        &self.place
+    }
+
+    /// Parts of it that leave before the commit.
+    pub fn outgoing(&self) -> &Arc<Slot> {
+        &self.outgoing
     }
 
     /// The version that shows through where nothing was written.
@@ -177,6 +163,7 @@ impl Draft {
 
     /// `pwrite(2)`; writing beyond the end leaves a hole of zeros.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.leave_promised(offset, self.size)?;
         if let Err(error) = self.file.write_all_at(data, offset) {
             // Half a write must not come to light when the file grows later.
             self.file.set_len(self.size)?;
@@ -207,6 +194,7 @@ impl Draft {
 
     /// `truncate(2)`: bytes beyond a shorter size are gone, a longer size shows zeros.
     pub fn set_size(&mut self, size: u64) -> io::Result<()> {
+        self.leave_promised(size, size)?;
         self.file.set_len(size)?;
         if size < self.size {
             self.written.remove(size..u64::MAX);
@@ -321,19 +309,9 @@ impl Draft {
         self.base = None;
     }
 
-    /// To the disk (`fdatasync(2)`): from here on a crash does not lose it.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
     /// A second descriptor, for an upload that reads without the lock.
     pub fn reader(&self) -> io::Result<File> {
         self.file.try_clone()
-    }
-
-    /// Whether the file stays behind for the next start when this goes.
-    pub fn set_kept(&mut self, kept: bool) {
-        self.kept = kept;
     }
 
     fn base_limit(&self) -> u64 {
@@ -341,13 +319,9 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.kept {
-            // Nothing to tell anybody: the next start clears the directory of what is left.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+/// A name that no other draft has.
+fn fresh_name() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
 }
 
 #[cfg(test)]
@@ -441,6 +415,26 @@ mod tests {
         draft.punch(5..50).unwrap();
         assert_eq!(draft.size(), 10);
         assert_eq!(draft.pieces(0..10), [Piece::Base(0..5), Piece::Local(5..10)]);
+    }
+
+    #[test]
+    fn what_the_journal_answers_for_stays_as_it_is() {
+        let (directory, mut draft) = draft_over(0);
+        draft.write(0, b"promised").unwrap();
+        let promised = draft.place().clone();
+        promised.set_promised(Some(8));
+        // Behind it the same file will do; of it, nothing may change.
+        draft.write(8, b" and more").unwrap();
+        assert!(Arc::ptr_eq(draft.place(), &promised));
+        draft.write(3, b"###").unwrap();
+        assert_eq!(draft.read_local(0..17).unwrap(), &b"pro###ed and more"[..]);
+        draft.set_size(0).unwrap();
+        assert_eq!(&std::fs::read(&promised.path).unwrap()[..8], b"promised");
+        drop(draft);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        promised.set_promised(None);
+        drop(promised);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::draft::Content;
+use super::content::Content;
+use super::forgotten::Forgotten;
 use super::names::Directory;
 use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
@@ -134,16 +135,15 @@ impl Node {
 pub struct Tree {
     nodes: HashMap<Ino, Node>,
     root_prefix: String,
-    /// When a directory was last let go of that knew of changes made here: from then on nobody can
-    /// tell what an older listing has missed.
-    forgotten_change: Instant,
+    /// Directories that were let go of although they knew of changes made here.
+    forgotten: Forgotten,
 }
 
 impl Tree {
     /// A tree with nothing but its root.
     pub fn new(root_prefix: String, root: Stat) -> Self {
         let node = Node::new(ROOT_INO, ROOT_INO, "", root, Instant::now());
-        Self { nodes: HashMap::from([(ROOT_INO, node)]), root_prefix, forgotten_change: Instant::now() }
+        Self { nodes: HashMap::from([(ROOT_INO, node)]), root_prefix, forgotten: Forgotten::new() }
     }
 
     /// The node of a number, if it is in use.
@@ -156,9 +156,9 @@ impl Tree {
         self.nodes.get_mut(&ino)
     }
 
-    /// A listing asked for before this moment may lack changes that were made here.
-    pub fn forgotten_change(&self) -> Instant {
-        self.forgotten_change
+    /// A listing of `prefix` asked for before this moment may lack changes that were made here.
+    pub fn forgotten_since(&self, prefix: &str) -> Instant {
+        self.forgotten.since(prefix)
     }
 
     /// All nodes, in no order.
@@ -306,7 +306,8 @@ impl Tree {
         }
         let (parent, name, linked) = (node.parent, node.name.clone(), node.linked);
         if node.directory.as_ref().is_some_and(Directory::has_changes) {
-            self.forgotten_change = Instant::now();
+            let key = self.key(ino);
+            self.forgotten.note(key);
         }
         self.nodes.remove(&ino);
         if linked && let Some(directory) = self.directory_mut(parent) {

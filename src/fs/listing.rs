@@ -128,7 +128,7 @@ impl Fs {
             return Ok(lines);
         }
         let prefix = self.tree.lock().key(ino).ok_or(Errno::ENOENT)?;
-        let since = self.tree.lock().forgotten_change();
+        let since = self.tree.lock().forgotten_since(&prefix);
         if let Some((listing, asked)) = self.walks.listing(&prefix, ttl, since).await? {
             self.take_listing(ino, &prefix, listing, asked).await?;
         } else if let Some(lines) = self.begun_lines_of(ino, ttl, &prefix) {
@@ -263,7 +263,7 @@ impl Fs {
         max_pages: usize,
         ttl: Duration,
     ) -> Result<(Listing, Instant)> {
-        let since = self.tree.lock().forgotten_change();
+        let since = self.tree.lock().forgotten_since(prefix);
         match self.walks.listing(prefix, ttl, since).await? {
             Some(walked) => Ok(walked),
             None => self.ask_listing(prefix, max_pages).await,

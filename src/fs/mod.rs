@@ -5,17 +5,21 @@
 //! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
 //! by itself), [`removals`] (what is still to go from the bucket). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
-//! [`persist`] tell S3.
+//! [`persist`] tell S3; in a write-back mount a close is a [`deferral`], and the [`uploader`] tells S3.
 //!
 //! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
 //! draft's nor the tree's lock is ever held across an await.
 
+mod backlog;
 mod changes;
 mod commit;
 mod conflict;
+mod content;
 mod deferral;
+mod doubt;
 mod draft;
 mod errors;
+mod forgotten;
 mod handles;
 mod heads;
 mod inodes;
@@ -32,14 +36,18 @@ mod recovery;
 mod refresh;
 mod removals;
 mod resolve;
+mod resume;
 mod siblings;
 mod small;
 mod stat;
 mod status;
+mod storing;
 mod told;
+mod uploader;
 mod walk;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -49,14 +57,17 @@ use crate::bucket::Bucket;
 use crate::cache::{AttributeIndex, BlockCache};
 use crate::journal::Journal;
 
+pub use backlog::{BacklogLimits, BacklogStatus};
 pub use errors::{Error, Result};
 pub use inodes::Ino;
 pub use kernel::Kernel;
 pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use stat::{FileKind, Stat};
-pub use status::{Status, Undrained};
+pub use status::Status;
+pub use storing::Undrained;
 pub use told::Attrs;
+pub use uploader::Uploader;
 
 /// What the file system needs to know about its mount.
 #[derive(Clone, Debug)]
@@ -84,6 +95,8 @@ pub struct Settings {
     pub draft_dir: PathBuf,
     /// Hooks are configured: commits are journaled as events.
     pub events: bool,
+    /// Closes are answered from the journal, and the uploader sends them; `None`: closes answer for S3.
+    pub write_back: Option<BacklogLimits>,
     /// How a multipart upload is cut and how many parts travel at once.
     pub upload: crate::bucket::upload::UploadSettings,
 }
@@ -120,6 +133,9 @@ pub struct Fs {
     heads: Arc<heads::Heads>,
     walks: Arc<walk::Walks>,
     lister: pages::Lister,
+    backlog: Arc<backlog::Backlog>,
+    /// Versions of ours that lost against another client's.
+    conflicts: AtomicU64,
     /// Where parts of files being written are sent from; none outside of a runtime.
     runtime: Option<tokio::runtime::Handle>,
     /// The server copies ranges into uploads; false once it has refused to.
@@ -165,6 +181,8 @@ impl Fs {
             passthrough: passthrough::Passthrough::default(),
             kernel: kernel::Link::default(),
             siblings: siblings::Siblings::default(),
+            backlog: Arc::default(),
+            conflicts: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::try_current().ok(),
             copies_parts: std::sync::atomic::AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),

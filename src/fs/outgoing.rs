@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::commit::Written;
-use super::draft::Content;
+use super::content::Content;
 use super::inodes::Ino;
 use super::persist::lost_is_stale;
 use super::{Fs, Result};

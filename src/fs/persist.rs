@@ -65,7 +65,7 @@ impl Fs {
         };
         if drafted {
             // The last writer may be gone already, its release on the way.
-            let stored = self.commit_unless_written(ino).await;
+            let stored = self.close_unless_written(ino).await;
             self.drop_clean_content(ino);
             return stored;
         }

@@ -1,22 +1,23 @@
 //! After a crash: how did each operation end that the journal says was begun?
 
-use std::collections::HashSet;
-use std::os::unix::fs::FileExt;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::persist::{created, lost_is_stale, removed};
+use super::inodes::Ino;
+use super::persist::{created, removed};
+use super::resume::Left;
 use super::{Fs, Result};
+use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
-use crate::bucket::upload::{self, FileParts, MULTIPART_FROM_BYTES};
-use crate::bucket::{Condition, ETag, Metadata, PutOptions};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{EventName, Intent, IntentId, NewEvent};
+use crate::journal::{EventName, Intent, IntentId, NewEvent, Note, stored_etag};
 
-/// How much of a draft and an object is compared at a time.
-const COMPARED_BYTES: u64 = 8 << 20;
+/// How long a start may take to send what was left; the rest is sent while the mount serves.
+const RESUME_DEADLINE: Duration = Duration::from_mins(2);
 
 /// What recovery did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +26,11 @@ pub struct RecoveryReport {
     pub finished: usize,
     /// Operations that never happened.
     pub dropped: usize,
-    /// Drafts that could not be stored (somebody wrote the key meanwhile) and where they lie.
-    pub conflicts: Vec<PathBuf>,
+    /// Drafts that could not be stored, because somebody wrote the key meanwhile; the log tells where
+    /// they lie.
+    pub conflicts: u64,
+    /// Files that wait to be sent.
+    pub waiting: usize,
     /// Operations whose end could not be found out now; tried again at the next start.
     pub left: usize,
 }
@@ -35,25 +39,38 @@ pub struct RecoveryReport {
 enum Outcome {
     Finished(Vec<NewEvent>),
     Dropped,
-    Conflict(PathBuf),
 }
 
 impl Fs {
     /// Finds out about every open intent, oldest first, and clears drafts that nobody answers for.
+    /// Closes that were answered from the journal become files that wait to be sent. Where a close
+    /// answers for S3 they are sent before anything is served, else behind it.
     ///
     /// # Errors
     /// Only when the journal itself cannot be read or written. What S3 cannot answer now is left.
     pub async fn recover(&self) -> Result<RecoveryReport> {
         self.recall_root();
         let mut report = RecoveryReport::default();
+        let removed = self.removed_versions()?;
         // First: what came after them may have been promised under the same keys.
         self.recover_removals(&mut report).await?;
-        let mut drafts_in_use = HashSet::new();
+        let mut closes = Vec::new();
         for (id, intent) in self.journal.open_intents()? {
-            let draft = if let Intent::Deferred { draft, .. } = &intent { Some(draft.clone()) } else { None };
             let (before, after) = windows(&intent);
             failpoint::reach(before);
-            match self.resolve_intent(&intent).await {
+            if let Some(left) = Left::of(id, &intent) {
+                match left.base_etag.as_ref().filter(|etag| removed.contains(&(left.key.clone(), (*etag).clone()))) {
+                    // Removed after that close: only the record was still to go.
+                    Some(_) => self.settle_outcome(id, Outcome::Dropped, &mut report).await?,
+                    None => closes.push(left),
+                }
+                continue;
+            }
+            let resolved = match &intent {
+                Intent::RenameTree { from, to } => self.finish_rename(id, from, to, &mut closes).await,
+                intent => self.resolve_intent(intent).await,
+            };
+            match resolved {
                 Ok(outcome) => {
                     failpoint::reach(after);
                     self.settle_outcome(id, outcome, &mut report).await?;
@@ -61,13 +78,83 @@ impl Fs {
                 Err(error) => {
                     tracing::warn!(?intent, cause = %error, "left for the next start");
                     report.left += 1;
-                    drafts_in_use.extend(draft);
                 }
             }
         }
+        let closes = self.newest_closes(closes, &mut report).await?;
+        let drafts_in_use: HashSet<String> = closes.iter().map(|left| left.draft.clone()).collect();
+        let resumed = self.resume_all(closes, &mut report).await?;
         failpoint::reach(Failpoint::RecoverBeforeClear);
         self.clear_drafts(&drafts_in_use)?;
+        if self.settings.write_back.is_none() {
+            self.send_resumed(resumed, &mut report).await;
+        }
         Ok(report)
+    }
+
+    /// Keys and versions that are noted to be removed.
+    fn removed_versions(&self) -> Result<HashSet<(String, String)>> {
+        let notes = self.journal.open_notes()?.into_iter().map(|(_, note)| note);
+        let version = |note| match note {
+            Note::Remove { key, etag: Some(etag), .. } => Some((key, etag)),
+            _ => None,
+        };
+        Ok(notes.filter_map(version).collect())
+    }
+
+    /// Of several closes of one key the last one holds what the file is; the others were on their way out
+    /// of the journal.
+    async fn newest_closes(&self, closes: Vec<Left>, report: &mut RecoveryReport) -> Result<Vec<Left>> {
+        let mut newest: Vec<Left> = Vec::with_capacity(closes.len());
+        let mut places = HashMap::new();
+        for left in closes {
+            match places.entry(left.key.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(newest.len());
+                    newest.push(left);
+                }
+                Entry::Occupied(place) => {
+                    let older = std::mem::replace(&mut newest[*place.get()], left);
+                    self.settle_outcome(older.id, Outcome::Dropped, report).await?;
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Takes over the files of closes that were left.
+    async fn resume_all(&self, closes: Vec<Left>, report: &mut RecoveryReport) -> Result<Vec<Ino>> {
+        let mut resumed = Vec::new();
+        for left in closes {
+            match self.resume(&left).await {
+                Ok(Some(ino)) => {
+                    resumed.push(ino);
+                    if self.settings.write_back.is_some() {
+                        self.backlog.add(ino, left.size, Instant::now());
+                    }
+                }
+                Ok(None) => self.settle_outcome(left.id, Outcome::Dropped, report).await?,
+                Err(error) => {
+                    tracing::warn!(key = %left.key.escape_debug(), cause = %error, "left for the next start");
+                    report.left += 1;
+                }
+            }
+        }
+        report.waiting = resumed.len();
+        Ok(resumed)
+    }
+
+    /// What cannot be sent goes on waiting.
+    async fn send_resumed(&self, resumed: Vec<Ino>, report: &mut RecoveryReport) {
+        let count = resumed.len();
+        if count > 0 {
+            tracing::info!(files = count, "storing what the last mount has left");
+        }
+        let conflicts = self.conflicts.load(Ordering::Relaxed);
+        let waiting = self.store_all(resumed, Some(RESUME_DEADLINE), true).await;
+        report.conflicts = self.conflicts.load(Ordering::Relaxed) - conflicts;
+        report.waiting = self.count_unstored();
+        report.finished += count - waiting.len();
     }
 
     async fn settle_outcome(&self, id: IntentId, outcome: Outcome, report: &mut RecoveryReport) -> Result<()> {
@@ -80,11 +167,6 @@ impl Fs {
                 report.dropped += 1;
                 Vec::new()
             }
-            Outcome::Conflict(path) => {
-                tracing::error!(kept = %path.display(), "somebody wrote this key meanwhile; our bytes are kept");
-                report.conflicts.push(path);
-                Vec::new()
-            }
         };
         self.settle(&[id], events).await
     }
@@ -92,28 +174,36 @@ impl Fs {
     async fn resolve_intent(&self, intent: &Intent) -> Result<Outcome> {
         match intent {
             Intent::Put { key, op_id, multipart } => self.resolve_put(key, op_id, *multipart).await,
-            Intent::Remove { key } => match self.bucket.head(key).await {
-                Err(error) if error.kind == Kind::NotFound => Ok(Outcome::Finished(vec![removed(key)])),
-                Err(error) => Err(error.into()),
-                // Never acknowledged, and the object is there: it stays.
-                Ok(_) => Ok(Outcome::Dropped),
-            },
             Intent::Rename { from, to, etag, to_etag } => self.resolve_rename(from, to, etag, to_etag.as_deref()).await,
-            Intent::RenameTree { from, to } => {
-                self.move_tree(from, to).await?;
-                self.index.rename_tree(from, to);
-                Ok(Outcome::Finished(Vec::new()))
-            }
-            Intent::Deferred { key, draft, metadata, base_etag, .. } => {
-                self.resolve_deferred(key, draft, metadata, base_etag.as_deref()).await
-            }
-            // Done before the notes were looked at.
-            Intent::Removed { .. } => Ok(Outcome::Dropped),
             Intent::Upload { key, upload_id } => match self.bucket.abort_upload(key, upload_id).await {
                 Err(error) if error.kind != Kind::NoSuchUpload => Err(error.into()),
                 _ => Ok(Outcome::Dropped),
             },
+            // Done before the notes were looked at; the others have their own ways.
+            Intent::Removed { .. } | Intent::RenameTree { .. } | Intent::Deferred { .. } => Ok(Outcome::Dropped),
         }
+    }
+
+    /// Finishes the rename of a directory. Closes below it that were left before follow, in the
+    /// transaction that ends it.
+    async fn finish_rename(&self, id: IntentId, from: &str, to: &str, closes: &mut [Left]) -> Result<Outcome> {
+        let copies = self.move_tree(from, to).await?;
+        self.index.rename_tree(from, to);
+        let (mut ended, mut followers) = (vec![id], Vec::new());
+        for left in closes.iter_mut().filter(|left| left.key.starts_with(from)) {
+            left.key = format!("{to}{}", &left.key[from.len()..]);
+            let copy = copies.iter().find(|copy| copy.key == left.key);
+            if let Some(copy) = copy.filter(|copy| left.base_etag.as_deref() == Some(copy.source_etag.as_str())) {
+                left.base_etag = Some(stored_etag(&copy.etag));
+            }
+            ended.push(left.id);
+            followers.push(left);
+        }
+        let ids = self.journal.replace(&ended, followers.iter().map(|left| left.intent()).collect()).await?;
+        for (left, id) in followers.into_iter().zip(ids) {
+            left.id = id;
+        }
+        Ok(Outcome::Finished(Vec::new()))
     }
 
     /// The version carries the operation's id if it was written.
@@ -147,67 +237,6 @@ impl Fs {
         Ok(Outcome::Finished(vec![copied, removed(from)]))
     }
 
-    /// A close was acknowledged from this draft: it is sent now.
-    async fn resolve_deferred(
-        &self,
-        key: &str,
-        draft: &str,
-        metadata: &Metadata,
-        base_etag: Option<&str>,
-    ) -> Result<Outcome> {
-        let path = self.settings.draft_dir.join(draft);
-        let size = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Outcome::Dropped),
-            Err(error) => return Err(error.into()),
-        };
-        let condition = base_etag.map_or(Condition::IfAbsent, |etag| Condition::IfMatch(ETag::new(etag)));
-        let options = PutOptions { metadata: metadata.clone(), content_type: None, condition };
-        let (sent, name) = if size >= MULTIPART_FROM_BYTES {
-            let source = std::sync::Arc::new(FileParts::from(std::fs::File::open(&path)?));
-            let options = &options;
-            let sent =
-                |settings| async move { upload::upload(&self.bucket, key, source, size, options, &settings).await };
-            (self.journaled(key, sent).await, EventName::CreatedMultipart)
-        } else {
-            let bytes = Bytes::from(std::fs::read(&path)?);
-            (self.bucket.put(key, bytes, &options).await.map_err(lost_is_stale), EventName::CreatedPut)
-        };
-        match sent {
-            Ok(etag) => Ok(Outcome::Finished(vec![created(name, key, size, &etag)])),
-            Err(error) if error.is_conflict() => self.conflict_or_done(key, &path, size, name).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The key holds another version than the draft was begun from. It may be the draft itself, if
-    /// a crash came between its upload and the journal: then it has the same bytes. Its attributes may
-    /// be newer than those that the journal has of the close before.
-    async fn conflict_or_done(&self, key: &str, path: &Path, size: u64, name: EventName) -> Result<Outcome> {
-        match optional(self.bucket.head(key).await)? {
-            Some(info) if info.size == size && self.has_bytes_of(key, &info.etag, path, size).await? => {
-                Ok(Outcome::Finished(vec![created(name, key, size, &info.etag)]))
-            }
-            _ => Ok(Outcome::Conflict(set_aside(path)?)),
-        }
-    }
-
-    async fn has_bytes_of(&self, key: &str, etag: &ETag, path: &Path, size: u64) -> Result<bool> {
-        let file = std::fs::File::open(path)?;
-        let mut at = 0;
-        while at < size {
-            let end = size.min(at + COMPARED_BYTES);
-            let there = self.bucket.get(key, Some(at..end), Some(etag)).await?.bytes;
-            let mut here = vec![0; there.len()];
-            file.read_exact_at(&mut here, at)?;
-            if there.len() as u64 != end - at || here != there {
-                return Ok(false);
-            }
-            at = end;
-        }
-        Ok(true)
-    }
-
     /// What lies in the draft directory and belongs to no open intent was never acknowledged.
     fn clear_drafts(&self, in_use: &HashSet<String>) -> Result<()> {
         std::fs::create_dir_all(&self.settings.draft_dir)?;
@@ -226,7 +255,7 @@ impl Fs {
 fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
     match intent {
         Intent::Put { .. } => (Failpoint::RecoverPut, Failpoint::RecoverPutSettle),
-        Intent::Remove { .. } | Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
+        Intent::Removed { .. } => (Failpoint::RecoverRemove, Failpoint::RecoverRemoveSettle),
         Intent::Rename { .. } => (Failpoint::RecoverRename, Failpoint::RecoverRenameSettle),
         Intent::RenameTree { .. } => (Failpoint::RecoverTree, Failpoint::RecoverTreeSettle),
         Intent::Deferred { .. } => (Failpoint::RecoverDeferred, Failpoint::RecoverDeferredSettle),
@@ -236,12 +265,6 @@ fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
 
 /// Drafts that lost against another writer keep their bytes under this ending.
 const CONFLICT_SUFFIX: &str = ".conflict";
-
-fn set_aside(draft: &Path) -> Result<PathBuf> {
-    let kept = conflict_path(draft);
-    std::fs::rename(draft, &kept)?;
-    Ok(kept)
-}
 
 /// A name of its own for each conflict: one draft may have several.
 pub fn conflict_path(draft: &Path) -> PathBuf {

@@ -258,7 +258,7 @@ impl Fs {
 
     /// Attributes of a directory that a walk has read or is reading now, and when they were asked for.
     pub(super) async fn walked_directory(&self, key: &str) -> Result<Option<(Remembered, Instant)>> {
-        let since = self.tree.lock().forgotten_change();
+        let since = self.tree.lock().forgotten_since(key);
         let Some((marker, asked)) = self.walks.marker(key, since).await else { return Ok(None) };
         let remembered = match marker {
             Some(seen) => self.attributes(key, true, Some(&seen)).await?,

@@ -60,7 +60,7 @@ pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
 pub use settings::{HookSpec, MAX_MODULE_BYTES, load};
 pub use status::{HookStatus, HooksStatus, LastError};
-pub use trace::{HookTrace, OpenTask, Trace};
+pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 
 /// Told the key of every object that a hook wrote or took back, so that the file system forgets
 /// what it knew of it.

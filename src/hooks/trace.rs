@@ -123,8 +123,10 @@ impl Hooks {
     }
 }
 
-/// `directory` with or without its `/`; everything is below nothing.
-fn is_at_or_below(key: &str, directory: &str) -> bool {
+/// Whether a key is a directory's, or below it. The directory is named with or without its `/`;
+/// everything is below nothing.
+#[must_use]
+pub fn is_at_or_below(key: &str, directory: &str) -> bool {
     let Some(rest) = key.strip_prefix(directory) else { return false };
     rest.is_empty() || rest.starts_with('/') || directory.is_empty() || directory.ends_with('/')
 }

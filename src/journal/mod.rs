@@ -44,8 +44,6 @@ pub struct IntentId(pub u64);
 pub enum Intent {
     /// A version is about to be written; the object's metadata will carry `op_id`.
     Put { key: String, op_id: String, multipart: bool },
-    /// An object is about to be deleted.
-    Remove { key: String },
     /// `from` is about to be copied to `to`, then deleted.
     Rename {
         from: String,
@@ -57,9 +55,17 @@ pub enum Intent {
     },
     /// Every key under `from` is about to be copied to `to`, then deleted (both end in `/`).
     RenameTree { from: String, to: String },
-    /// A close was answered before S3 had the bytes (an empty new file, or a descriptor shared with
-    /// a child): the draft in the state directory is the truth until the object is written.
-    Deferred { key: String, draft: String, size: u64, metadata: crate::bucket::Metadata, base_etag: Option<String> },
+    /// A close was answered before S3 had the bytes: the first `size` bytes of the draft in the state
+    /// directory are the truth until the object is written.
+    Deferred {
+        key: String,
+        draft: String,
+        size: u64,
+        metadata: crate::bucket::Metadata,
+        base_etag: Option<String>,
+        #[serde(default)]
+        content_type: Option<String>,
+    },
     /// A multipart upload was begun; abort it if it is still there after a crash.
     Upload { key: String, upload_id: String },
     /// What these [`Note`]s asked for is done and its events are appended. It stands until the notes
@@ -185,6 +191,20 @@ impl Journal {
     /// [`Error`] when nothing of it could be stored.
     pub async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
         self.change(Change::Settle { intents: intents.to_vec(), events }).await
+    }
+
+    /// Ends operations, and notes those that take their place, in one transaction: whoever looks after a
+    /// crash finds either the ones or the others. Intents that are not there any more are passed over.
+    ///
+    /// # Errors
+    /// [`Error`] when nothing of it could be stored.
+    pub async fn replace(&self, ended: &[IntentId], begun: Vec<Intent>) -> Result<Vec<IntentId>> {
+        let count = begun.len() as u64;
+        let first = self.next_intent.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        let ids: Vec<IntentId> = (first..first + count).map(IntentId).collect();
+        let begun = ids.iter().copied().zip(begun).collect();
+        self.change(Change::Replace { ended: ended.to_vec(), begun }).await?;
+        Ok(ids)
     }
 
     /// Notes what the bucket is to be told soon; `kill -9` does not lose it, a power failure may.

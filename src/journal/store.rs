@@ -39,6 +39,11 @@ pub(super) enum Change {
         intents: Vec<IntentId>,
         events: Vec<NewEvent>,
     },
+    /// Operations end, others take their place.
+    Replace {
+        ended: Vec<IntentId>,
+        begun: Vec<(IntentId, Intent)>,
+    },
     /// Notes were settled; the intent of those before them ends.
     Removed {
         id: IntentId,
@@ -72,7 +77,7 @@ impl Change {
     /// Whether hooks may find something new after it.
     pub(super) fn concerns_hooks(&self) -> bool {
         match self {
-            Self::Intend { .. } => false,
+            Self::Intend { .. } | Self::Replace { .. } => false,
             Self::Settle { events, .. } | Self::Removed { events, .. } => !events.is_empty(),
             Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
             Self::Redrive { numbers, .. } | Self::ForgetDead { numbers } => !numbers.is_empty(),
@@ -226,10 +231,14 @@ impl Store {
 
 fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
     match change {
-        Change::Intend { id, intent } => intend(transaction, id, &intent),
+        Change::Intend { id, intent } => intend(transaction, &[(id, intent)]),
+        Change::Replace { ended, begun } => {
+            settle(transaction, &ended, Vec::new())?;
+            intend(transaction, &begun)
+        }
         Change::Settle { intents, events } => settle(transaction, &intents, events),
         Change::Removed { id, notes, events, before } => {
-            intend(transaction, id, &Intent::Removed { notes })?;
+            intend(transaction, &[(id, Intent::Removed { notes })])?;
             settle(transaction, before.as_slice(), events)
         }
         Change::FanOut(events) => fan_out(transaction, events),
@@ -253,9 +262,11 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
     }
 }
 
-fn intend(transaction: &WriteTransaction, id: IntentId, intent: &Intent) -> Result<()> {
+fn intend(transaction: &WriteTransaction, begun: &[(IntentId, Intent)]) -> Result<()> {
     let mut intents = transaction.open_table(INTENTS).map_err(storage)?;
-    intents.insert(id.0, encode(intent)?.as_slice()).map_err(storage)?;
+    for (id, intent) in begun {
+        intents.insert(id.0, encode(intent)?.as_slice()).map_err(storage)?;
+    }
     Ok(())
 }
 
@@ -381,8 +392,9 @@ mod tests {
 
     #[test]
     fn a_damaged_record_is_an_error_and_never_a_panic() {
-        let record = encode(&Intent::Remove { key: "a".into() }).expect("encodes");
-        assert_eq!(decode::<Intent>("intent", &record).expect("whole"), Intent::Remove { key: "a".into() });
+        let intent = Intent::Upload { key: "a".into(), upload_id: "id".into() };
+        let record = encode(&intent).expect("encodes");
+        assert_eq!(decode::<Intent>("intent", &record).expect("whole"), intent);
         for length in 0..record.len() {
             assert!(matches!(decode::<Intent>("intent", &record[..length]), Err(Error::Corrupt { .. })), "{length}");
         }

@@ -15,7 +15,21 @@ fn created(key: &str) -> NewEvent {
 }
 
 fn remove(key: &str) -> Intent {
-    Intent::Remove { key: key.into() }
+    Intent::Upload { key: key.into(), upload_id: "id".into() }
+}
+
+#[tokio::test]
+async fn one_intent_takes_the_place_of_others_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let first = journal.intend(remove("a")).await.unwrap();
+    let second = journal.intend(remove("b")).await.unwrap();
+    let gone = IntentId(9999);
+    let newer = journal.replace(&[first, gone], vec![remove("c"), remove("d")]).await.unwrap();
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    let expected = vec![(second, remove("b")), (newer[0], remove("c")), (newer[1], remove("d"))];
+    assert_eq!(journal.open_intents().unwrap(), expected);
 }
 
 /// Gives every waiting event to `hooks`.

@@ -12,6 +12,7 @@ mod removals;
 mod sending;
 mod siblings;
 mod walks;
+mod write_back;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -78,6 +79,7 @@ impl House {
             list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
             events: false,
+            write_back: None,
             upload: UploadSettings::default(),
         };
         let settings = change(settings);

@@ -170,6 +170,27 @@ async fn what_was_changed_here_after_the_walk_asked_wins() {
 }
 
 #[tokio::test]
+async fn removing_a_tree_costs_no_listing_for_each_directory() {
+    let house = House::patient().await;
+    for number in 0..400 {
+        house.bucket.insert(&format!("d{:02}/f{}", number / 10, number % 10), "x", Metadata::new());
+    }
+    // As `rm -r` does it, and the kernel, which forgets what has no name any more.
+    for (name, entry) in house.list(ROOT, true).await {
+        let ino = entry.unwrap().ino;
+        for (file, entry) in house.list(ino, true).await {
+            house.fs.unlink(ino, OsStr::new(&file)).await.unwrap();
+            house.fs.forget(entry.unwrap().ino, 1);
+        }
+        house.fs.rmdir(ROOT, OsStr::new(&name)).await.unwrap();
+        house.fs.forget(ino, 1);
+    }
+    assert!(house.bucket.requests()["ListObjectsV2"] <= 4, "{:?}", house.bucket.requests());
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_directory_renamed_after_the_walk_asked_shows_what_it_holds_now() {
     let house = House::patient().await;
     for number in 0..50 {

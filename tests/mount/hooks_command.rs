@@ -214,6 +214,23 @@ fn waiting_ends_when_the_hooks_of_a_path_are_done() {
 }
 
 #[test]
+fn waiting_covers_removals_and_what_write_back_has_left_to_be_sent() {
+    let mut mount = Stage::on(Maker::Embedded).args(&["--write-back"]).hooks("").prepare();
+    write_hook(&mount, "events = [\"ObjectCreated:*\", \"ObjectRemoved:*\"]", false);
+    mount.start();
+    fs::create_dir(mount.at("in")).unwrap();
+    let runs = |wanted: u64| {
+        succeed(&mount, &["wait", text(&mount.at("in"))]);
+        let stats = json(&mount, &["stats", text(mount.path()), "--json"]);
+        assert_eq!(stats[0]["hooks"]["hooks"][0]["invocations"], wanted);
+    };
+    fs::write(mount.at("in/a.txt"), "bytes").unwrap();
+    runs(1);
+    fs::remove_file(mount.at("in/a.txt")).unwrap();
+    runs(2);
+}
+
+#[test]
 fn a_log_is_printed_and_followed() {
     let mount = mount_with("", false);
     fs::write(mount.at("in/first.txt"), "x").unwrap();

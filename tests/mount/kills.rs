@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use s3mount::failpoint::Failpoint;
 
-use crate::stage::ledger::{Ledger, State, Step};
+use crate::stage::ledger::{Ledger, State, Step, differences};
 use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
 
 /// Sent in parts.
@@ -22,10 +22,13 @@ const MANY: usize = 1_050;
 pub struct Mode {
     pub args: &'static [&'static str],
     /// How long after a start the bucket may show older moments than what was promised.
-    behind: Duration,
+    pub behind: Duration,
 }
 
-pub const MODES: [Mode; 1] = [Mode { args: &[], behind: Duration::ZERO }];
+/// A close answers for S3.
+pub const DIRECT: Mode = Mode { args: &[], behind: Duration::ZERO };
+/// S3 hears of closes later.
+pub const WRITE_BACK: Mode = Mode { args: &["--write-back"], behind: PATIENCE };
 
 /// What is listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +130,51 @@ fn files_that_fire_hooks() -> Scene {
             &["remove-told"],
         ],
     )
+}
+
+/// Closes that are sent behind the programs, renamed and removed before and after that.
+fn write_back() -> Scene {
+    let steps = vec![
+        Step::Write("uploads/new".into(), text("the first version")),
+        Step::Append("uploads/old".into(), text(", and more")),
+        Step::Sync("uploads/synced".into(), text("half"), text(" and half")),
+        Step::Rename("uploads/stored".into(), "uploads/moved".into()),
+        Step::Rename("uploads/new".into(), "uploads/old".into()),
+        Step::RenameOpen("uploads/old".into(), "uploads/last".into(), text(", longer")),
+        Step::Chmod("uploads/last".into()),
+        Step::Write("uploads/removed".into(), text("not for long")),
+        Step::Remove("uploads/removed".into()),
+        Step::Write("uploads/stays".into(), text("for long")),
+    ];
+    let chains: &[&[&str]] = &[
+        &["defer-synced"],
+        &["defer-synced:2"],
+        &["defer-synced:4"],
+        &["defer-intended", "recover-deferred"],
+        &["defer-intended:2", "recover-deferred"],
+        &["defer-intended:5", "recover-deferred"],
+        &["journal-before-commit:2"],
+        &["journal-before-commit:4"],
+        &["journal-after-commit:3"],
+        &["journal-after-commit:5"],
+        &["put-before"],
+        &["put-after"],
+        &["put-before:2"],
+        &["put-after:2"],
+        &["put-after:3"],
+        &["put-settled"],
+        &["put-settled:2"],
+        &["rename-copied"],
+        &["rename-dirty-stored"],
+        &["remove-deleted"],
+    ];
+    Scene {
+        objects: objects(&[("uploads/", ""), ("uploads/old", "what was there"), ("uploads/stored", "as it is")]),
+        steps,
+        hooks: Hooks::None,
+        chains,
+        orphans: false,
+    }
 }
 
 /// What a hook makes of versions that stay.
@@ -258,7 +306,7 @@ pub fn check(mount: &Mount, prefix: &str, ledger: &mut Ledger, mode: Mode, told:
     loop {
         let found = found(mount, prefix);
         // First the mount: it is ahead of the bucket in what is to go.
-        match shows(mount, &found).and_then(|()| ledger.settle(&found)) {
+        match shows(mount, prefix, &found).and_then(|()| ledger.settle(&found)) {
             Ok(()) => return,
             Err(difference) => assert!(Instant::now() < until, "{told}: {difference}\n{}", mount.log()),
         }
@@ -266,12 +314,25 @@ pub fn check(mount: &Mount, prefix: &str, ledger: &mut Ledger, mode: Mode, told:
     }
 }
 
-/// Whether the mount has these files.
-fn shows(mount: &Mount, found: &State) -> Result<(), String> {
-    for (key, bytes) in found.iter().filter(|(key, _)| !key.ends_with('/')) {
-        let shown = std::fs::read(mount.at(key)).map_err(|error| format!("{key} through the mount: {error}"))?;
-        if shown != *bytes {
-            return Err(format!("{key} is another one through the mount"));
+/// Whether the mount has these files and no others.
+fn shows(mount: &Mount, prefix: &str, found: &State) -> Result<(), String> {
+    let files: State =
+        found.iter().filter(|(key, _)| !key.ends_with('/')).map(|(key, bytes)| (key.clone(), bytes.clone())).collect();
+    let mut shown = State::new();
+    read_below(mount, prefix, &mut shown).map_err(|error| format!("below {prefix:?} through the mount: {error}"))?;
+    shown.retain(|key, _| !key.ends_with(".sha256"));
+    if shown == files { Ok(()) } else { Err(format!("through the mount: {}", differences(&files, &shown))) }
+}
+
+fn read_below(mount: &Mount, directory: &str, files: &mut State) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(mount.at(directory))? {
+        let entry = entry?;
+        let key = format!("{directory}/{}", entry.file_name().to_string_lossy());
+        let key = key.trim_start_matches('/').to_owned();
+        if entry.file_type()?.is_dir() {
+            read_below(mount, &key, files)?;
+        } else {
+            files.insert(key, std::fs::read(entry.path())?.into());
         }
     }
     Ok(())
@@ -357,16 +418,23 @@ fn play(scene: &Scene, chain: &[&str], mode: Mode) {
 }
 
 fn play_all(scene: &Scene) {
-    for mode in MODES {
-        for chain in scene.chains {
-            play(scene, chain, mode);
-        }
+    play_all_in(scene, DIRECT);
+}
+
+fn play_all_in(scene: &Scene, mode: Mode) {
+    for chain in scene.chains {
+        play(scene, chain, mode);
     }
 }
 
 #[test]
 fn at_every_point_of_small_files_nothing_promised_is_lost() {
     play_all(&plain_files());
+}
+
+#[test]
+fn at_every_point_behind_a_close_nothing_promised_is_lost() {
+    play_all_in(&write_back(), WRITE_BACK);
 }
 
 #[test]

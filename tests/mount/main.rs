@@ -61,3 +61,4 @@ mod remount;
 mod replaced;
 mod siblings;
 mod suites;
+mod write_back;

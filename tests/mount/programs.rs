@@ -28,7 +28,7 @@ on_every_server! {
 }
 
 /// A tree of 60 files in 12 directories, with odd modes, dates, an empty directory and symlinks.
-fn grow_tree(dir: &Path) {
+pub fn grow_tree(dir: &Path) {
     process::bash(
         dir,
         "mkdir tree; cd tree
@@ -43,7 +43,7 @@ fn grow_tree(dir: &Path) {
 }
 
 /// Everything that `cp -a` promises, one line an entry.
-fn listing(dir: &Path) -> String {
+pub fn listing(dir: &Path) -> String {
     process::bash(
         dir,
         "find . -mindepth 1 -printf '%P|%y|%m|%U|%G|%T@|%l|' -exec sh -c '[ -f \"$1\" ] && [ ! -h \"$1\" ] && cksum < \"$1\" || echo' _ {} \\; | sort",

@@ -10,7 +10,7 @@ use s3mount::bucket::Bucket;
 use s3mount::bucket::memory::MemoryBucket;
 use s3mount::bucket::upload::UploadSettings;
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
-use s3mount::fs::{Fs, Settings};
+use s3mount::fs::{BacklogLimits, Fs, Settings};
 use s3mount::journal::Journal;
 
 use super::steps::Case;
@@ -33,6 +33,7 @@ struct Traits {
     believed: Duration,
     telling: bool,
     disk_bytes: u64,
+    write_back: bool,
 }
 
 /// What may happen to a file behind our back.
@@ -58,7 +59,7 @@ impl House {
         if !case.telling {
             bucket.hide_checksums();
         }
-        let traits = Traits { believed, telling: case.telling, disk_bytes };
+        let traits = Traits { believed, telling: case.telling, disk_bytes, write_back: case.write_back };
         Self::open(Arc::new(bucket), state_directory(), traits).await
     }
 
@@ -92,6 +93,7 @@ impl House {
             list_checksums: Some(traits.telling),
             draft_dir: state.path().join("drafts"),
             events: false,
+            write_back: traits.write_back.then(|| BacklogLimits { free_percent: 0, ..BacklogLimits::default() }),
             upload: UploadSettings::default(),
         };
         let fs = Fs::new(shared, cache, index, journal, settings);

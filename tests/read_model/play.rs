@@ -60,6 +60,7 @@ pub struct World {
     files: FileId,
     turn: usize,
     compares_each: usize,
+    write_back: bool,
 }
 
 /// Bytes that no other version has at any offset, cheaply: noise of a prime length, repeated.
@@ -98,6 +99,7 @@ impl World {
             files: 0,
             turn: 0,
             compares_each: if case.believing { 5 } else { 1 },
+            write_back: case.write_back,
         }
     }
 
@@ -106,6 +108,9 @@ impl World {
     }
 
     pub async fn play(&mut self, step: &Step) {
+        if step.is_by_others() {
+            self.tell().await;
+        }
         match *step {
             Step::Open { slot, path, write } => self.open_slot(slot, path, write).await,
             Step::Create { slot, path } => {
@@ -137,11 +142,29 @@ impl World {
             Step::Wait => self.outwait().await,
             Step::CompareAll => self.compare_all().await,
         }
-        self.compare_bucket().await;
         self.turn += 1;
+        if !self.write_back || step.is_by_others() || self.turn.is_multiple_of(4) {
+            self.tell().await;
+            self.compare_bucket().await;
+        }
         if self.turn.is_multiple_of(self.compares_each) {
             self.compare_some(self.turn / self.compares_each).await;
         }
+    }
+
+    /// In a write-back mount: S3 is told of every close.
+    async fn tell(&mut self) {
+        if !self.write_back {
+            return;
+        }
+        let told = self.house().fs.sync(None).await;
+        for id in self.reference.told() {
+            let expected = self.reference.commit(id);
+            self.compare_stored(id, expected, Ok(())).await;
+        }
+        self.reference.files.values_mut().for_each(|file| file.waiting = false);
+        let foreign = |cause: &str| cause.contains("Precondition") || cause.contains("NoSuchKey");
+        assert!(told.iter().all(|left| foreign(&left.cause)), "{told:?}");
     }
 
     /// What a name may show now: what the reference says, and what may still be believed.
@@ -391,6 +414,10 @@ impl World {
         let stale = match (expected, found) {
             (Ok(()), Ok(())) => false,
             (Err(Stale), Err(Errno::ESTALE)) => true,
+            (Err(Stale), Ok(())) if self.write_back => {
+                self.house().fs.sync(None).await;
+                true
+            }
             (expected, found) => panic!("storing answered {found:?} instead of {expected:?}"),
         };
         if stale {

@@ -102,7 +102,7 @@ async fn read_once(house: &House, history: &History, dice: &mut Dice) {
 }
 
 pub async fn readers_and_others(telling: bool) {
-    let case = Case { believing: false, telling, small_disk: true, steps: Vec::new() };
+    let case = Case { believing: false, telling, small_disk: true, write_back: false, steps: Vec::new() };
     let house = Arc::new(House::new(&case).await);
     let histories = Arc::new(NAMES.map(History::new));
     let mut dice = Dice(0x5EED);

@@ -52,8 +52,10 @@ pub struct File {
     pub unstored: Unstored,
     /// Nothing was written since it was made or emptied: closing it then promises the local disk only.
     pub untouched: bool,
-    /// Such a close was acknowledged, with this mode.
+    /// Such a close was acknowledged: of an empty file with this mode.
     pub promised: Option<u32>,
+    /// In a write-back mount: a close was acknowledged that S3 has not been told of.
+    pub waiting: bool,
     pub readers: usize,
     pub writers: usize,
 }
@@ -78,6 +80,7 @@ impl File {
             unstored: Unstored::Bytes,
             untouched: true,
             promised: None,
+            waiting: false,
             readers: 0,
             writers: 0,
         }
@@ -218,6 +221,7 @@ impl Reference {
         }
         let version = file.version();
         file.base = Some(version.bytes.clone());
+        file.waiting = true;
         self.stored.insert(path, version);
         file.set_stored();
         Ok(())
@@ -231,6 +235,18 @@ impl Reference {
             return Ok(());
         }
         self.commit(id)
+    }
+
+    /// S3 is told of closes that it has not been told of, as the files are now; of these it is.
+    pub fn told(&mut self) -> Vec<FileId> {
+        let waits = |file: &&mut File| file.waiting || file.promised.is_some();
+        let waiting = self.files.iter_mut().filter(|(_, file)| waits(file));
+        waiting
+            .map(|(id, file)| {
+                file.waiting = false;
+                *id
+            })
+            .collect()
     }
 
     /// The last descriptor of one opener is gone.
@@ -290,14 +306,14 @@ impl Reference {
         self.directories.insert(to.to_owned());
     }
 
-    /// Killed and started again: what was promised is there, what was only written may be.
+    /// Killed and started again: what was promised is there, and what was only written is not.
     pub fn reboot(&mut self) {
         for (_, file) in std::mem::take(&mut self.files) {
             if let Place::At(path) = &file.place
                 && let Some(mode) = file.promised
                 && self.stored.get(path).map(|version| &version.bytes) == file.base.as_ref()
             {
-                self.stored.insert(path.clone(), Version { mode, ..file.version() });
+                self.stored.insert(path.clone(), Version { mode, bytes: Bytes::new(), ..file.version() });
             }
         }
     }

@@ -23,6 +23,7 @@ pub type Path = &'static str;
 
 /// One case: a mount and what happens to it.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself: all sixteen kinds of mounts are played")]
 pub struct Case {
     /// What S3 said is believed for a while, instead of never.
     pub believing: bool,
@@ -30,14 +31,16 @@ pub struct Case {
     pub telling: bool,
     /// A disk cache so small that it must evict.
     pub small_disk: bool,
+    /// Closes answer for the local disk; S3 is told when it matters to somebody else.
+    pub write_back: bool,
     pub steps: Vec<Step>,
 }
 
 /// A step a line: what proptest shows of a failure.
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { believing, telling, small_disk, steps } = self;
-        writeln!(f, "believing: {believing}, telling: {telling}, small_disk: {small_disk}")?;
+        let Self { believing, telling, small_disk, write_back, steps } = self;
+        writeln!(f, "believing: {believing}, telling: {telling}, small_disk: {small_disk}, write_back: {write_back}")?;
         steps.iter().try_for_each(|step| writeln!(f, "    {step:?}"))
     }
 }
@@ -143,6 +146,13 @@ pub enum Step {
     CompareAll,
 }
 
+impl Step {
+    /// Whether somebody looks at the bucket, or changes it.
+    pub fn is_by_others(&self) -> bool {
+        matches!(self, Self::PutByOthers { .. } | Self::DeleteByOthers { .. } | Self::CompareAll)
+    }
+}
+
 /// Sizes on both sides of what matters: empty, a page, a block on disk (128 KiB), a block of the
 /// bucket (1 MiB).
 fn any_size() -> impl Strategy<Value = usize> {
@@ -197,6 +207,13 @@ fn by_others() -> impl Strategy<Value = Step> {
 /// A case of so many steps on average; shrinking leaves out what is not needed.
 pub fn any_case(steps: usize) -> impl Strategy<Value = Case> {
     let any_step = prop_oneof![2 => by_programs(), 1 => by_others()];
-    (any::<[bool; 3]>(), prop::collection::vec(any_step, 1..2 * steps))
-        .prop_map(|([believing, telling, small_disk], steps)| Case { believing, telling, small_disk, steps })
+    (any::<[bool; 4]>(), prop::collection::vec(any_step, 1..2 * steps)).prop_map(
+        |([believing, telling, small_disk, write_back], steps)| Case {
+            believing,
+            telling,
+            small_disk,
+            write_back,
+            steps,
+        },
+    )
 }

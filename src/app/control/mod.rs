@@ -23,6 +23,10 @@ pub enum Request {
     Unmount {
         lazy: bool,
     },
+    /// Store what was closed before, within so many seconds if they are given.
+    Sync {
+        timeout_ms: Option<u64>,
+    },
     /// Fetch these into the disk cache, and all below them. Ends when the asker goes away.
     Warm {
         paths: Vec<String>,
@@ -86,6 +90,10 @@ pub enum Reply {
     Storing {
         files: u64,
     },
+    /// Stored, but for these.
+    Synced {
+        left: Vec<Left>,
+    },
     /// Not done; the mount goes on.
     Refused(Failure),
     /// Unmounted; these files could not be stored.
@@ -126,7 +134,7 @@ pub enum Reply {
 pub trait Service: Send + Sync + 'static {
     /// Everything that `s3mount status` tells. Takes locks and reads the journal.
     fn status(&self) -> Status;
-    /// Carries out what is asked of the caches and of the hooks; signs of life, and all replies but the
-    /// last, go to `tell`. Stops when dropped.
+    /// Carries out what is asked; signs of life, and all replies but the last, go to `tell`. Stops when
+    /// dropped.
     fn carry_out<'a>(&'a self, request: Request, tell: &'a mpsc::Sender<Reply>) -> BoxFuture<'a, Reply>;
 }

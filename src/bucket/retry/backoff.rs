@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 /// Waits `base · 2ⁿ`, at most `longest`, and of that a random part ("full jitter"): clients that
 /// failed together must not come back together.
-pub(super) fn pause(base: Duration, longest: Duration, attempt: u32) -> Duration {
+#[must_use]
+pub fn pause(base: Duration, longest: Duration, attempt: u32) -> Duration {
     let full = base.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest);
     // At least a tenth: a pause of nothing is no pause.
     full.mul_f64(0.1 + 0.9 * random_fraction())

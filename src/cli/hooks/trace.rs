@@ -1,7 +1,6 @@
 //! `s3mount hooks trace KEY`, `s3mount hooks wait PATH`
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{At, first_line, joined, json, printable_lines};
 use crate::app::control::{HooksRequest, Reply, Request};
@@ -91,7 +90,6 @@ fn state(task: &OpenTask) -> String {
 impl Wait {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (socket, path) = Socket::holding(&self.path)?;
-        settle_removals(&self.path);
         let deadline_ms = self.timeout.map(|span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Hooks { ask: HooksRequest::Wait { path, deadline_ms } };
         let dead = socket.ask_for(&request, |reply| match reply {
@@ -103,15 +101,6 @@ impl Wait {
         let what = format!("{} event(s) were given up, the first by hook \"{hook}\" for {key}", dead.len());
         Err(Failure::new(Kind::HookFailed, format!("{what}: {}", first_line(&first.reason)))
             .hint(format!("`s3mount hooks dead-letters show {}` tells all of it", first.id)))
-    }
-}
-
-/// Removals are told to hooks when the bucket has them; fsync of the directory waits for that. One that
-/// fails is still waiting, and nothing is known of it.
-fn settle_removals(path: &Path) {
-    let directory = if path.is_dir() { Some(path) } else { path.parent() };
-    if let Some(directory) = directory.and_then(|directory| File::open(directory).ok()) {
-        let _ = directory.sync_all();
     }
 }
 

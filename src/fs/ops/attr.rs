@@ -108,7 +108,7 @@ impl Fs {
             {
                 set.apply(&mut node.stat);
             }
-            return self.commit_unless_written(ino).await;
+            return self.close_unless_written(ino).await;
         }
         let content = self.ensure_content(ino, size == 0)?;
         {
@@ -129,6 +129,6 @@ impl Fs {
             }
         }
         content.attributes_dirty.store(true, Ordering::Release);
-        self.commit_unless_written(ino).await
+        self.close_unless_written(ino).await
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::fs::draft::{Content, Draft};
+use crate::fs::content::Content;
+use crate::fs::draft::Draft;
 use crate::fs::inodes::Ino;
 use crate::fs::persist::pin;
 use crate::fs::stat::FileKind;

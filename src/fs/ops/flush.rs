@@ -4,15 +4,16 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
-use crate::fs::draft::Content;
+use crate::fs::content::Content;
 use crate::fs::handles::FileHandle;
 use crate::fs::{Caller, Fs, Result};
 
 impl Fs {
     /// One `close(2)` of one descriptor; comes once for every dup'd or inherited one.
     ///
-    /// 0 means stored in S3. Where that would be waste (see `deferral`), 0 means durable
-    /// here: the bytes follow with the next close or release, after a crash with the next start.
+    /// 0 means stored in S3. In a write-back mount, and where that would be waste (see `deferral`), 0
+    /// means durable here: the bytes follow by the uploader, with the next close or release, or after a
+    /// crash by the next start.
     pub async fn flush(&self, number: u64, caller: Caller) -> Result<()> {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
         if !handle.can_write() {
@@ -22,7 +23,7 @@ impl Fs {
         if content.bytes_dirty() && Self::may_defer(&content, &handle, caller) {
             self.defer(handle.ino, &content).await?;
         } else if content.is_dirty() {
-            self.commit(handle.ino).await?;
+            self.close(handle.ino).await?;
         }
         answer(&handle, &content)
     }

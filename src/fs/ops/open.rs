@@ -9,8 +9,9 @@ use nix::libc;
 
 use super::Entry;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
+use crate::fs::content::Content;
 use crate::fs::deferral::thread_group;
-use crate::fs::draft::{Content, Draft};
+use crate::fs::draft::Draft;
 use crate::fs::handles::{FileHandle, writes};
 use crate::fs::inodes::{Ino, KernelStat, Node, Pages};
 use crate::fs::persist::pin;
@@ -197,9 +198,21 @@ impl Fs {
         // The last writer stores what no close has. While another writes, the file is not whole, and
         // what this one has written was stored by its own close.
         let last = handle.can_write() && unstored;
-        let stored = if last { self.commit_unless_written(handle.ino).await } else { Ok(()) };
+        let stored = if last { self.store_released(handle.ino).await } else { Ok(()) };
         self.note_dropped(&handle);
         self.let_go(handle.ino);
+        stored
+    }
+
+    /// What no close has stored. In a write-back mount the uploader tries again what cannot be done now.
+    async fn store_released(&self, ino: Ino) -> Result<()> {
+        let stored = self.close_unless_written(ino).await;
+        if stored.is_err()
+            && self.settings.write_back.is_some()
+            && let Some(content) = self.content(ino)
+        {
+            self.backlog.add(ino, content.draft.lock().size(), Instant::now());
+        }
         stored
     }
 
@@ -217,15 +230,6 @@ impl Fs {
 
     /// Tries again to store what a release could not. To be called now and then.
     pub async fn retry_unstored(&self) {
-        let waiting: Vec<Ino> = {
-            let tree = self.tree.lock();
-            let unstored = |node: &&Node| node.opens == 0 && node.linked && node.is_pending();
-            tree.nodes().filter(unstored).map(|node| node.ino).collect()
-        };
-        for ino in waiting {
-            if self.commit(ino).await.is_ok() {
-                self.drop_clean_content(ino);
-            }
-        }
+        self.store_all(self.unstored(|node| node.opens == 0), None, true).await;
     }
 }

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
 
 use crate::cache::Pinned;
-use crate::fs::draft::{Content, Piece};
+use crate::fs::content::Content;
+use crate::fs::draft::Piece;
 use crate::fs::handles::FileHandle;
 use crate::fs::inodes::Ino;
 use crate::fs::persist::pin;

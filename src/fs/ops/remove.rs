@@ -30,6 +30,9 @@ impl Fs {
             Some(content) => Some(content.gate.lock().await),
             None => None,
         };
+        if let Some(content) = &content {
+            self.resolve_doubt(ino, content).await?;
+        }
         self.keep_for_openers(ino).await?;
         let snapshot = self.snapshot(ino)?;
         self.keep_soon(parent, &name)?;
@@ -56,7 +59,7 @@ impl Fs {
         self.touch_directory(parent);
         self.drop_clean_content(ino);
         match content {
-            Some(content) => self.undefer(&content).await,
+            Some(content) => self.undefer(ino, &content).await,
             None => Ok(()),
         }
     }

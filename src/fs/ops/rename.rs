@@ -10,10 +10,11 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
+use crate::cache::Pinned;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::fs::draft::Content;
-use crate::fs::inodes::{Ino, Node};
+use crate::fs::content::Content;
+use crate::fs::inodes::{Ino, Node, Pages};
 use crate::fs::persist::{Snapshot, created};
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
@@ -86,10 +87,12 @@ impl Fs {
     async fn rename_file(&self, plan: &Move) -> Result<()> {
         let _stable = self.namespace.read().await;
         let content = self.content_to_guard(plan.ino)?;
-        let _gate = match &content {
-            Some(content) => Some(content.gate.lock().await),
-            None => None,
-        };
+        let replaced = plan.target.and_then(|target| self.content(target));
+        let _gates =
+            both_gates((plan.ino, content.as_ref()), (plan.target.unwrap_or(plan.ino), replaced.as_ref())).await;
+        if let Some(content) = &content {
+            self.resolve_doubt(plan.ino, content).await?;
+        }
         if let Some(target) = plan.target {
             self.keep_for_openers(target).await?;
         }
@@ -101,7 +104,22 @@ impl Fs {
             // Another version took the name while this waited: the kernel looks it up anew.
             return Err(Errno::ESTALE.into());
         }
+        let unsent = |content: &Arc<Content>| content.bytes_dirty() && before.etag.is_none();
+        if self.settings.write_back.is_some() && !content.as_ref().is_some_and(unsent) {
+            // Closes that only the journal answers for: S3 is told before their names change there. What
+            // was written since has no close yet, and must not show under the old name.
+            for (ino, content) in [(Some(plan.ino), &content), (plan.target, &replaced)] {
+                let Some((ino, content)) = ino.zip(content.as_ref()) else { continue };
+                if content.is_deferred_whole() {
+                    self.commit_gated(ino, content).await?;
+                }
+            }
+        }
+        let before = self.snapshot(plan.ino)?;
         match &content {
+            Some(content) if self.settings.write_back.is_some() && content.bytes_dirty() && before.etag.is_none() => {
+                self.rename_unsent(plan, &before, content).await?;
+            }
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,
             _ => self.rename_stored(plan, &before, content.as_deref()).await?,
         }
@@ -195,24 +213,49 @@ impl Fs {
         let etag = replaced.and_then(|replaced| replaced.etag);
         // Stored first: should it fail, both names and what lies behind them are as they were.
         let there = Snapshot { key: key.clone(), etag, ..before.clone() };
-        self.commit_bytes(plan.ino, content, &there).await?;
+        self.commit_bytes(plan.ino, content, &there, None).await?;
         failpoint::reach(Failpoint::RenameDirtyStored);
         self.relink(plan).await?;
         let etag = self.snapshot(plan.ino)?.etag;
         self.remember(plan.ino, &key, etag.as_ref());
         if let Some(etag) = &before.etag {
-            match self.bucket.head(&before.key).await {
-                Ok(now) if now.etag == *etag => {}
-                // Somebody else's by now, or gone: not ours to delete.
-                Ok(_) => {
-                    self.expire_listing(plan.from.0);
-                    return Ok(());
-                }
-                Err(error) if error.kind == Kind::NotFound => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-            self.remove_soon(&before.key, before.etag.as_ref(), true)?;
+            self.remove_unless_replaced(&before.key, etag)?;
         }
+        // A close under the old name may have been answered from the journal. Not before that name goes:
+        // else a crash would bring back what S3 has under it, which is older.
+        self.undefer(plan.ino, content).await
+    }
+
+    /// A draft that S3 has never seen: only its key changes, in the journal and here. What S3 has under
+    /// the new one is replaced by the upload.
+    async fn rename_unsent(&self, plan: &Move, before: &Snapshot, content: &Arc<Content>) -> Result<()> {
+        let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?;
+        if replaced.as_ref().is_some_and(|replaced| !replaced.linked) {
+            return Err(Errno::ESTALE.into());
+        }
+        let key = self.key_of(&plan.to)?;
+        let etag = replaced.and_then(|replaced| replaced.etag);
+        let there = Snapshot { key: key.clone(), etag: etag.clone(), ..before.clone() };
+        let target = plan.target.and_then(|target| Some((target, self.content(target)?)));
+        let ended = target.as_ref().and_then(|(_, target)| Some(target.deferred.lock().as_ref()?.id));
+        self.defer_at(content, &there, ended.as_slice()).await?;
+        if let Some((target, replaced)) = target {
+            replaced.set_deferral(None);
+            self.backlog.remove(target);
+        }
+        self.relink(plan).await?;
+        if let Some(node) = self.tree.lock().get_mut(plan.ino) {
+            if node.pages == Pages::Of(None) {
+                node.pages = Pages::Of(etag.clone());
+            }
+            node.etag.clone_from(&etag);
+        }
+        if let Some(etag) = &etag {
+            // Who has it open moves along with the upload, which takes the place of that version.
+            let (key, etag, size) = (key.as_str().into(), etag.clone(), before.stat.size);
+            self.handles.repin(plan.ino, None, &Pinned { key, etag, size });
+        }
+        self.remember(plan.ino, &key, etag.as_ref());
         Ok(())
     }
 
@@ -235,15 +278,9 @@ impl Fs {
         if let Some(target) = plan.target {
             self.drop_clean_content(target);
         }
-        match replaced {
-            Some(content) => self.undefer(&content).await,
-            None => Ok(()),
-        }
-    }
-
-    fn expire_listing(&self, directory: Ino) {
-        if let Some(directory) = self.tree.lock().directory_mut(directory) {
-            directory.expire();
+        match (plan.target, replaced) {
+            (Some(target), Some(content)) => self.undefer(target, &content).await,
+            _ => Ok(()),
         }
     }
 
@@ -251,4 +288,23 @@ impl Fs {
         let above = self.tree.lock().key(place.0).ok_or(Errno::ENOENT)?;
         Ok(format!("{above}{}", place.1))
     }
+}
+
+type Gate<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
+
+/// The gates of the two files of a rename, always in the same order: two renames must not wait for
+/// each other.
+async fn both_gates<'a>(
+    one: (Ino, Option<&'a Arc<Content>>),
+    other: (Ino, Option<&'a Arc<Content>>),
+) -> (Gate<'a>, Gate<'a>) {
+    let (first, second) = if one.0 <= other.0 { (one, other) } else { (other, one) };
+    let mut gates = (None, None);
+    if let Some(content) = first.1 {
+        gates.0 = Some(content.gate.lock().await);
+    }
+    if let Some(content) = second.1 {
+        gates.1 = Some(content.gate.lock().await);
+    }
+    gates
 }

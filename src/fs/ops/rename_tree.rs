@@ -14,10 +14,12 @@ use parking_lot::Mutex;
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
 use crate::failpoint::{self, Failpoint};
+use crate::fs::content::Deferral;
+use crate::fs::deferral::deferred_intent;
 use crate::fs::inodes::Ino;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
-use crate::journal::{EventName, Intent};
+use crate::journal::{EventName, Intent, IntentId};
 use crate::key::MAX_KEY_BYTES;
 
 /// Copies under way at once.
@@ -32,14 +34,15 @@ const KEYS_PER_DELETE: usize = 1_000;
 #[derive(Debug)]
 pub(in crate::fs) struct Copied {
     /// Where the copy lies.
-    key: String,
+    pub key: String,
     /// The version that was copied.
-    source_etag: ETag,
-    etag: ETag,
+    pub source_etag: ETag,
+    pub etag: ETag,
 }
 
 impl Fs {
     pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
+        let _paused = self.backlog.pause();
         let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
         let to = format!("{}/", self.key_of(&plan.to)?);
@@ -55,22 +58,18 @@ impl Fs {
         let moved = self.move_tree(&from, &to).await;
         failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
-        let followed = match moved {
-            Ok(copies) => {
-                self.relink(plan).await?;
-                self.index.rename_tree(&from, &to);
-                self.follow(plan.ino, &copies);
-                self.defer_again(plan.ino).await
-            }
+        let copies = match moved {
+            Ok(copies) => copies,
             Err(error) => {
+                self.journal.settle(&[id], Vec::new()).await?;
                 self.expire_around(plan);
-                Err(error)
+                return Err(error);
             }
         };
-        // Last: until the drafts below have their new keys in the journal, a start brings them there by
-        // finishing the rename.
-        self.journal.settle(&[id], Vec::new()).await?;
-        followed?;
+        self.relink(plan).await?;
+        self.index.rename_tree(&from, &to);
+        self.follow(plan.ino, &copies);
+        self.defer_again(plan.ino, id).await?;
         failpoint::reach(Failpoint::TreeSettled);
         self.touch_directory(plan.from.0);
         self.touch_directory(plan.to.0);
@@ -113,18 +112,26 @@ impl Fs {
         }
     }
 
-    /// Drafts that the journal answers for lie under other keys now.
-    async fn defer_again(&self, above: Ino) -> Result<()> {
-        let deferred: Vec<_> = {
+    /// Drafts that the journal answers for have other keys now. They follow in the transaction that
+    /// ends the rename: a crash finds either the old keys and the rename to finish, or the new ones.
+    async fn defer_again(&self, above: Ino, rename: IntentId) -> Result<()> {
+        let below: Vec<_> = {
             let tree = self.tree.lock();
-            let below = tree.nodes().filter(|node| tree.is_within(node.ino, above));
+            let below = tree.nodes().filter(|node| node.linked && tree.is_within(node.ino, above));
             below.filter_map(|node| Some((node.ino, node.content.clone()?))).collect()
         };
-        for (ino, content) in deferred {
-            let is_deferred = content.deferred.lock().is_some();
-            if is_deferred {
-                self.defer_gated(ino, &content).await?;
-            }
+        let (mut ended, mut begun, mut moved) = (vec![rename], Vec::new(), Vec::new());
+        for (ino, content) in below {
+            let Some(deferral) = content.deferred.lock().clone() else { continue };
+            let there = self.snapshot(ino)?;
+            let Some(size) = deferral.file.promised() else { continue };
+            ended.push(deferral.id);
+            begun.push(deferred_intent(&there, deferral.file.name(), size, deferral.metadata.clone()));
+            moved.push((content, Deferral { key: there.key, ..deferral }));
+        }
+        let ids = self.journal.replace(&ended, begun).await?;
+        for (id, (content, deferral)) in ids.into_iter().zip(moved) {
+            content.set_deferral(Some(Deferral { id, ..deferral }));
         }
         Ok(())
     }

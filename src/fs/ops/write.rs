@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 
 use super::attr::MAX_FILE_BYTES;
-use crate::fs::draft::Content;
+use crate::fs::content::Content;
 use crate::fs::handles::FileHandle;
 use crate::fs::{Fs, Result};
 

@@ -18,6 +18,9 @@ impl Fs {
         let name = supported(name)?;
         let tree = self.tree.lock();
         let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+        if name == PENDING {
+            return Ok(if node.is_pending() { b"1".to_vec() } else { b"0".to_vec() });
+        }
         Ok(node.stat.xattrs.get(name).cloned().ok_or(Errno::ENODATA)?)
     }
 
@@ -34,7 +37,7 @@ impl Fs {
     /// `EEXIST`, `ENODATA` by the flags; `ENOSPC` when the object's 2 KiB of metadata are full.
     pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.writable()?;
-        let name = supported(name)?;
+        let name = changeable(name)?;
         self.ensure_told(ino).await?;
         let mut stat = self.snapshot(ino)?.stat;
         match stat.xattrs.contains_key(name) {
@@ -55,7 +58,7 @@ impl Fs {
     /// `removexattr(2)`.
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
-        let name = supported(name)?;
+        let name = changeable(name)?;
         self.ensure_told(ino).await?;
         if !self.snapshot(ino)?.stat.xattrs.contains_key(name) {
             return Err(Errno::ENODATA.into());
@@ -66,6 +69,15 @@ impl Fs {
         })
         .await
     }
+}
+
+/// Whether S3 lacks something of the file: `1`, else `0`. Told to who asks for it, in no list.
+const PENDING: &str = "user.s3.pending";
+
+/// Names that can be set: `EPERM` for what only tells.
+fn changeable(name: &OsStr) -> Result<&str> {
+    let name = supported(name)?;
+    if name == PENDING { Err(Errno::EPERM.into()) } else { Ok(name) }
 }
 
 /// Names that can be kept: UTF-8, and not the `system.` ones, which are ACLs and the like.

@@ -140,6 +140,14 @@ impl Fs {
         self.remove_noted(key, removal, Ok(()))
     }
 
+    /// As [`Fs::remove_soon`], of a file of which the last look at S3 may be long ago: it is looked at
+    /// before it goes, and the version of another client stays.
+    pub(super) fn remove_unless_replaced(&self, key: &str, etag: &ETag) -> Result<()> {
+        let removal = self.note_removal(key, Some(etag), true, None)?;
+        failpoint::reach(Failpoint::RemoveIntended);
+        self.remove_noted(key, Removal { doubtful: true, ..removal }, Ok(()))
+    }
+
     /// The first half of [`Fs::remove_soon`]: durably noted, and nothing is sent yet. While the journal
     /// holds `intent`, that decides at the next start.
     pub(super) fn note_removal(

@@ -198,6 +198,7 @@ impl Fs {
         let released = self.strike(&tried, barred);
         self.close_notes(&released);
         self.give_back(&tried);
+        self.show_theirs(&tried);
         self.removals.waiting.rounds.send_modify(|rounds| *rounds += 1);
     }
 
@@ -253,6 +254,17 @@ impl Fs {
     fn close_notes(&self, numbers: &[u64]) {
         if let Err(error) = self.journal.close_notes(numbers) {
             tracing::warn!(cause = %error, "what was removed is looked at once more by the next start");
+        }
+    }
+
+    /// What another client has put there meanwhile is seen from now on.
+    fn show_theirs(&self, tried: &[Tried]) {
+        let theirs: Vec<&Tried> = tried.iter().filter(|tried| matches!(tried.fate, Fate::Theirs)).collect();
+        if !theirs.is_empty() {
+            self.walks.forget_all();
+            for tried in theirs {
+                self.forget_key(&tried.key);
+            }
         }
     }
 

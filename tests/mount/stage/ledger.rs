@@ -271,7 +271,7 @@ impl Ledger {
 }
 
 /// What is not as it should be, in words.
-fn differences(wanted: &State, found: &State) -> String {
+pub fn differences(wanted: &State, found: &State) -> String {
     let begin = |bytes: &Bytes| format!("{} bytes {:?}", bytes.len(), &bytes[..bytes.len().min(24)]);
     let mut told = Vec::new();
     for (key, bytes) in wanted {

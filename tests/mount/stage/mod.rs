@@ -299,6 +299,11 @@ impl Mount {
         fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// Other options for the next start.
+    pub fn set_args(&mut self, args: &[&str]) {
+        self.args = args.iter().map(ToString::to_string).collect();
+    }
+
     /// Mounts; waits until the mount is usable.
     pub fn start(&mut self) {
         self.spawn();

@@ -1,0 +1,155 @@
+//! What is known of a file that is written to: its draft, what S3 has of it, and what the journal
+//! answers for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::draft::{Draft, DraftFile};
+use super::outgoing::Slot;
+use crate::bucket::Metadata;
+use crate::bucket::attributes::Attributes;
+use crate::journal::IntentId;
+
+/// A draft, the locks around it and what the flush rule must know.
+#[derive(Debug)]
+pub struct Content {
+    pub draft: Mutex<Draft>,
+    /// One upload, truncation or rename of this file at a time.
+    pub gate: tokio::sync::Mutex<()>,
+    /// Held shared by a write, exclusively by a multipart upload: its parts are read from the file
+    /// one after another and must be of one moment.
+    pub freeze: tokio::sync::RwLock<()>,
+    /// Counts changes of bytes or size.
+    generation: AtomicU64,
+    /// The generation that S3 has.
+    stored: AtomicU64,
+    /// Attributes changed while open; they ride in the next upload.
+    pub attributes_dirty: AtomicBool,
+    /// Nothing was written since it was created or emptied.
+    pub untouched: AtomicBool,
+    /// Parts that leave before the commit.
+    pub outgoing: Arc<Slot>,
+    /// The journal answers for this already: a close was acknowledged from here.
+    pub deferred: Mutex<Option<Deferral>>,
+    /// Bytes of it lost their name to somebody else's version: each who wrote some is to hear of it.
+    pub refused: AtomicBool,
+    /// A version that S3 may hold although nobody heard of it.
+    pub doubt: Mutex<Option<Doubt>>,
+    /// Left by an earlier process.
+    pub is_resumed: bool,
+}
+
+/// What the journal holds of a draft whose close was acknowledged from here.
+#[derive(Clone, Debug)]
+pub struct Deferral {
+    pub generation: u64,
+    pub key: String,
+    pub metadata: Metadata,
+    pub id: IntentId,
+    /// Where the bytes lie that it answers for.
+    pub file: Arc<DraftFile>,
+}
+
+/// A version whose upload had no answer, or was under way when the process died.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    pub generation: u64,
+    pub attributes: Attributes,
+    pub size: u64,
+}
+
+impl Content {
+    /// A draft that S3 must be told of even if nothing is written to it: new, or emptied.
+    pub fn emptied(draft: Draft) -> Self {
+        Self::with(draft, 1, true)
+    }
+
+    /// A draft equal to what S3 holds.
+    pub fn unchanged(draft: Draft) -> Self {
+        Self::with(draft, 0, false)
+    }
+
+    /// A draft that an earlier process left; S3 may have it by now.
+    pub fn resumed(draft: Draft, attributes: Attributes) -> Self {
+        let doubt = Doubt { generation: 1, attributes, size: draft.size() };
+        Self { doubt: Mutex::new(Some(doubt)), is_resumed: true, ..Self::with(draft, 1, false) }
+    }
+
+    fn with(draft: Draft, generation: u64, untouched: bool) -> Self {
+        Self {
+            outgoing: draft.outgoing().clone(),
+            draft: Mutex::new(draft),
+            gate: tokio::sync::Mutex::new(()),
+            freeze: tokio::sync::RwLock::new(()),
+            generation: AtomicU64::new(generation),
+            stored: AtomicU64::new(0),
+            attributes_dirty: AtomicBool::new(false),
+            untouched: AtomicBool::new(untouched),
+            deferred: Mutex::new(None),
+            refused: AtomicBool::new(false),
+            doubt: Mutex::new(None),
+            is_resumed: false,
+        }
+    }
+
+    /// The journal answers for this very content under this key.
+    pub fn answers_for(&self, generation: u64, key: &str, metadata: &Metadata) -> bool {
+        let deferred = self.deferred.lock();
+        deferred.as_ref().is_some_and(|deferral| {
+            deferral.generation >= generation && deferral.key == key && deferral.metadata == *metadata
+        })
+    }
+
+    /// The journal answers for this now instead of what it answered for before, whose file goes if
+    /// nobody else needs it.
+    pub fn set_deferral(&self, deferral: Option<Deferral>) {
+        let mut deferred = self.deferred.lock();
+        let older = std::mem::replace(&mut *deferred, deferral);
+        let is_needed = |file: &Arc<DraftFile>| deferred.as_ref().is_some_and(|newer| Arc::ptr_eq(&newer.file, file));
+        if let Some(older) = older.filter(|older| !is_needed(&older.file)) {
+            older.file.set_promised(None);
+        }
+    }
+
+    /// Closed since it was last written to: what the journal answers for is what the draft holds.
+    pub fn is_deferred_whole(&self) -> bool {
+        self.is_deferred_at(self.generation())
+    }
+
+    /// What the journal answers for is this generation.
+    pub fn is_deferred_at(&self, generation: u64) -> bool {
+        self.deferred.lock().as_ref().is_some_and(|deferral| deferral.generation == generation)
+    }
+
+    /// Counts changes: two equal numbers mean equal bytes.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Bytes or size changed. Call with the draft locked.
+    pub fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The generation that S3 has.
+    pub fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// S3 has this generation.
+    pub fn set_stored(&self, generation: u64) {
+        self.stored.store(generation, Ordering::Release);
+    }
+
+    /// S3 lacks bytes or the size.
+    pub fn bytes_dirty(&self) -> bool {
+        self.generation() != self.stored()
+    }
+
+    /// S3 lacks something: bytes, size or attributes.
+    pub fn is_dirty(&self) -> bool {
+        self.bytes_dirty() || self.attributes_dirty.load(Ordering::Acquire)
+    }
+}

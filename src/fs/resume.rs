@@ -1,0 +1,109 @@
+//! Closes that an earlier mount answered from its journal: their drafts are taken over as files that
+//! wait to be sent, so that whoever looks sees them as they were left.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::content::{Content, Deferral};
+use super::draft::Draft;
+use super::inodes::{Ino, Node};
+use super::stat::Stat;
+use super::{Fs, Result};
+use crate::bucket::attributes::Attributes;
+use crate::bucket::{ETag, Metadata};
+use crate::cache::Remembered;
+use crate::journal::{Intent, IntentId};
+use crate::key::ROOT_INO;
+
+/// A close that the journal answers for.
+#[derive(Clone, Debug)]
+pub struct Left {
+    pub id: IntentId,
+    pub key: String,
+    pub draft: String,
+    pub size: u64,
+    pub metadata: Metadata,
+    pub base_etag: Option<String>,
+    pub content_type: Option<String>,
+}
+
+impl Left {
+    /// Of an open intent, if it is one.
+    pub fn of(id: IntentId, intent: &Intent) -> Option<Self> {
+        match intent.clone() {
+            Intent::Deferred { key, draft, size, metadata, base_etag, content_type } => {
+                Some(Self { id, key, draft, size, metadata, base_etag, content_type })
+            }
+            _ => None,
+        }
+    }
+
+    /// As the journal keeps it.
+    pub fn intent(&self) -> Intent {
+        let Self { key, draft, size, metadata, base_etag, content_type, .. } = self.clone();
+        Intent::Deferred { key, draft, size, metadata, base_etag, content_type }
+    }
+}
+
+impl Fs {
+    /// Makes the file of a close that was left. `None` when its draft is gone, which no crash does.
+    pub(super) async fn resume(&self, left: &Left) -> Result<Option<Ino>> {
+        let path: PathBuf = self.settings.draft_dir.join(&left.draft);
+        if !path.exists() {
+            tracing::error!(key = %left.key.escape_debug(), "its draft is gone from the state directory");
+            return Ok(None);
+        }
+        let below = self.path_of(&left.key).ok_or(Errno::EINVAL)?;
+        let (directories, name) = below.rsplit_once('/').unwrap_or(("", &below));
+        let parent = self.resume_directories(directories).await?;
+        let attributes = Attributes::from_metadata(&left.metadata);
+        let etag = left.base_etag.as_deref().map(ETag::new);
+        let ino = self.index.get(&left.key).and_then(|remembered| remembered.attributes.ino);
+        let (content_type, size) = (left.content_type.clone(), left.size);
+        let remembered = Remembered { size, attributes: attributes.clone(), content_type, ..Remembered::default() };
+        let stat = Stat::of_object(&remembered, false, &self.settings);
+        let draft = Draft::resume(path, left.size)?;
+        let file = draft.place().clone();
+        let content = Content::resumed(draft, attributes);
+        let (key, metadata) = (left.key.clone(), left.metadata.clone());
+        content.set_deferral(Some(Deferral { generation: content.generation(), key, metadata, id: left.id, file }));
+        let mut tree = self.tree.lock();
+        if tree.child(parent, name).is_some() {
+            // Two that were left have one name; what the journal holds of it comes with the next start.
+            return Err(Errno::EEXIST.into());
+        }
+        let ino = tree.pick_ino(&left.key, ino);
+        let mut node = Node::new(ino, parent, name, stat, Instant::now());
+        node.etag = etag;
+        node.content = Some(Arc::new(content));
+        tree.link(node);
+        Ok(Some(ino))
+    }
+
+    /// The nodes of the directories along a path. S3 is asked only where the index has forgotten one.
+    async fn resume_directories(&self, path: &str) -> Result<Ino> {
+        let mut parent = ROOT_INO;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let known = self.tree.lock().child(parent, name).map(|node| (node.ino, node.is_directory()));
+            parent = match known {
+                Some((ino, true)) => ino,
+                Some(_) => return Err(Errno::ENOTDIR.into()),
+                None => {
+                    let key = self.child_key(parent, name, true)?;
+                    let told = self.attributes(&key, true, None).await;
+                    let unknown = || Remembered { untold: true, ..Remembered::default() };
+                    let ino = self.adopt(parent, name, &key, true, &told.unwrap_or_else(|_| unknown()), Instant::now());
+                    // The listings of its time will tell whether it is still there.
+                    if let Some(node) = self.tree.lock().get_mut(ino) {
+                        node.expire();
+                    }
+                    ino
+                }
+            };
+        }
+        Ok(parent)
+    }
+}
