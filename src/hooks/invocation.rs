@@ -112,7 +112,9 @@ impl Surroundings {
             Err(outcome) => (outcome.clone(), Vec::new()),
         };
         let report = self.runner.report(hook, &task, &ran, &outcome);
-        let (log, digest) = (report.text(), report.digest());
+        let log = report.text();
+        // Kept with a dead letter only.
+        let digest = if report.again.is_some() { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
         Tried { outcome, log, digest, output }
     }
