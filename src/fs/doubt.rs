@@ -14,6 +14,7 @@ use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::cache::Remembered;
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::EventName;
 
 /// How much of a draft and an object is compared at a time.
@@ -110,6 +111,9 @@ impl Fs {
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
         let event = created(name, &snapshot.key, there.size, &there.etag);
+        if content.is_resumed {
+            failpoint::reach(Failpoint::RecoverDeferredSettle);
+        }
         self.settle(deferred.as_slice(), vec![event]).await?;
         content.set_deferral(None);
         self.backlog.remove(ino);

@@ -116,8 +116,6 @@ impl Draft {
         if self.place.promised.lock().is_none_or(|promised| promised <= from) {
             return Ok(());
         }
-        // Its parts come from the file as it was.
-        self.outgoing.discard();
         let path = self.place.path.with_file_name(fresh_name());
         if kept > 0 {
             std::fs::copy(&self.place.path, &path)?;
@@ -125,6 +123,8 @@ impl Draft {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let place = DraftFile::new(path, None);
         file.set_len(kept)?;
+        // Parts that left are as good as they were; those to come are read here.
+        self.outgoing.move_to(|| file.try_clone())?;
         (self.file, self.place) = (file, place);
         Ok(())
     }

@@ -6,6 +6,8 @@
 //! while writes do not move the file's times; what is different in the end is set by a copy of the
 //! object onto itself.
 
+use std::fs::File;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -58,6 +60,14 @@ impl Slot {
         if let Some(outgoing) = self.current() {
             outgoing.upload.wrote(range);
         }
+    }
+
+    /// The draft goes on in another file, which has the same bytes. With the draft locked.
+    pub fn move_to(&self, reader: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
+        if let Some(outgoing) = self.current() {
+            outgoing.source.move_to(reader()?);
+        }
+        Ok(())
     }
 
     /// The file was cut: an upload that has more of it is worth nothing, nor is one of a file so small.
@@ -163,6 +173,12 @@ impl Fs {
         let Ok(snapshot) = self.snapshot(ino) else { return };
         let Ok(outgoing) = self.new_outgoing(ino, content, &snapshot.key, self.new_op_id(), runtime) else { return };
         if content.outgoing.begin(&outgoing) {
+            // The draft may have left its file before anybody could tell this upload.
+            let draft = content.draft.lock();
+            if content.outgoing.move_to(|| draft.reader()).is_err() {
+                return content.outgoing.discard();
+            }
+            drop(draft);
             outgoing.start(Arc::downgrade(content));
         }
     }

@@ -31,7 +31,7 @@ impl PartSource for Bytes {
 /// The bytes of a local file.
 #[derive(Debug)]
 pub struct FileParts {
-    file: Arc<File>,
+    file: Mutex<Arc<File>>,
     idle: Arc<Idle>,
 }
 
@@ -40,18 +40,23 @@ impl FileParts {
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self::from(File::open(path)?))
     }
+
+    /// The bytes lie in this file from now on.
+    pub fn move_to(&self, file: File) {
+        *self.file.lock() = Arc::new(file);
+    }
 }
 
 impl From<File> for FileParts {
     fn from(file: File) -> Self {
-        Self { file: Arc::new(file), idle: Arc::default() }
+        Self { file: Mutex::new(Arc::new(file)), idle: Arc::default() }
     }
 }
 
 #[async_trait]
 impl PartSource for FileParts {
     async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let (file, idle) = (Arc::clone(&self.file), Arc::clone(&self.idle));
+        let (file, idle) = (Arc::clone(&self.file.lock()), Arc::clone(&self.idle));
         let read = move || {
             let mut buffer = Buffer::of((range.end - range.start) as usize, idle);
             file.read_exact_at(&mut buffer.memory[..buffer.wanted], range.start)?;

@@ -28,7 +28,7 @@ pub use servers::{Endpoint, Maker};
 
 /// Longest wait for anything here. Generous: the machine may be busy, and waits end when the
 /// condition holds.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Longest life of one mount: a file system that hangs would hang its test, and the test the run.
 const LONGEST_LIFE: Duration = Duration::from_mins(25);
