@@ -38,6 +38,8 @@ pub enum Kind {
     Corrupt,
     /// The local disk is full.
     NoSpace,
+    /// A hook failed for good.
+    HookFailed,
     /// Another local failure: journal, draft or cache file.
     Local,
     /// The user's input is wrong: a flag, a config file, a mountpoint.
@@ -59,6 +61,7 @@ impl Kind {
             Self::Unreachable => Errno::EHOSTUNREACH,
             Self::Unsupported => Errno::ENOTSUP,
             Self::NoSpace => Errno::ENOSPC,
+            Self::HookFailed => Errno::ECANCELED,
             Self::Refused | Self::Usage => Errno::EINVAL,
             Self::Corrupt | Self::Local => Errno::EIO,
         }
@@ -72,7 +75,7 @@ impl Kind {
             Self::NotFound | Self::NoSuchBucket => 66,
             Self::Unreachable => 68,
             Self::Busy | Self::Unsupported | Self::QuotaExceeded => 69,
-            Self::Refused | Self::Archived | Self::Changed | Self::NoSuchUpload => 70,
+            Self::Refused | Self::Archived | Self::Changed | Self::NoSuchUpload | Self::HookFailed => 70,
             Self::Local | Self::NoSpace | Self::Corrupt => 74,
             Self::Deadline => 75,
             Self::AccessDenied | Self::NoCredentials => 77,

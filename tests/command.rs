@@ -2,6 +2,9 @@
 //!
 //! The mounts are of the embedded server, which runs in a process of its own.
 
+#[path = "command/hooks.rs"]
+mod hooks;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

@@ -368,6 +368,26 @@ fn every_statement_of_semantics_names_its_test() {
 }
 
 #[test]
+fn every_promise_of_hooks_names_its_test() {
+    let text = fs::read_to_string(root().join("docs/HOOKS.md")).expect("docs/HOOKS.md");
+    let mut tests = BTreeSet::new();
+    for (path, text) in ["tests", "src/hooks", "src/journal"].iter().flat_map(|dir| files(dir, ".rs")) {
+        let module = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+        tests.extend(functions(&text).into_iter().map(|(_, name, _)| format!("{module}::{name}")));
+    }
+    let (_, promises) = text.split_once("| promise | test |\n|---|---|\n").expect("a table of promises");
+    let mut complaints = Vec::new();
+    for line in promises.lines().take_while(|line| line.starts_with('|')) {
+        let named = named_tests(line);
+        if named.is_empty() {
+            complaints.push(format!("no test: {line}"));
+        }
+        complaints.extend(named.iter().filter(|name| !tests.contains(**name)).map(|name| format!("no test {name}")));
+    }
+    complain("each promise of HOOKS.md names an existing test", &complaints);
+}
+
+#[test]
 fn every_excluded_case_of_pjdfstest_names_its_line_in_semantics() {
     let semantics = fs::read_to_string(root().join("docs/SEMANTICS.md")).expect("docs/SEMANTICS.md");
     let list = fs::read_to_string(root().join("tests/suites/pjdfstest-expected.txt")).expect("expectations");

@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use super::control::{Reply, Request, Service};
+use super::control::Reply;
 use super::status::Facts;
-use super::{Failure, Left, Status};
+use super::{Failure, Left};
 use crate::cache::{DiskCache, Warming};
 use crate::error::Kind;
 
@@ -36,26 +35,8 @@ pub fn clear_directory(directory: &Path) -> Result<CacheDirectory, Failure> {
     Ok(DiskCache::clear_directory(directory)?)
 }
 
-impl Service for Facts {
-    fn status(&self) -> Status {
-        Facts::status(self)
-    }
-
-    fn carry_out<'a>(&'a self, request: Request, tell: &'a mpsc::Sender<Reply>) -> BoxFuture<'a, Reply> {
-        Box::pin(async move {
-            match request {
-                Request::Warm { paths } => self.warm(&paths, tell).await,
-                Request::Invalidate { paths } => self.invalidate(&paths).await,
-                Request::ClearCache { directory } => self.clear(&directory).await,
-                Request::Sync { timeout_ms } => self.sync(timeout_ms.map(Duration::from_millis), tell).await,
-                Request::Status | Request::Unmount { .. } => Reply::Done,
-            }
-        })
-    }
-}
-
 impl Facts {
-    async fn sync(&self, deadline: Option<Duration>, tell: &mpsc::Sender<Reply>) -> Reply {
+    pub(super) async fn sync(&self, deadline: Option<Duration>, tell: &mpsc::Sender<Reply>) -> Reply {
         let mut syncing = std::pin::pin!(self.rooms.sync(deadline));
         let mut tick = tokio::time::interval(PROGRESS_EVERY);
         loop {
@@ -69,7 +50,7 @@ impl Facts {
         }
     }
 
-    async fn invalidate(&self, paths: &[String]) -> Reply {
+    pub(super) async fn invalidate(&self, paths: &[String]) -> Reply {
         for path in paths {
             if let Err(error) = self.rooms.fs.invalidate(path).await {
                 let place = self.mountpoint.join(path);
@@ -80,7 +61,7 @@ impl Facts {
         Reply::Done
     }
 
-    async fn clear(&self, directory: &Path) -> Reply {
+    pub(super) async fn clear(&self, directory: &Path) -> Reply {
         if let Some(disk) = self.rooms.disk.clone().filter(|disk| is_same(disk.directory(), directory)) {
             // A removal that panicked was logged; what is left is seen in the numbers.
             let _ = tokio::task::spawn_blocking(move || disk.clear()).await;
@@ -88,7 +69,7 @@ impl Facts {
         Reply::Done
     }
 
-    async fn warm(&self, paths: &[String], tell: &mpsc::Sender<Reply>) -> Reply {
+    pub(super) async fn warm(&self, paths: &[String], tell: &mpsc::Sender<Reply>) -> Reply {
         let Some(disk) = self.rooms.disk.clone() else {
             return Reply::Refused(
                 Failure::new(Kind::Usage, "this mount has no cache on disk").hint("mount without --cache-size 0"),

@@ -6,17 +6,22 @@ mod daemon;
 pub mod demo;
 mod failure;
 mod gc;
+mod hooking;
 mod interrupts;
 mod places;
 mod rooms;
 mod running;
 mod serve;
+mod service;
 mod status;
 
 pub use caching::{CacheDirectory, clear_directory, look_into};
 pub use daemon::Ready;
 pub use failure::Failure;
 pub use gc::{Fate, Incomplete, gc};
+pub use hooking::{
+    DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Trace, Which, invoke_on_file, validate_hooks,
+};
 pub use places::{run_dir, socket_path};
 pub use status::{Left, Status};
 

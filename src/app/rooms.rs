@@ -69,7 +69,7 @@ pub(super) struct Rooms {
     pub(super) fs: Arc<Fs>,
     /// Until the end, in a write-back mount.
     uploader: Mutex<Option<fs::Uploader>>,
-    hooks: Option<Hooks>,
+    pub(super) hooks: Option<Hooks>,
 }
 
 /// What each room tells of itself.
@@ -271,6 +271,7 @@ fn start_hooks(
     let settings = HookSettings {
         region: connection.region.clone(),
         prefix: config.source.prefix.clone(),
+        mountpoint: Some(config.mountpoint.clone()),
         on_published: Arc::new(move |key| fs.forget_key(key)),
         ..HookSettings::new(specs, &config.source.bucket, &places.state)
     };

@@ -47,14 +47,18 @@ where
 {
     umask(Mode::from_bits_truncate(0o077));
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|cause| Failure::new(Kind::Local, format!("cannot start threads: {cause}")))?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(work);
     // Whatever still runs has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Failure::new(Kind::Local, format!("cannot start threads: {cause}")))
 }
 
 /// Each open file can cost a descriptor, and so does each connection.

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::sockets::Socket;
 use super::status_text::bytes;
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Left};
 use crate::config;
 use crate::error::Kind;
-use crate::mount;
 use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
@@ -70,7 +70,8 @@ impl Arguments {
             Command::Warm { paths } => warm(&paths),
             Command::Invalidate { paths } => {
                 for (socket, paths) in by_mount(&paths)? {
-                    told(&socket, &Request::Invalidate { paths })?;
+                    let is_done = |reply| matches!(reply, Reply::Done).then_some(());
+                    socket.ask_for(&Request::Invalidate { paths }, is_done)?;
                 }
                 Ok(())
             }
@@ -79,64 +80,32 @@ impl Arguments {
     }
 }
 
-/// Paths below their mountpoints, by the control socket of their mount.
+/// Paths in their mounts, by mount.
 fn by_mount(paths: &[PathBuf]) -> Result<BTreeMap<Socket, Vec<String>>, Failure> {
-    let run_dir = app::run_dir()?;
     let mut found: BTreeMap<Socket, Vec<String>> = BTreeMap::new();
     for path in paths {
-        let (mountpoint, below) = mount::holding(path)?;
-        let Some(below) = below.to_str() else {
-            return Err(Failure::new(Kind::Usage, format!("{} is not UTF-8, as every key is", path.display())));
-        };
-        let socket = Socket { path: app::socket_path(&run_dir, &mountpoint), mountpoint };
-        found.entry(socket).or_default().push(below.to_owned());
+        let (socket, below) = Socket::holding(path)?;
+        found.entry(socket).or_default().push(below);
     }
     Ok(found)
-}
-
-/// Where a mount listens.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Socket {
-    path: PathBuf,
-    mountpoint: PathBuf,
-}
-
-/// Asks a mount and waits until it is done.
-fn told(socket: &Socket, request: &Request) -> Result<(), Failure> {
-    let mut refused = None;
-    let mut done = false;
-    let heard = control::ask(&socket.path, request, |reply| match reply {
-        Reply::Refused(failure) => refused = Some(failure),
-        Reply::Done => done = true,
-        _ => {}
-    })?;
-    match (heard, refused) {
-        (None, _) => Err(mount::silence(&socket.mountpoint).into()),
-        (_, Some(failure)) => Err(failure),
-        (Some(()), None) if done => Ok(()),
-        (Some(()), None) => Err(Failure::new(Kind::Local, "the mount ended before it was done")),
-    }
 }
 
 fn warm(paths: &[PathBuf]) -> Result<(), Failure> {
     let mut meter = Meter::default();
     for (socket, paths) in by_mount(paths)? {
-        let mut outcome = Err(Failure::new(Kind::Local, "the mount ended before everything was fetched"));
-        let heard = control::ask(&socket.path, &Request::Warm { paths }, |reply| match reply {
-            Reply::Warming { files, bytes } => meter.show(files, bytes),
+        let warmed = socket.ask_for(&Request::Warm { paths }, |reply| match reply {
+            Reply::Warming { files, bytes } => {
+                meter.show(files, bytes);
+                None
+            }
             Reply::Warmed { files, bytes, failed } => {
                 meter.show(files, bytes);
-                outcome = Ok((socket.mountpoint.clone(), failed));
+                Some(failed)
             }
-            Reply::Refused(failure) => outcome = Err(failure),
-            _ => {}
-        })?;
+            _ => None,
+        });
         meter.next();
-        if heard.is_none() {
-            return Err(mount::silence(&socket.mountpoint).into());
-        }
-        let (mountpoint, failed) = outcome?;
-        meter.failed.extend(failed.into_iter().map(|left| (mountpoint.join(&left.path), left)));
+        meter.failed.extend(warmed?.into_iter().map(|left| (socket.mountpoint.join(&left.path), left)));
     }
     meter.conclude()
 }

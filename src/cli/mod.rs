@@ -3,8 +3,10 @@
 mod cache;
 mod demo;
 mod gc;
+mod hooks;
 mod mount;
 mod mount_options;
+mod sockets;
 mod status;
 mod status_text;
 mod sync;
@@ -59,6 +61,8 @@ enum Command {
     Status(status::Arguments),
     /// Look at, fill and empty the cache on disk
     Cache(cache::Arguments),
+    /// Check, try and follow hooks; deal with events that were given up
+    Hooks(hooks::Arguments),
     /// Find uploads that were begun and never completed, and abort them
     Gc(Box<gc::Arguments>),
     /// Try everything with an S3 server inside this program
@@ -89,6 +93,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Sync(arguments)) => arguments.run(),
         Some(Command::Status(arguments)) => arguments.run(),
         Some(Command::Cache(arguments)) => arguments.run(),
+        Some(Command::Hooks(arguments)) => arguments.run(),
         Some(Command::Gc(arguments)) => arguments.run(),
         Some(Command::Demo(arguments)) => arguments.run(),
     }

@@ -20,6 +20,15 @@ pub enum Error {
     Module { hook: String, path: PathBuf, problem: String },
     #[error("hooks: {what}: {cause}")]
     Start { what: String, cause: String },
+    /// What was asked for can't be meant.
+    #[error("{0}")]
+    Asked(String),
+    #[error("there is no object {}", key.escape_debug())]
+    NoObject { key: String },
+    #[error("the mount is being stopped; what its hooks have not seen is delivered after the next mount")]
+    Stopping,
+    #[error(transparent)]
+    Bucket(crate::bucket::Error),
     #[error(transparent)]
     Journal(#[from] crate::journal::Error),
 }
@@ -29,7 +38,10 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::File { .. } | Self::Settings { .. } | Self::Module { .. } => Kind::Usage,
+            Self::File { .. } | Self::Settings { .. } | Self::Module { .. } | Self::Asked(_) => Kind::Usage,
+            Self::NoObject { .. } => Kind::NotFound,
+            Self::Stopping => Kind::Busy,
+            Self::Bucket(error) => error.kind,
             Self::Start { .. } => Kind::Local,
             Self::Journal(error) => error.kind(),
         }

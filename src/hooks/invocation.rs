@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::event::{self, Place, Source};
 use super::input;
-use super::publish;
-use super::report::{self, Report};
-use super::sandbox::{Call, Ended, Program, Quota, Run, Sandbox};
+use super::publish::{self, OutFile};
+use super::report;
+use super::run::Runner;
+use super::sandbox::Program;
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
@@ -19,9 +18,6 @@ use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
-
-/// Exit codes after `sysexits.h`: what a hook says about trying again.
-const EXIT_FATAL: i32 = 65;
 
 /// A hook with all that its runs need.
 pub(super) struct Hook {
@@ -33,19 +29,14 @@ pub(super) struct Hook {
 
 /// What all runs share.
 pub(super) struct Surroundings {
-    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) runner: Runner,
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) journal: Arc<Journal>,
-    pub(super) source: Source,
-    /// Key prefix of the mount, empty or ending in `/`.
-    pub(super) prefix: String,
-    /// Where runs have their directories.
-    pub(super) work: PathBuf,
     pub(super) on_published: OnPublished,
 }
 
 /// What became of a task.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
     /// Its output is published, and these are the facts about it.
     Done(Vec<NewEvent>),
@@ -55,53 +46,86 @@ pub(super) enum Outcome {
     Failed(String),
     /// Another try would fail the same way.
     Fatal(String),
+    /// There was no try: the event is older than the hook wants.
+    TooOld(String),
     /// Not the hook's fault: S3 can't be reached, the disk is full and so on.
     Delayed(String),
     Cancelled,
 }
 
+/// What is to become of a run's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publication {
+    Publish,
+    /// Only told.
+    Dry,
+}
+
+/// A task that was tried once.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) outcome: Outcome,
+    /// What the hook's log says of it; empty where the hook was not started.
+    pub(super) log: String,
+    /// The same with only the last lines of the hook's own, for keeping.
+    pub(super) digest: String,
+    /// What it left for publication.
+    pub(super) output: Vec<OutFile>,
+}
+
 impl Surroundings {
     /// Tries a task once, and writes the hook's log about it.
-    pub(super) async fn attempt(&self, hook: &Hook, task: &Task, mut cancel: watch::Receiver<bool>) -> Outcome {
+    pub(super) async fn attempt(
+        &self,
+        hook: &Hook,
+        task: &Task,
+        publication: Publication,
+        mut cancel: watch::Receiver<bool>,
+    ) -> Tried {
         let runs_cancel = cancel.clone();
         tokio::select! {
             biased;
-            outcome = self.run(hook, task, runs_cancel) => outcome,
+            tried = self.run(hook, task, publication, runs_cancel) => tried,
             // The sandbox ends by itself, and its report is wanted; this is for the transfers around it.
-            () = cancelled_for_long(&mut cancel) => Outcome::Cancelled,
+            () = cancelled_for_long(&mut cancel) => Tried::without_run(Outcome::Cancelled),
         }
     }
 
-    async fn run(&self, hook: &Hook, task: &Task, cancel: watch::Receiver<bool>) -> Outcome {
-        let event = &task.event.fact;
-        let Some(path) = event.key.strip_prefix(&self.prefix) else {
-            return Outcome::Fatal("its key is outside of the mount".into());
+    async fn run(&self, hook: &Hook, task: &Task, publication: Publication, cancel: watch::Receiver<bool>) -> Tried {
+        let path = match self.path_of(&task.event.fact) {
+            Ok(path) => path,
+            Err(problem) => return Tried::without_run(Outcome::Fatal(problem)),
         };
-        if let Some(oddity) = path.split('/').find_map(key::oddity) {
-            return Outcome::Fatal(format!("its key has no path ({oddity:?})"));
-        }
-        let base = hook.spec.base(path);
-        let workspace = match Workspace::new(&self.work) {
+        let workspace = match Workspace::new(&self.runner.work) {
             Ok(workspace) => workspace,
-            Err(error) => return Outcome::Delayed(format!("no directory to run in: {error}")),
+            Err(error) => {
+                return Tried::without_run(Outcome::Delayed(format!("no directory to run in: {error}")));
+            }
         };
-        let has_input = event.name != EventName::RemovedDelete;
         let task = match self.fetch(hook, task, &workspace.input().join(path)).await {
             Ok(task) => task,
-            Err(outcome) => return outcome,
+            Err(outcome) => return Tried::without_run(outcome),
         };
-        let input = has_input.then(|| format!("/in/{path}"));
-        let place = Place { path, name: &path[base.len()..], input };
-        let began = SystemTime::now();
-        let call = self.call(&hook.spec, &task, &place, &workspace);
-        let run = self.sandbox.run(&hook.program, call, cancel).await;
-        hook.counters.ran(run.duration, hook.spec.memory_bytes, run.memory_peak_bytes);
-        let outcome = match verdict(&hook.spec, &run) {
-            Ok(()) => self.publish(hook, event, base, &workspace.output()).await,
-            Err(outcome) => outcome,
+        let ran = self.runner.run(hook, &task, path, &workspace, cancel).await;
+        let (outcome, output) = match &ran.verdict {
+            Ok(()) => self.publish(hook, &task.event.fact, path, &workspace.output(), publication).await,
+            Err(outcome) => (outcome.clone(), Vec::new()),
         };
-        write_report(hook, &task, &run, began, &outcome).await;
-        outcome
+        let report = self.runner.report(hook, &task, &ran, &outcome);
+        let log = report.text();
+        // Kept with a dead letter only.
+        let digest = if report.again.is_some() { report.digest() } else { String::new() };
+        append(hook, log.clone()).await;
+        Tried { outcome, log, digest, output }
+    }
+
+    /// The path in the mount, or why there is none.
+    fn path_of<'a>(&self, event: &'a NewEvent) -> Result<&'a str, String> {
+        let path = event.key.strip_prefix(&self.runner.prefix).ok_or("its key is outside of the mount")?;
+        match path.split('/').find_map(key::oddity) {
+            Some(oddity) => Err(format!("its key has no path ({oddity:?})")),
+            None => Ok(path),
+        }
     }
 
     /// Fetches the object of a task, and returns the task as the hook shall see it.
@@ -137,55 +161,42 @@ impl Surroundings {
         }
     }
 
-    fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
-        let mut env: Vec<(String, String)> = [
-            ("AWS_LAMBDA_FUNCTION_NAME", spec.name.as_str()),
-            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &(spec.memory_bytes >> 20).to_string()),
-            ("AWS_LAMBDA_LOG_GROUP_NAME", &format!("/aws/lambda/{}", spec.name)),
-            ("AWS_LAMBDA_REQUEST_ID", &task.event.id),
-            ("AWS_REGION", &self.source.region),
-            ("AWS_DEFAULT_REGION", &self.source.region),
-            ("S3MOUNT_EVENT", task.event.fact.name.s3_name()),
-            ("S3MOUNT_PATH", place.path),
-            ("S3MOUNT_NAME", place.name),
-            ("HOME", "/tmp"),
-            ("TMPDIR", "/tmp"),
-        ]
-        .into_iter()
-        .filter(|(name, _)| !spec.env.contains_key(*name))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-        env.extend(place.input.iter().map(|input| ("S3MOUNT_INPUT".to_owned(), input.clone())));
-        env.extend(spec.env.clone());
-        let (scratch, output) = (workspace.scratch(), workspace.output());
-        Call {
-            name: spec.name.clone(),
-            env,
-            stdin: event::message(&self.source, task, place),
-            input: workspace.input(),
-            quota: Quota::new(vec![scratch.clone(), output.clone()], spec.storage_bytes),
-            scratch,
-            output,
-            memory_bytes: spec.memory_bytes,
-            timeout: spec.timeout,
-        }
-    }
-
-    async fn publish(&self, hook: &Hook, event: &NewEvent, base: &str, out: &Path) -> Outcome {
-        failpoint::reach(Failpoint::HookBeforePublish);
-        let directory = hook.spec.output.as_deref().unwrap_or(base);
-        let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
-        let published = match publish::collect(out, &format!("{}{directory}", self.prefix)) {
-            Ok(files) => publish::publish(&self.bucket, &files, &lineage, self.on_published.as_ref()).await,
-            Err(error) => Err(error),
+    /// Publishes what a run left, or only looks at it; also tells what there is.
+    async fn publish(
+        &self,
+        hook: &Hook,
+        event: &NewEvent,
+        path: &str,
+        out: &Path,
+        publication: Publication,
+    ) -> (Outcome, Vec<OutFile>) {
+        let root = format!("{}{}", self.runner.prefix, hook.spec.output_directory(path));
+        let files = match publish::collect(out, &root) {
+            Ok(files) => files,
+            Err(error) => return (by_publication(error), Vec::new()),
         };
-        match published {
-            Ok(events) => Outcome::Done(events),
-            Err(publish::Error::Output(problem)) => Outcome::Fatal(format!("/out: {problem}")),
-            Err(publish::Error::Bucket(error)) => by_bucket(&error),
-            Err(error @ publish::Error::Local(_)) => Outcome::Delayed(error.to_string()),
+        if publication == Publication::Dry {
+            return (Outcome::Done(Vec::new()), files);
         }
+        failpoint::reach(Failpoint::HookBeforePublish);
+        let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
+        let published = publish::publish(&self.bucket, &files, &lineage, self.on_published.as_ref()).await;
+        (published.map_or_else(by_publication, Outcome::Done), files)
+    }
+}
+
+impl Tried {
+    /// Of what ended before the hook was started.
+    pub(super) fn without_run(outcome: Outcome) -> Self {
+        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new() }
+    }
+}
+
+fn by_publication(error: publish::Error) -> Outcome {
+    match error {
+        publish::Error::Output(problem) => Outcome::Fatal(format!("/out: {problem}")),
+        publish::Error::Bucket(error) => by_bucket(&error),
+        publish::Error::Local(_) => Outcome::Delayed(error.to_string()),
     }
 }
 
@@ -206,45 +217,6 @@ fn by_bucket(error: &bucket::Error) -> Outcome {
         }
         _ => Outcome::Failed(error.to_string()),
     }
-}
-
-/// What the end of a run means for its task.
-fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
-    let mut problem = match &run.ended {
-        Ended::Exit(0) => return Ok(()),
-        Ended::Cancelled => return Err(Outcome::Cancelled),
-        Ended::Exit(EXIT_FATAL) => return Err(Outcome::Fatal(format!("exit code {EXIT_FATAL} (fatal)"))),
-        Ended::Exit(code) => format!("exit code {code}"),
-        Ended::Trapped(cause) => format!("trapped: {cause}"),
-        Ended::TimedOut => format!("Task timed out after {:.2} seconds", spec.timeout.as_secs_f64()),
-        Ended::StorageExceeded(what) => format!("stopped: {what}; raise `storage` if it needs more"),
-        Ended::NotStarted(cause) => format!("not started: {cause}"),
-    };
-    if run.memory_refused {
-        problem.push_str("; it was refused memory beyond its limit, raise `memory` if it needs more");
-    }
-    Err(Outcome::Failed(problem))
-}
-
-async fn write_report(hook: &Hook, task: &Task, run: &Run, began: SystemTime, outcome: &Outcome) {
-    let status = match outcome {
-        Outcome::Done(_) => String::new(),
-        Outcome::Superseded => "superseded".into(),
-        Outcome::Cancelled => "cancelled: s3mount is being stopped; the event is kept".into(),
-        Outcome::Failed(problem) | Outcome::Fatal(problem) | Outcome::Delayed(problem) => problem.clone(),
-    };
-    let report = Report {
-        request_id: &task.event.id,
-        key: &task.event.fact.key,
-        began,
-        duration: run.duration,
-        memory_limit_bytes: hook.spec.memory_bytes,
-        memory_peak_bytes: run.memory_peak_bytes,
-        status,
-        stdout: &run.stdout,
-        stderr: &run.stderr,
-    };
-    append(hook, report.text()).await;
 }
 
 /// Adds text to a hook's log. A log that can't be written must not stop hooks.

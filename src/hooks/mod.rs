@@ -3,22 +3,33 @@
 //!
 //! ```text
 //! journal.events ─ rules ─→ tasks ─ worker ─→ invocation ─┬─ input     GET, pinned to the ETag
-//!                                                         ├─ sandbox   WASI command, bounded
-//!                                                         ├─ publish   /out → PUT
-//!                                                         └─ report    START … END, REPORT
+//!                                     │                   ├─ run       what a guest gets, how it ended
+//!                                     │                   │   └ sandbox   WASI command, bounded
+//!                                     │                   ├─ publish   /out → PUT
+//!                                     │                   └─ report    START … END, REPORT
+//!                                     └─ delivery: again, when, or to the dead letters
 //! ```
+//!
+//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`.
 
+mod cycles;
+mod dead_letters;
+mod delivery;
+mod describe;
 mod error;
 mod event;
 mod input;
 mod invocation;
+mod invoke;
 mod modules;
 mod publish;
 mod report;
 mod rules;
+mod run;
 mod sandbox;
 mod settings;
 mod status;
+mod trace;
 mod units;
 mod worker;
 mod workspace;
@@ -30,27 +41,31 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
 use crate::journal::Journal;
 use event::Source;
 use invocation::{Hook, Surroundings};
+use run::Runner;
 use sandbox::Sandbox;
 use worker::{Phase, Worker};
 
+pub use dead_letters::{DeadLetter, Redriven, Which};
+pub use delivery::Delivery;
+pub use describe::{Description, validate};
 pub use error::{Error, Result};
+pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
 pub use settings::{HookSpec, MAX_MODULE_BYTES, load};
 pub use status::{HookStatus, HooksStatus, LastError};
+pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 
 /// Told the key of every object that a hook wrote or took back, so that the file system forgets
 /// what it knew of it.
 pub type OnPublished = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Pauses between tries of a failing hook: three tries in all.
-const RETRY_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// How long `stop` waits for runs to notice their cancellation.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -63,12 +78,12 @@ pub struct HookSettings {
     pub region: String,
     /// Key prefix of the mount: empty, or ending in `/`.
     pub prefix: String,
+    /// Where the bucket is mounted, for commands that the user is told.
+    pub mountpoint: Option<PathBuf>,
     /// Logs, compiled modules and directories of runs go to `hooks` in here.
     pub state_dir: PathBuf,
     /// How many guests run at a time, over all hooks.
     pub concurrency: usize,
-    /// Pauses before the second try of a failing hook, the third and so on.
-    pub retry_delays: Vec<Duration>,
     pub on_published: OnPublished,
 }
 
@@ -83,7 +98,7 @@ impl HookSettings {
             prefix: String::new(),
             state_dir: state_dir.to_owned(),
             concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
-            retry_delays: RETRY_DELAYS.to_vec(),
+            mountpoint: None,
             on_published: Arc::new(|_| {}),
         }
     }
@@ -93,6 +108,8 @@ impl HookSettings {
 pub struct Hooks {
     worker: Arc<Worker>,
     phase: watch::Sender<Phase>,
+    /// Places for runs on demand: as many as for those of the queue.
+    on_demand: Semaphore,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -125,24 +142,27 @@ pub fn start(
     let worker = Arc::new(Worker {
         hooks: hooks.collect(),
         surroundings: Surroundings {
-            sandbox,
+            runner: Runner {
+                sandbox,
+                source: Source { bucket: settings.bucket_name, region: settings.region },
+                prefix: settings.prefix,
+                work,
+                mountpoint: settings.mountpoint,
+            },
             bucket,
             journal: Arc::clone(&journal),
-            source: Source { bucket: settings.bucket_name, region: settings.region },
-            prefix: settings.prefix,
-            work,
             on_published: settings.on_published,
         },
         journal,
         concurrency: settings.concurrency.max(1),
-        retry_delays: settings.retry_delays,
         dropped: AtomicU64::new(0),
         phase: phase_changes,
         cancel: watch::channel(false).0,
         rounds: watch::channel(0).0,
     });
     let task = runtime.spawn(Arc::clone(&worker).work());
-    Ok(Hooks { worker, phase, task: Mutex::new(Some(task)) })
+    let on_demand = Semaphore::new(worker.concurrency);
+    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(Some(task)) })
 }
 
 impl Hooks {
@@ -178,6 +198,15 @@ impl Hooks {
             if self.is_idle().unwrap_or(true) || rounds.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Does something for a person, until it is done or hooks are stopped.
+    async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut phase = self.phase.subscribe();
+        tokio::select! {
+            outcome = work => outcome,
+            _ = phase.wait_for(|phase| *phase != Phase::Work) => Err(Error::Stopping),
         }
     }
 

@@ -130,7 +130,7 @@ mod tests {
         fs::write(directory.join("m.wasm"), module).unwrap();
         let file = directory.join("hooks.toml");
         fs::write(&file, "[[hook]]\nname = \"h\"\nwasm = \"m.wasm\"").unwrap();
-        super::super::load(&file).unwrap()
+        super::super::settings::parse(&file).unwrap()
     }
 
     fn kept(directory: &Path) -> Vec<PathBuf> {

@@ -12,6 +12,11 @@ use super::sandbox::Captured;
 
 /// A log beyond this size becomes `NAME.log.1`, and a new one is begun.
 const LOG_BYTES: u64 = 8 << 20;
+/// What is kept of a guest's lines beside a dead letter, of which there may be ten thousand.
+const DIGEST_LINES: usize = 20;
+const DIGEST_LINE_CHARS: usize = 200;
+/// Of a guest's own words about why it failed.
+const WORDS_CHARS: usize = 300;
 
 /// What is said about one run.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) struct Report<'a> {
     pub(super) memory_peak_bytes: u64,
     /// Empty unless something went wrong.
     pub(super) status: String,
+    /// The command that runs it once more, after a failure.
+    pub(super) again: Option<String>,
     pub(super) stdout: &'a Captured,
     pub(super) stderr: &'a Captured,
 }
@@ -32,11 +39,7 @@ impl Report<'_> {
     /// The lines of it.
     pub(super) fn text(&self) -> String {
         let id = self.request_id;
-        let mut text = format!(
-            "START RequestId: {id} Version: $LATEST\tTime: {}\tKey: {}\n",
-            timestamp(self.began),
-            self.key.escape_debug()
-        );
+        let mut text = self.start();
         lines(&mut text, "", self.stderr);
         lines(&mut text, "stdout: ", self.stdout);
         if !self.status.is_empty() {
@@ -47,6 +50,35 @@ impl Report<'_> {
                 harmless(&self.status).replace('\n', "\n\t")
             );
         }
+        if let Some(again) = &self.again {
+            let _ = writeln!(text, "\tto run it again: {again}");
+        }
+        self.end(&mut text);
+        text
+    }
+
+    /// The same for keeping beside the problem: the last lines that the guest wrote, shortened.
+    pub(super) fn digest(&self) -> String {
+        let mut text = self.start();
+        let all = String::from_utf8_lossy(&self.stderr.bytes);
+        let left_out = all.lines().count().saturating_sub(DIGEST_LINES);
+        if left_out > 0 {
+            let _ = writeln!(text, "[{left_out} lines before these]");
+        }
+        for line in all.lines().skip(left_out) {
+            let _ = writeln!(text, "{}", harmless(&line.chars().take(DIGEST_LINE_CHARS).collect::<String>()));
+        }
+        self.end(&mut text);
+        text
+    }
+
+    fn start(&self) -> String {
+        let (id, key) = (self.request_id, self.key.escape_debug());
+        format!("START RequestId: {id} Version: $LATEST\tTime: {}\tKey: {key}\n", timestamp(self.began))
+    }
+
+    fn end(&self, text: &mut String) {
+        let id = self.request_id;
         let _ = writeln!(text, "END RequestId: {id}");
         let ms = self.duration.as_secs_f64() * 1000.0;
         let _ = writeln!(
@@ -56,7 +88,6 @@ impl Report<'_> {
             self.memory_limit_bytes.div_ceil(1 << 20),
             self.memory_peak_bytes.div_ceil(1 << 20),
         );
-        text
     }
 }
 
@@ -76,6 +107,49 @@ fn lines(text: &mut String, mark: &str, captured: &Captured) {
     if captured.dropped > 0 {
         let _ = writeln!(text, "{mark}[{} more bytes were dropped]", captured.dropped);
     }
+}
+
+/// The last panic that a Rust guest told of: `panicked at src/main.rs:3:5: the message`.
+pub(super) fn panic_text(stderr: &Captured) -> Option<String> {
+    const MARK: &str = "panicked at ";
+    let text = String::from_utf8_lossy(&stderr.bytes);
+    let mut lines = text.lines().skip_while(|line| !line.contains(MARK)).peekable();
+    let mut last = None;
+    while let Some(line) = lines.next() {
+        if let Some(at) = line.find(MARK) {
+            // The message stands on the line after the place.
+            let message = lines.peek().filter(|_| line.ends_with(':')).copied().unwrap_or_default();
+            last = Some(format!("{} {message}", &line[at..]));
+        }
+    }
+    last.map(|text| harmless(text.trim_end()).chars().take(WORDS_CHARS).collect())
+}
+
+/// The last line that has something in it.
+pub(super) fn last_words(stderr: &Captured) -> Option<String> {
+    let text = String::from_utf8_lossy(&stderr.bytes);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(harmless(line).chars().take(WORDS_CHARS).collect())
+}
+
+/// A word as a shell reads it; what a terminal would obey is escaped as bash understands it.
+pub(super) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    if !word.contains(char::is_control) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    let escaped = word.chars().fold(String::new(), |mut out, c| {
+        match c {
+            '\'' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => drop(write!(out, "\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+        out
+    });
+    format!("$'{escaped}'")
 }
 
 /// A log is read in terminals: no sequence of a guest's may reach one.
@@ -107,6 +181,7 @@ mod tests {
             memory_limit_bytes: 128 << 20,
             memory_peak_bytes: (63 << 20) + 1,
             status: String::new(),
+            again: None,
             stdout: &Captured { bytes: b"ok".to_vec(), dropped: 0 },
             stderr: &stderr,
         };
@@ -117,6 +192,55 @@ mod tests {
              END RequestId: id\n\
              REPORT RequestId: id\tDuration: 12.34 ms\tBilled Duration: 13 ms\tMemory Size: 128 MB\tMax Memory Used: 64 MB\n"
         );
+    }
+
+    #[test]
+    fn a_digest_keeps_the_last_lines_and_is_bounded() {
+        let long = "x".repeat(10_000);
+        let lines: Vec<_> = (0..100).map(|number| format!("line {number} {long}")).collect();
+        let bytes = (lines.join("\n") + "\n").into_bytes();
+        let report = Report {
+            request_id: "id",
+            key: "a",
+            began: UNIX_EPOCH,
+            duration: Duration::ZERO,
+            memory_limit_bytes: 1,
+            memory_peak_bytes: 1,
+            status: "exit code 1".into(),
+            again: Some("s3mount hooks invoke h --key a".into()),
+            stdout: &Captured::default(),
+            stderr: &Captured { bytes, dropped: 0 },
+        };
+        let digest = report.digest();
+        assert!(digest.starts_with("START RequestId: id ") && digest.contains("REPORT RequestId: id"), "{digest}");
+        assert!(digest.contains("[80 lines before these]\nline 80 x") && digest.contains("\nline 99 x"), "{digest}");
+        assert!(digest.len() < 5000);
+        let text = report.text();
+        assert!(text.contains("exit code 1\n\tto run it again: s3mount hooks invoke h --key a\nEND"), "{}", text.len());
+    }
+
+    #[test]
+    fn the_last_panic_is_found_with_its_message() {
+        let stderr = |text: &str| Captured { bytes: text.as_bytes().to_vec(), dropped: 0 };
+        let told =
+            "x\n\nthread 'main' panicked at src/main.rs:3:5:\nindex 7\x1b is out\nnote: run with `RUST_BACKTRACE=1`\n";
+        assert_eq!(panic_text(&stderr(told)).unwrap(), "panicked at src/main.rs:3:5: index 7\\u{1b} is out");
+        let twice = format!("{told}thread 'main' panicked at 'old style', src/lib.rs:1:1");
+        assert_eq!(panic_text(&stderr(&twice)).unwrap(), "panicked at 'old style', src/lib.rs:1:1");
+        assert_eq!(panic_text(&stderr("all is well\n")), None);
+        assert_eq!(last_words(&stderr("one\n  no picture\x07 \n\n")).unwrap(), "no picture\\u{7}");
+        assert_eq!(last_words(&stderr("\n \n")), None);
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_as_it_was() {
+        for word in ["/mnt/x/a.jpg", "a b", "it's", "", "$HOME `x` \"y\"", "ä\\ö", "line\nfeed\u{1b}'\\"] {
+            let quoted = shell_word(word);
+            assert!(!quoted.contains(char::is_control));
+            let script = format!("printf %s {quoted}");
+            let output = std::process::Command::new("bash").env("LC_ALL", "C.UTF-8").args(["-c", &script]).output();
+            assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), word, "{quoted}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which hooks see an event.
 
+use std::fmt;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::HookSpec;
@@ -32,6 +34,16 @@ impl EventPattern {
                     format!("\"{text}\" never happens here; there are ObjectCreated:*, {}", Self::names())
                 })
             }
+        }
+    }
+
+    /// As [`Self::parse`] reads it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AnyCreated => "ObjectCreated:*",
+            Self::AnyRemoved => "ObjectRemoved:*",
+            Self::One(event) => event.s3_name(),
         }
     }
 
@@ -72,12 +84,23 @@ impl Globs {
         Ok(())
     }
 
+    /// The patterns as they were added, without a leading `/`.
+    #[must_use]
+    pub fn patterns(&self) -> &[String] {
+        &self.patterns
+    }
+
     fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
     fn matches(&self, path: &str) -> bool {
         self.set.is_match(path)
+    }
+
+    /// The first pattern that matches.
+    fn matching(&self, path: &str) -> Option<&str> {
+        self.set.matches(path).first().map(|&index| self.patterns[index].as_str())
     }
 
     /// The directory that the first matching pattern begins with, before any wildcard: `photos/`
@@ -97,20 +120,84 @@ fn directory(path: &str) -> &str {
     path.rfind('/').map_or("", |end| &path[..=end])
 }
 
+/// Why a hook never sees what happens to a path.
+#[derive(Clone, Copy, Debug)]
+enum Refusal<'a> {
+    Directory,
+    Prefix(&'a str),
+    Suffix(&'a str),
+    NoMatch(&'a Globs),
+    Excluded(&'a str),
+}
+
+impl fmt::Display for Refusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str("it is a directory, and those fire nothing"),
+            Self::Prefix(prefix) => write!(f, "it does not begin with the prefix \"{prefix}\""),
+            Self::Suffix(suffix) => write!(f, "it does not end with the suffix \"{suffix}\""),
+            Self::NoMatch(globs) => write!(f, "no pattern of match fits it: \"{}\"", globs.patterns.join("\", \"")),
+            Self::Excluded(pattern) => write!(f, "exclude = \"{pattern}\" fits it"),
+        }
+    }
+}
+
 impl HookSpec {
     /// Whether this hook sees the event of the object at `path` (its key below the mount's prefix).
     #[must_use]
     pub fn wants(&self, event: &NewEvent, path: &str) -> bool {
-        // A key that ends in `/` is a directory's marker: it has attributes, and nothing to read.
-        !path.ends_with('/')
-            && !path.is_empty()
-            && self.events.iter().any(|pattern| pattern.matches(event.name))
-            && !event.lineage.contains(&self.name)
+        self.events.iter().any(|pattern| pattern.matches(event.name))
+            && (self.allow_recursion || !event.lineage.contains(&self.name))
             && event.lineage.len() < MAX_LINEAGE
-            && path.starts_with(&self.prefix)
-            && path.ends_with(&self.suffix)
-            && (self.matches.is_empty() || self.matches.matches(path))
-            && !self.exclude.matches(path)
+            && self.refusal(path).is_none()
+    }
+
+    /// Whether anything that happens to a path can fire this hook: for which events it does, or why it
+    /// never does.
+    pub(super) fn explain(&self, path: &str) -> (bool, String) {
+        if let Some(refusal) = self.refusal(path) {
+            return (false, refusal.to_string());
+        }
+        let events: Vec<_> = self.events.iter().map(|event| event.name()).collect();
+        (true, format!("fires for {}", events.join(", ")))
+    }
+
+    /// Whether what a hook writes at a path fires this one, apart from its lineage.
+    pub(super) fn takes_output(&self, path: &str) -> bool {
+        let written = [EventName::CreatedPut, EventName::CreatedMultipart];
+        let seen = |pattern: &EventPattern| written.into_iter().any(|name| pattern.matches(name));
+        self.events.iter().any(seen) && self.refusal(path).is_none()
+    }
+
+    /// The directories that `/out` can be published to.
+    pub(super) fn output_directories(&self) -> Vec<&str> {
+        match &self.output {
+            Some(output) => vec![output],
+            None if !self.prefix.is_empty() => vec![directory(&self.prefix)],
+            None if self.matches.is_empty() => vec![""],
+            None => self.matches.patterns.iter().map(|pattern| literal_directory(pattern)).collect(),
+        }
+    }
+
+    /// What of its rule keeps a path away from this hook.
+    fn refusal<'a>(&'a self, path: &str) -> Option<Refusal<'a>> {
+        // A key that ends in `/` is a directory's marker: it has attributes, and nothing to read.
+        if path.is_empty() || path.ends_with('/') {
+            Some(Refusal::Directory)
+        } else if !path.starts_with(&self.prefix) {
+            Some(Refusal::Prefix(&self.prefix))
+        } else if !path.ends_with(&self.suffix) {
+            Some(Refusal::Suffix(&self.suffix))
+        } else if !self.matches.is_empty() && !self.matches.matches(path) {
+            Some(Refusal::NoMatch(&self.matches))
+        } else {
+            self.exclude.matching(path).map(Refusal::Excluded)
+        }
+    }
+
+    /// The directory below the mount's root that `/out` is published to for this path.
+    pub(super) fn output_directory<'a>(&'a self, path: &'a str) -> &'a str {
+        self.output.as_deref().unwrap_or_else(|| self.base(path))
     }
 
     /// The directory that the hook's names are relative to: of `prefix`, else of the pattern that
@@ -137,7 +224,7 @@ mod tests {
         std::fs::write(dir.path().join("m.wat"), "(module)").unwrap();
         let file = dir.path().join("hooks.toml");
         std::fs::write(&file, format!("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{settings}")).unwrap();
-        super::super::load(&file).unwrap().remove(0)
+        super::super::settings::parse(&file).unwrap().remove(0)
     }
 
     #[test]
@@ -182,6 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_told_why_it_fires_nothing() {
+        let spec = spec("match = [\"a/**\", \"b\"]\nexclude = [\"**/.*\", \"a/x\"]\nsuffix = \"x\"\nprefix = \"a\"");
+        for (path, why) in [
+            ("a/b/x", "fires for ObjectCreated:*"),
+            ("a/x", "exclude = \"a/x\" fits it"),
+            ("a/.x", "exclude = \"**/.*\" fits it"),
+            ("ax", "no pattern of match fits it: \"a/**\", \"b\""),
+            ("a/y", "it does not end with the suffix \"x\""),
+            ("b", "it does not begin with the prefix \"a\""),
+            ("a/", "it is a directory, and those fire nothing"),
+        ] {
+            assert_eq!(spec.explain(path), (why.starts_with("fires"), why.to_owned()), "{path}");
+            assert_eq!(spec.wants(&event(EventName::CreatedPut), path), why.starts_with("fires"), "{path}");
+        }
+    }
+
+    #[test]
     fn a_star_stays_inside_its_directory() {
         let spec = spec("match = [\"in/*\"]");
         assert!(spec.wants(&event(EventName::CreatedPut), "in/a"));
@@ -197,6 +301,10 @@ mod tests {
         assert!(spec("").wants(&made, "a"));
         made.lineage = vec!["x".into(); MAX_LINEAGE];
         assert!(!spec("").wants(&made, "a"));
+        made.lineage = vec!["h".into(); MAX_LINEAGE - 1];
+        assert!(spec("allow-recursion = true").wants(&made, "a"));
+        made.lineage = vec!["h".into(); MAX_LINEAGE];
+        assert!(!spec("allow-recursion = true").wants(&made, "a"));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::delivery::Delivery;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, units};
+use super::{Error, Result, cycles, units};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
 pub const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -23,6 +24,14 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_mins(15);
 const CONCURRENCY_DEFAULT: usize = 2;
 const CONCURRENCY_MAX: u16 = 64;
+/// As in Lambda.
+const RETRIES_DEFAULT: u16 = 2;
+const RETRIES_MAX: u16 = 1000;
+const FIRST_DELAY_DEFAULT: Duration = Duration::from_secs(1);
+const LONGEST_DELAY_DEFAULT: Duration = Duration::from_mins(5);
+const DELAY_MAX: Duration = Duration::from_hours(24);
+/// Longer than any event should wait, and far from where times end.
+const MAX_AGE_MAX: Duration = Duration::from_hours(24 * 365);
 const STORAGE_DEFAULT_BYTES: u64 = 512 << 20;
 const MAX_INPUT_DEFAULT_BYTES: u64 = 5 << 30;
 /// As in Lambda: names and values together.
@@ -53,6 +62,9 @@ pub struct HookSpec {
     pub timeout: Duration,
     /// How many events at a time.
     pub concurrency: usize,
+    pub delivery: Delivery,
+    /// Its output may fire it again, also through others.
+    pub allow_recursion: bool,
     /// What `/tmp` and `/out` may hold together.
     pub storage_bytes: u64,
     /// A larger object is not fetched; its task is given up.
@@ -86,33 +98,51 @@ struct RawHook {
     memory: Option<Spanned<String>>,
     timeout: Option<Spanned<String>>,
     concurrency: Option<Spanned<u16>>,
+    retries: Option<Spanned<u16>>,
+    retry_delay: Option<Spanned<String>>,
+    retry_max_delay: Option<Spanned<String>>,
+    max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
+    #[serde(default)]
+    allow_recursion: bool,
 }
 
 /// Reads hooks from a TOML file with `[[hook]]` entries. Paths of modules are relative to it.
 ///
 /// # Errors
 /// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
-/// modules that are missing, too large or no core WebAssembly.
+/// modules that are missing, too large or no core WebAssembly, hooks that fire each other in a ring.
 pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
-    let text = read_limited(path, SETTINGS_MAX_BYTES)
-        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
-        .map_err(|cause| Error::File { path: path.to_owned(), cause })?;
+    let text = read_text(path)?;
     let reader = Reader { path, text: &text };
-    let file: RawFile = toml::from_str(&text)
-        .map_err(|error| reader.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
-    let mut specs: Vec<HookSpec> = Vec::new();
-    for raw in file.hook {
-        let name_at = raw.get_ref().name.span();
-        let spec = reader.hook(raw.into_inner())?;
-        if specs.iter().any(|other| other.name == spec.name) {
-            return Err(reader.wrong(&spec.name, &name_at, "another hook has this name already".into()));
-        }
-        check_module(&spec)?;
-        specs.push(spec);
-    }
-    Ok(specs)
+    let (specs, places) = reader.hooks()?;
+    let Some(ring) = cycles::find(&specs) else { return Ok(specs) };
+    let names: Vec<&str> = ring.iter().map(|&index| specs[index].name.as_str()).collect();
+    Err(reader.wrong(names[0], &places[ring[0]], recursion(&specs[ring[0]], &names[1..])))
+}
+
+/// Without a look at what hooks do to each other.
+#[cfg(test)]
+pub(super) fn parse(path: &Path) -> Result<Vec<HookSpec>> {
+    let text = read_text(path)?;
+    Ok(Reader { path, text: &text }.hooks()?.0)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    read_limited(path, SETTINGS_MAX_BYTES)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+        .map_err(|cause| Error::File { path: path.to_owned(), cause })
+}
+
+/// What is wrong with a hook that fires itself, through these others if there are any.
+fn recursion(hook: &HookSpec, others: &[&str]) -> String {
+    let place = hook.output.as_deref().map_or("beside its source".into(), |output| format!("to \"{output}\""));
+    let ring = match others {
+        [] => "its own rule takes it".to_owned(),
+        others => format!("it fires \"{}\", and that this hook again", others.join("\", that \"")),
+    };
+    format!("its output goes {place}, where {ring}; choose another output or match, exclude, or allow-recursion = true")
 }
 
 /// The text being read, to say where in it something is wrong.
@@ -128,6 +158,24 @@ impl Reader<'_> {
         Error::Settings { path: self.path.to_owned(), line, hook: hook.to_owned(), problem }
     }
 
+    /// The hooks, and where their names stand.
+    fn hooks(&self) -> Result<(Vec<HookSpec>, Vec<Range<usize>>)> {
+        let file: RawFile = toml::from_str(self.text)
+            .map_err(|error| self.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
+        let (mut specs, mut places): (Vec<HookSpec>, _) = (Vec::new(), Vec::new());
+        for raw in file.hook {
+            let place = raw.get_ref().name.span();
+            let spec = self.hook(raw.into_inner())?;
+            if specs.iter().any(|other| other.name == spec.name) {
+                return Err(self.wrong(&spec.name, &place, "another hook has this name already".into()));
+            }
+            check_module(&spec)?;
+            specs.push(spec);
+            places.push(place);
+        }
+        Ok((specs, places))
+    }
+
     fn hook(&self, raw: RawHook) -> Result<HookSpec> {
         let name = raw.name.get_ref().clone();
         let wrong = |(at, problem): (Range<usize>, String)| self.wrong(&name, &at, problem);
@@ -135,6 +183,7 @@ impl Reader<'_> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
+        let delivery = delivery(&raw).map_err(wrong)?;
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
@@ -150,6 +199,8 @@ impl Reader<'_> {
             memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
             concurrency: concurrency.unwrap_or(CONCURRENCY_DEFAULT),
+            delivery,
+            allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
             name,
@@ -231,6 +282,46 @@ fn timeout(text: &str) -> Checked<Duration> {
     Ok(timeout)
 }
 
+fn delivery(raw: &RawHook) -> Located<Delivery> {
+    let retries = value(raw.retries.as_ref(), |&number: &u16| retries(number))?;
+    let first_delay = value(raw.retry_delay.as_ref(), |text: &str| delay("retry-delay", text))?;
+    let first_delay = first_delay.unwrap_or(FIRST_DELAY_DEFAULT);
+    let longest = |text: &str| match delay("retry-max-delay", text)? {
+        longest if longest < first_delay => Err(format!("a retry-max-delay of {text} is shorter than retry-delay")),
+        longest => Ok(longest),
+    };
+    let longest_delay = value(raw.retry_max_delay.as_ref(), longest)?;
+    Ok(Delivery {
+        retries: retries.unwrap_or(RETRIES_DEFAULT).into(),
+        first_delay,
+        longest_delay: longest_delay.unwrap_or(LONGEST_DELAY_DEFAULT.max(first_delay)),
+        max_age: value(raw.max_age.as_ref(), max_age)?,
+    })
+}
+
+fn retries(number: u16) -> Checked<u16> {
+    if number > RETRIES_MAX {
+        return Err(format!("{number} retries are more than {RETRIES_MAX}"));
+    }
+    Ok(number)
+}
+
+fn delay(name: &str, text: &str) -> Checked<Duration> {
+    let delay = units::duration(text)?;
+    if delay.is_zero() || delay > DELAY_MAX {
+        return Err(format!("a {name} of {text} is outside of 1ms to 24h"));
+    }
+    Ok(delay)
+}
+
+fn max_age(text: &str) -> Checked<Duration> {
+    let age = units::duration(text)?;
+    if age < Duration::from_secs(1) || age > MAX_AGE_MAX {
+        return Err(format!("a max-age of {text} is outside of 1s to 365d"));
+    }
+    Ok(age)
+}
+
 fn concurrency(number: u16) -> Checked<usize> {
     if !(1..=CONCURRENCY_MAX).contains(&number) {
         return Err(format!("a concurrency of {number} is outside of 1 to {CONCURRENCY_MAX}"));
@@ -287,11 +378,14 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_its_default() {
-        let spec = read("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"").unwrap().remove(0);
+        let spec = read("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\nmatch = [\"a\"]").unwrap().remove(0);
+        assert!(!spec.allow_recursion);
         assert_eq!(spec.memory_bytes, 128 << 20);
         assert_eq!(spec.timeout, Duration::from_secs(30));
         assert_eq!((spec.concurrency, spec.storage_bytes, spec.max_input_bytes), (2, 512 << 20, 5 << 30));
         assert_eq!((spec.output, spec.env), (None, BTreeMap::new()));
+        let (first_delay, longest_delay) = (Duration::from_secs(1), Duration::from_mins(5));
+        assert_eq!(spec.delivery, Delivery { retries: 2, first_delay, longest_delay, max_age: None });
         assert!(read("").unwrap().is_empty());
     }
 
@@ -300,7 +394,8 @@ mod tests {
         let spec = read(
             "[[hook]]\nname = \"h-1\"\nwasm = \"m.wat\"\nevents = [\"ObjectRemoved:*\"]\nmatch = [\"a/**\"]\nexclude = [\"b\"]
              prefix = \"a/\"\nsuffix = \".c\"\noutput = \"/thumbs\"\nenv = { A = \"b\" }\nmemory = \"1G\"\ntimeout = \"5m\"
-             concurrency = 8\nstorage = \"1G\"\nmax-input = \"10M\"",
+             concurrency = 8\nstorage = \"1G\"\nmax-input = \"10M\"
+             retries = 9\nretry-delay = \"10s\"\nretry-max-delay = \"1h\"\nmax-age = \"2d\"",
         )
         .unwrap()
         .remove(0);
@@ -308,6 +403,9 @@ mod tests {
         assert_eq!(spec.timeout, Duration::from_mins(5));
         assert_eq!((spec.memory_bytes, spec.max_input_bytes), (1 << 30, 10 << 20));
         assert_eq!(spec.env["A"], "b");
+        let (first_delay, longest_delay) = (Duration::from_secs(10), Duration::from_hours(1));
+        let max_age = Some(Duration::from_hours(48));
+        assert_eq!(spec.delivery, Delivery { retries: 9, first_delay, longest_delay, max_age });
     }
 
     #[test]
@@ -318,6 +416,12 @@ mod tests {
             ("memory = \"8G\"", ":5: hook \"h\": memory of 8G is outside of 64K to 4G"),
             ("timeout = \"1h\"", ":5: hook \"h\": a timeout of 1h is outside of 1ms to 900s"),
             ("concurrency = 0", ":5: hook \"h\": a concurrency of 0 is outside of 1 to 64"),
+            ("retries = 1001", ":5: hook \"h\": 1001 retries are more than 1000"),
+            ("retry-delay = \"0s\"", ":5: hook \"h\": a retry-delay of 0s is outside of 1ms to 24h"),
+            ("retry-max-delay = \"25h\"", ":5: hook \"h\": a retry-max-delay of 25h is outside of 1ms to 24h"),
+            ("retry-max-delay = \"1ms\"", ":5: hook \"h\": a retry-max-delay of 1ms is shorter than retry-delay"),
+            ("max-age = \"366d\"", ":5: hook \"h\": a max-age of 366d is outside of 1s to 365d"),
+            ("max-age = \"soon\"", ":5: hook \"h\": \"soon\" is no duration; write it like \"30s\" or \"5m\""),
             ("output = \"a/../b\"", ":5: hook \"h\": \"a/../b\" can't be a directory (DotComponent)"),
             ("env = { AWS_LAMBDA_X = \"1\" }", ":5: hook \"h\": AWS_LAMBDA_X is set by s3mount itself"),
         ] {
@@ -326,6 +430,17 @@ mod tests {
         assert!(problem(&hook("match = [\n\"ok\",\n\"[\"]")).starts_with(":7: hook \"h\": \"[\" is no pattern"));
         assert!(problem(&hook("events = [\"ObjectSeen\"]")).contains("never happens here; there are ObjectCreated:*"));
         assert!(problem(&hook("memmory = \"1G\"")).starts_with(":5: unknown field `memmory`"));
+        assert_eq!(
+            problem(&hook("output = \"made\"")),
+            ":3: hook \"h\": its output goes to \"made/\", where its own rule takes it; choose another output or match, \
+             exclude, or allow-recursion = true"
+        );
+        let one = |name: &str, from: &str, to: &str| {
+            format!("[[hook]]\nname = \"{name}\"\nwasm = \"m.wat\"\nmatch = [\"{from}/*\"]\noutput = \"{to}\"\n")
+        };
+        let ring = problem(&format!("{}{}", one("x", "a", "b"), one("y", "b", "a")));
+        let begin = ":2: hook \"x\": its output goes to \"b/\", where it fires \"y\", and that this hook again; ";
+        assert!(ring.starts_with(begin), "{ring}");
         assert_eq!(problem(&hook(&hook(""))), ":7: hook \"h\": another hook has this name already");
         assert!(problem("[[hook]]\nname = \"a b\"\nwasm = \"m.wat\"").starts_with(":2: hook \"a b\": a name has"));
         assert!(problem("nonsense").starts_with(":1: "));

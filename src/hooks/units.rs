@@ -16,7 +16,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("\"{text}\" is too large"))
 }
 
-/// A duration: a whole number with `ms`, `s`, `m` or `h`.
+/// A duration: a whole number with `ms`, `s`, `m`, `h` or `d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let unit_ms = match unit {
@@ -24,6 +24,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(format!("\"{text}\" is no duration; write it like \"30s\" or \"5m\"")),
     };
     let number: u64 =
@@ -58,6 +59,7 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
         for wrong in ["", "30", "s", "1.5s", "-1s", "99999999999999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }

@@ -8,16 +8,18 @@ use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::invocation::{Hook, Outcome, Surroundings, append};
+use super::delivery::{doubled, jittered};
+use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append};
 use super::rules::MAX_LINEAGE;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{self, Event, Journal, Task};
+use crate::journal::{self, DeadTask, Event, Journal, Task};
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
 /// Pause after the journal failed: its disk may be full.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause between two tries of what is delayed from outside.
+/// Pause after the first try of what is delayed from outside, and the longest.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_mins(1);
 
 /// What the worker is to do.
@@ -37,8 +39,6 @@ pub(super) struct Worker {
     pub(super) journal: Arc<Journal>,
     /// How many guests at a time, over all hooks.
     pub(super) concurrency: usize,
-    /// Pauses before the second try, the third and so on; after the last the task is given up.
-    pub(super) retry_delays: Vec<Duration>,
     pub(super) dropped: std::sync::atomic::AtomicU64,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) cancel: watch::Sender<bool>,
@@ -132,26 +132,31 @@ impl Worker {
             self.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
-        let Some(path) = fact.key.strip_prefix(&self.surroundings.prefix) else { return Vec::new() };
+        let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
         let wanted = self.hooks.iter().filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }
 
     async fn run(&self, hook: &Hook, task: Task) {
-        let attempt = self.surroundings.attempt(hook, &task, self.cancel.subscribe());
-        let outcome = AssertUnwindSafe(attempt)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| Outcome::Failed("s3mount panicked over it; please report this".into()));
-        if let Err(error) = self.settle(hook, task, outcome).await {
+        let tried = match hook.spec.delivery.too_old(&task, SystemTime::now()) {
+            Some(problem) => Tried::without_run(Outcome::TooOld(problem)),
+            None => self.attempt(hook, &task).await,
+        };
+        if let Err(error) = self.settle(hook, task, tried).await {
             tracing::error!("hook \"{}\": {error}", hook.spec.name);
             tokio::time::sleep(JOURNAL_PAUSE).await;
         }
     }
 
-    async fn settle(&self, hook: &Hook, mut task: Task, outcome: Outcome) -> journal::Result<()> {
-        let key = task.event.fact.key.clone();
-        match outcome {
+    async fn attempt(&self, hook: &Hook, task: &Task) -> Tried {
+        let attempt = self.surroundings.attempt(hook, task, Publication::Publish, self.cancel.subscribe());
+        AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|_| {
+            Tried::without_run(Outcome::Failed("s3mount panicked over it; please report this".into()))
+        })
+    }
+
+    async fn settle(&self, hook: &Hook, mut task: Task, tried: Tried) -> journal::Result<()> {
+        match tried.outcome {
             Outcome::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
                 self.journal.finish(&task, events).await
@@ -159,7 +164,7 @@ impl Worker {
             Outcome::Superseded => {
                 hook.counters.superseded();
                 let id = &task.event.id;
-                let line = format!("SUPERSEDED RequestId: {id}\tKey: {}\n", key.escape_debug());
+                let line = format!("SUPERSEDED RequestId: {id}\tKey: {}\n", task.event.fact.key.escape_debug());
                 append(hook, line).await;
                 self.journal.finish(&task, Vec::new()).await
             }
@@ -167,34 +172,46 @@ impl Worker {
                 self.journal.release(&task);
                 Ok(())
             }
-            Outcome::Fatal(problem) => self.give_up(hook, &task, &problem).await,
-            Outcome::Failed(problem) => match self.retry_delays.get(task.failures as usize) {
-                None => self.give_up(hook, &task, &problem).await,
-                Some(&delay) => {
-                    complain(hook, &key, &problem);
-                    task.failures += 1;
-                    self.journal.postpone(&task, SystemTime::now() + delay).await
-                }
-            },
+            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried.digest).await,
+            Outcome::Fatal(problem) => {
+                task.failures += 1;
+                self.give_up(hook, task, problem, tried.digest).await
+            }
+            Outcome::Failed(problem) => {
+                task.failures += 1;
+                self.try_again(hook, task, problem, tried.digest).await
+            }
             Outcome::Delayed(problem) => {
-                complain(hook, &key, &problem);
-                let delay = Duration::from_secs(1 << task.delays.min(6)).min(MAX_DELAY);
+                complain(hook, &task.event.fact.key, &problem);
+                let delay = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
                 task.delays = task.delays.saturating_add(1);
                 self.journal.postpone(&task, SystemTime::now() + delay).await
             }
         }
     }
 
-    async fn give_up(&self, hook: &Hook, task: &Task, problem: &str) -> journal::Result<()> {
-        complain(hook, &task.event.fact.key, problem);
-        let line = format!(
-            "DEAD RequestId: {}\tKey: {}\tAttempts: {}\n",
-            task.event.id,
-            task.event.fact.key.escape_debug(),
-            task.failures + 1
-        );
+    /// Unless it was the last try, or the next one would come too late.
+    async fn try_again(&self, hook: &Hook, task: Task, problem: String, digest: String) -> journal::Result<()> {
+        let delivery = &hook.spec.delivery;
+        if task.failures > delivery.retries {
+            return self.give_up(hook, task, problem, digest).await;
+        }
+        let due = SystemTime::now() + delivery.pause(task.failures);
+        if let Some(late) = delivery.too_old(&task, due) {
+            return self
+                .give_up(hook, task, format!("{problem}; at its next try the event would be {late}"), digest)
+                .await;
+        }
+        complain(hook, &task.event.fact.key, &problem);
+        self.journal.postpone(&task, due).await
+    }
+
+    async fn give_up(&self, hook: &Hook, task: Task, reason: String, report: String) -> journal::Result<()> {
+        let (id, key) = (&task.event.id, &task.event.fact.key);
+        complain(hook, key, &reason);
+        let line = format!("DEAD RequestId: {id}\tKey: {}\tAttempts: {}\n", key.escape_debug(), task.failures);
         append(hook, line).await;
-        self.journal.bury(task, problem, SystemTime::now()).await
+        self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
     }
 }
 

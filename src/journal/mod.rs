@@ -143,14 +143,21 @@ pub struct Task {
     pub delays: u32,
     /// Not to be tried before this moment.
     pub not_before: Option<SystemTime>,
+    /// When it was taken back from the dead: its age counts from here.
+    #[serde(default)]
+    pub redriven: Option<SystemTime>,
     pub event: Event,
 }
 
 /// A task that will not be tried again by itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeadTask {
+    /// `failures` counts the last one, too.
     pub task: Task,
     pub reason: String,
+    /// What the hook's log says of its last run; empty where none was made.
+    #[serde(default)]
+    pub report: String,
     pub time: SystemTime,
 }
 

@@ -102,9 +102,26 @@ impl Journal {
     ///
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
-    pub async fn bury(&self, task: &Task, reason: &str, time: SystemTime) -> Result<()> {
-        let dead = DeadTask { task: task.clone(), reason: reason.to_owned(), time };
-        self.change_and_release(Change::Bury(dead), task).await
+    pub async fn bury(&self, dead: DeadTask) -> Result<()> {
+        let task = dead.task.clone();
+        self.change_and_release(Change::Bury(dead), &task).await
+    }
+
+    /// Puts dead tasks back at their places as if they had never been tried, all in one transaction.
+    /// Numbers that are not among the dead are passed over.
+    ///
+    /// # Errors
+    /// [`super::Error`] when nothing of it could be stored.
+    pub async fn redrive(&self, numbers: Vec<u64>, now: SystemTime) -> Result<()> {
+        self.change(Change::Redrive { numbers, now }).await
+    }
+
+    /// Forgets dead tasks, in one transaction. Numbers that are not among the dead are passed over.
+    ///
+    /// # Errors
+    /// [`super::Error`] when nothing of it could be stored.
+    pub async fn forget_dead(&self, numbers: Vec<u64>) -> Result<()> {
+        self.change(Change::ForgetDead { numbers }).await
     }
 
     /// Gives a lease back without having tried.
@@ -119,8 +136,7 @@ impl Journal {
     pub fn counts(&self, hook: &str) -> Result<Counts> {
         let store = self.store()?;
         let leased = self.leases.0.lock().iter().filter(|(name, _)| name == hook).count() as u64;
-        let dead = store.dead()?.iter().filter(|dead| dead.task.hook == hook).count() as u64;
-        Ok(Counts { open: store.count_tasks(hook)?, leased, dead })
+        Ok(Counts { open: store.count_tasks(hook)?, leased, dead: store.count_dead(hook)? })
     }
 
     /// How many events were not fanned out yet.
@@ -150,6 +166,21 @@ impl Journal {
     /// [`super::Error`] when the file can't be read or a record can't be decoded.
     pub fn has_tasks(&self, hook: &str) -> Result<bool> {
         Ok(!self.store()?.tasks(hook, 1)?.is_empty())
+    }
+
+    /// Up to `limit` open tasks of a hook whose events are wanted, oldest first, and whether they are
+    /// being run. Reads all of the hook's until it has as many.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn tasks_of(&self, hook: &str, limit: usize, wanted: impl Fn(&NewEvent) -> bool) -> Result<Vec<(Task, bool)>> {
+        let tasks = self.store()?.tasks_where(hook, limit, |task| wanted(&task.event.fact))?;
+        let leases = self.leases.0.lock();
+        let with_lease = |task: Task| {
+            let is_running = leases.contains(&lease(&task));
+            (task, is_running)
+        };
+        Ok(tasks.into_iter().map(with_lease).collect())
     }
 
     /// Every hook that has a task, in the order of names; also hooks that nobody knows any more.

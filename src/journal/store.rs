@@ -63,6 +63,14 @@ pub(super) enum Change {
     Postpone(Task),
     /// A task failed for the last time.
     Bury(DeadTask),
+    /// Dead tasks become open ones again.
+    Redrive {
+        numbers: Vec<u64>,
+        now: SystemTime,
+    },
+    ForgetDead {
+        numbers: Vec<u64>,
+    },
 }
 
 impl Change {
@@ -72,6 +80,7 @@ impl Change {
             Self::Intend { .. } | Self::Replace { .. } => false,
             Self::Settle { events, .. } | Self::Removed { events, .. } => !events.is_empty(),
             Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
+            Self::Redrive { numbers, .. } | Self::ForgetDead { numbers } => !numbers.is_empty(),
         }
     }
 }
@@ -144,6 +153,22 @@ impl Store {
         decoded.collect()
     }
 
+    /// The oldest tasks of a hook that are wanted.
+    pub(super) fn tasks_where(&self, hook: &str, limit: usize, wanted: impl Fn(&Task) -> bool) -> Result<Vec<Task>> {
+        let table = self.read(TASKS)?;
+        let mut found = Vec::new();
+        for row in table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)? {
+            let task: Task = decode("task", row.map_err(storage)?.1.value())?;
+            if wanted(&task) {
+                found.push(task);
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// How many tasks a hook has; 0 stops the counting at the first one.
     pub(super) fn count_tasks(&self, hook: &str) -> Result<u64> {
         let table = self.read(TASKS)?;
@@ -172,6 +197,24 @@ impl Store {
     pub(super) fn dead(&self) -> Result<Vec<DeadTask>> {
         let table = self.read(DEAD)?;
         rows(&table)?.map(|row| row.and_then(|(_, bytes)| decode("dead task", &bytes))).collect()
+    }
+
+    /// Reads no more of each than whose it is: there may be ten thousand.
+    pub(super) fn count_dead(&self, hook: &str) -> Result<u64> {
+        #[derive(serde::Deserialize)]
+        struct Dead {
+            task: Whose,
+        }
+        #[derive(serde::Deserialize)]
+        struct Whose {
+            hook: String,
+        }
+        let mut count = 0;
+        for row in rows(&self.read(DEAD)?)? {
+            let dead: Dead = decode("dead task", &row?.1)?;
+            count += u64::from(dead.task.hook == hook);
+        }
+        Ok(count)
     }
 
     fn begin(&self) -> Result<WriteTransaction> {
@@ -203,15 +246,19 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
             remove_task(transaction, &hook, number)?;
             append(transaction, events)
         }
-        Change::Postpone(task) => {
-            let mut tasks = transaction.open_table(TASKS).map_err(storage)?;
-            tasks.insert((task.hook.as_str(), task.number), encode(&task)?.as_slice()).map_err(storage)?;
-            Ok(())
-        }
+        Change::Postpone(task) => put_task(transaction, &task),
         Change::Bury(dead) => {
             remove_task(transaction, &dead.task.hook, dead.task.number)?;
             bury(transaction, &dead)
         }
+        Change::Redrive { numbers, now } => {
+            for dead in exhume(transaction, &numbers)? {
+                let task = Task { failures: 0, delays: 0, not_before: None, redriven: Some(now), ..dead.task };
+                put_task(transaction, &task)?;
+            }
+            Ok(())
+        }
+        Change::ForgetDead { numbers } => exhume(transaction, &numbers).map(drop),
     }
 }
 
@@ -256,7 +303,8 @@ fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -
         }
         let first = next_number(&mut meta, NEXT_TASK_ROW, hooks.len() as u64)?;
         for (number, hook) in (first..).zip(hooks) {
-            let task = Task { hook, number, failures: 0, delays: 0, not_before: None, event: event.clone() };
+            let task =
+                Task { hook, number, failures: 0, delays: 0, not_before: None, redriven: None, event: event.clone() };
             tasks.insert((task.hook.as_str(), number), encode(&task)?.as_slice()).map_err(storage)?;
         }
     }
@@ -270,6 +318,24 @@ fn bury(transaction: &WriteTransaction, dead: &DeadTask) -> Result<()> {
     while table.len().map_err(storage)? > MAX_DEAD {
         table.pop_first().map_err(storage)?;
     }
+    Ok(())
+}
+
+/// Takes what is there of these out of the dead.
+fn exhume(transaction: &WriteTransaction, numbers: &[u64]) -> Result<Vec<DeadTask>> {
+    let mut table = transaction.open_table(DEAD).map_err(storage)?;
+    let mut found = Vec::new();
+    for number in numbers {
+        if let Some(row) = table.remove(number).map_err(storage)? {
+            found.push(decode("dead task", row.value())?);
+        }
+    }
+    Ok(found)
+}
+
+fn put_task(transaction: &WriteTransaction, task: &Task) -> Result<()> {
+    let mut tasks = transaction.open_table(TASKS).map_err(storage)?;
+    tasks.insert((task.hook.as_str(), task.number), encode(task)?.as_slice()).map_err(storage)?;
     Ok(())
 }
 

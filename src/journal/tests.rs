@@ -150,9 +150,62 @@ async fn a_buried_task_lets_the_next_one_through() {
     fan_out(&journal, &["h"]).await;
     let now = SystemTime::now();
     let first = journal.take("h", 1, now).unwrap().tasks.remove(0);
-    journal.bury(&first, "exit 65", now).await.unwrap();
-    assert_eq!(journal.dead().unwrap(), vec![DeadTask { task: first, reason: "exit 65".into(), time: now }]);
+    let dead = DeadTask { task: first, reason: "exit 65".into(), report: "END\n".into(), time: now };
+    journal.bury(dead.clone()).await.unwrap();
+    assert_eq!(journal.dead().unwrap(), vec![dead]);
+    assert_eq!(journal.counts("h").unwrap(), Counts { open: 1, leased: 0, dead: 1 });
     assert_eq!(keys(&journal.take("h", 1, now).unwrap()), ["a"]);
+}
+
+/// `a`, `a` and `b` with the first `a` and `b` among the dead; their tasks.
+async fn two_dead(journal: &Journal) -> Vec<Task> {
+    journal.settle(&[], vec![created("a"), created("a"), created("b")]).await.unwrap();
+    fan_out(journal, &["h"]).await;
+    let tasks = journal.take("h", 10, SystemTime::now()).unwrap().tasks;
+    for task in &tasks {
+        let task = Task { failures: 3, delays: 7, not_before: Some(UNIX_EPOCH), ..task.clone() };
+        let dead = DeadTask { task, reason: "exit 1".into(), report: String::new(), time: UNIX_EPOCH };
+        journal.bury(dead).await.unwrap();
+    }
+    tasks
+}
+
+#[tokio::test]
+async fn a_redriven_task_is_at_its_place_as_if_never_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let tasks = two_dead(&journal).await;
+    let now = SystemTime::now();
+    let changes = *journal.changes().borrow();
+    journal.redrive(vec![tasks[0].number, 12_345], now).await.unwrap();
+    assert!(*journal.changes().borrow() > changes, "the worker is told");
+    assert_eq!(journal.dead().unwrap().len(), 1);
+    drop(journal);
+
+    let journal = Journal::open(dir.path()).unwrap();
+    let taken = journal.take("h", 10, now).unwrap().tasks;
+    assert_eq!(taken, [Task { redriven: Some(now), ..tasks[0].clone() }], "before the younger event of its key");
+    journal.redrive(vec![tasks[0].number], now).await.unwrap();
+    assert_eq!(journal.counts("h").unwrap().open, 2, "it is not among the dead any more");
+}
+
+#[tokio::test]
+async fn a_forgotten_dead_task_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let tasks = two_dead(&journal).await;
+    journal.forget_dead(vec![tasks[1].number, 12_345]).await.unwrap();
+    let left: Vec<_> = journal.dead().unwrap().into_iter().map(|dead| dead.task.number).collect();
+    assert_eq!((left, journal.counts("h").unwrap().open), (vec![tasks[0].number], 1));
+}
+
+#[test]
+fn a_dead_task_of_an_older_version_is_read() {
+    let old = r#"{"task":{"hook":"h","number":7,"failures":2,"delays":0,"not_before":null,"event":{"id":"i","sequence":1,
+        "name":"CreatedPut","key":"a","size":0,"etag":null,"time":{"secs_since_epoch":0,"nanos_since_epoch":0},
+        "lineage":[]}},"reason":"exit 1","time":{"secs_since_epoch":0,"nanos_since_epoch":0}}"#;
+    let dead: DeadTask = serde_json::from_str(old).unwrap();
+    assert_eq!((dead.report.as_str(), dead.task.redriven), ("", None));
 }
 
 #[test]
@@ -161,8 +214,17 @@ fn the_dead_are_not_kept_without_end() {
     let store = store::Store::new(redb::Database::create(dir.path().join("j")).unwrap()).unwrap();
     let event = Event { id: "id".into(), sequence: 1, fact: created("a") };
     let dead = |number| DeadTask {
-        task: Task { hook: "h".into(), number, failures: 3, delays: 0, not_before: None, event: event.clone() },
+        task: Task {
+            hook: "h".into(),
+            number,
+            failures: 3,
+            delays: 0,
+            not_before: None,
+            redriven: None,
+            event: event.clone(),
+        },
         reason: "exit 1".into(),
+        report: String::new(),
         time: UNIX_EPOCH,
     };
     store.apply((0..store::MAX_DEAD + 5).map(|number| Change::Bury(dead(number))).collect()).unwrap();

@@ -199,3 +199,14 @@ pub fn leaves_a_link() -> String {
         "(call $must (call $symlink (i32.const 64) (i32.const 6) (i32.const 5) (i32.const 70) (i32.const 4)))",
     )
 }
+
+/// Says what a Rust program says of a panic, then traps as one does.
+pub fn panics(place: &str, message: &str) -> String {
+    says(&format!("\nthread 'main' panicked at {place}:\n{message}\nnote: nothing\n"), "unreachable")
+}
+
+/// Writes to stderr, then does something.
+pub fn says(text: &str, then: &str) -> String {
+    let (length, text) = (text.len(), text.replace('\n', "\\n"));
+    command(&text, &format!("(drop (call $write (i32.const 2) (i32.const 64) (i32.const {length}))) {then}"))
+}

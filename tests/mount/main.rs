@@ -45,6 +45,7 @@ mod cache_command;
 mod command;
 mod conflicts;
 mod crash;
+mod hooks_command;
 mod hooks_run;
 mod kills;
 mod objects;

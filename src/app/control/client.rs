@@ -13,7 +13,7 @@ use crate::error::Kind;
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two signs of life of an unmount; the mount sends one each second.
 const UNMOUNT_DEADLINE: Duration = Duration::from_secs(15);
-/// Longest reply that is read.
+/// Longest reply, of several, that is read.
 const REPLY_BYTES: u64 = 16 << 20;
 
 /// Sends a request and hands each reply to `heard`, until the mount closes the connection.
@@ -36,10 +36,10 @@ pub fn ask(socket: &Path, request: &Request, mut heard: impl FnMut(Reply)) -> Re
         .and_then(|()| stream.set_write_timeout(Some(deadline)))
         .and_then(|()| stream.write_all(line.as_bytes()))
         .map_err(|cause| broken(socket, &cause))?;
-    let mut replies = BufReader::new(stream.take(REPLY_BYTES));
+    let mut replies = BufReader::new(stream);
     loop {
         let mut line = String::new();
-        match replies.read_line(&mut line) {
+        match replies.by_ref().take(REPLY_BYTES).read_line(&mut line) {
             Ok(0) => return Ok(Some(())),
             // The process ended, which closes the connection in a ruder way.
             Err(cause) if cause.kind() == io::ErrorKind::ConnectionReset => return Ok(Some(())),

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::hooking::{DeadLetter, Description, Invocation, Trace, Which};
 use super::{Failure, Left, Status};
 
 /// What a command asks of a running mount.
@@ -37,6 +38,44 @@ pub enum Request {
     /// Empty the disk cache, if it lies in this directory.
     ClearCache {
         directory: PathBuf,
+    },
+    Hooks {
+        ask: HooksRequest,
+    },
+}
+
+/// What a command asks of the hooks of a mount. Paths are those in the mount.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum HooksRequest {
+    /// How they are set up.
+    List,
+    DeadLetters {
+        which: Which,
+    },
+    /// Deliver these again.
+    Redrive {
+        which: Which,
+    },
+    /// Forget these.
+    Drop {
+        which: Which,
+    },
+    /// Run a hook once on an object. Ends when the asker goes away.
+    Invoke {
+        hook: String,
+        path: String,
+        event: String,
+        dry_run: bool,
+    },
+    /// What is known of a path.
+    Trace {
+        path: String,
+    },
+    /// Answer when the hooks of a path, or of all below it, are done.
+    Wait {
+        path: String,
+        deadline_ms: Option<u64>,
     },
 }
 
@@ -74,12 +113,28 @@ pub enum Reply {
     },
     /// Forgotten, or emptied.
     Done,
+    Hooks(Vec<Description>),
+    /// Some of the dead letters that were asked for; `Done` follows the last.
+    DeadLetters(Vec<DeadLetter>),
+    /// So many dead letters are delivered again, or dropped.
+    Moved {
+        count: u64,
+        /// Hooks whose dead letters stay, because the settings do not name them.
+        unknown_hooks: Vec<String>,
+    },
+    Invoked(Box<Invocation>),
+    Traced(Box<Trace>),
+    /// The hooks of a path are done; these dead letters there are of it.
+    Waited {
+        dead: Vec<DeadLetter>,
+    },
 }
 
 /// What a mount does for a command, apart from ending.
 pub trait Service: Send + Sync + 'static {
     /// Everything that `s3mount status` tells. Takes locks and reads the journal.
     fn status(&self) -> Status;
-    /// Carries out what is asked; signs of life go to `tell`. Stops when dropped.
+    /// Carries out what is asked; signs of life, and all replies but the last, go to `tell`. Stops when
+    /// dropped.
     fn carry_out<'a>(&'a self, request: Request, tell: &'a mpsc::Sender<Reply>) -> BoxFuture<'a, Reply>;
 }

@@ -22,8 +22,8 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(4);
 const REQUEST_BYTES: u64 = 4 << 20;
 /// How often whoever waits hears that it is still under way.
 const PULSE: Duration = Duration::from_secs(1);
-/// More than anybody needs; each costs a descriptor.
-const CONNECTIONS: usize = 16;
+/// More than anybody needs, also of those that wait for hooks; each costs a descriptor.
+const CONNECTIONS: usize = 128;
 
 /// An unmount that somebody asked for; replies go to `replies`.
 #[derive(Debug)]

@@ -143,6 +143,16 @@ impl Sandbox {
     }
 }
 
+impl Program {
+    /// All that the module can call, as `module::name`, sorted.
+    pub(super) fn imports(&self) -> Vec<String> {
+        let imports = self.pre.module().imports();
+        let mut names: Vec<_> = imports.map(|import| format!("{}::{}", import.module(), import.name())).collect();
+        names.sort();
+        names
+    }
+}
+
 impl Run {
     fn without_start(ended: Ended) -> Self {
         Self {

@@ -1,0 +1,207 @@
+//! `s3mount hooks validate FILE`, `list [MOUNTPOINT]`, `stats [MOUNTPOINT]`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::json;
+use crate::app::control::{HooksRequest, Reply, Request};
+use crate::app::{self, Description, Failure};
+use crate::cli::say;
+use crate::cli::sockets::{Socket, all_statuses};
+use crate::cli::status_text::bytes;
+use crate::telemetry::printable;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Validate {
+    /// The settings file, as --hooks takes it
+    file: PathBuf,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Of this mount only; without it, of all mounts of this user
+    mountpoint: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Stats {
+    /// Of this mount only; without it, of all mounts of this user
+    mountpoint: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+impl Validate {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let hooks = app::validate_hooks(&self.file)?;
+        if self.json {
+            say(&json(&hooks));
+        } else {
+            say(&hooks.iter().map(described).collect::<Vec<_>>().join("\n"));
+            say(&format!("{}: {} hook(s), nothing wrong\n", printable(&self.file.to_string_lossy()), hooks.len()));
+        }
+        Ok(())
+    }
+}
+
+impl List {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut found = Vec::new();
+        for socket in meant(self.mountpoint.as_deref())? {
+            let request = Request::Hooks { ask: HooksRequest::List };
+            let hooks = socket.ask_for(&request, |reply| match reply {
+                Reply::Hooks(hooks) => Some(hooks),
+                _ => None,
+            })?;
+            found.push((socket.mountpoint, hooks));
+        }
+        if self.json {
+            let all: Vec<Value> = found.iter().map(|(at, hooks)| json!({"mountpoint": at, "hooks": hooks})).collect();
+            say(&json(&all));
+        } else if found.is_empty() {
+            say("no mount has hooks\n");
+        }
+        for (mountpoint, hooks) in found.iter().filter(|_| !self.json) {
+            say(&format!("{}\n\n", printable(&mountpoint.to_string_lossy())));
+            say(&hooks.iter().map(|hook| described(hook) + "\n").collect::<String>());
+        }
+        Ok(())
+    }
+}
+
+impl Stats {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let statuses = match &self.mountpoint {
+            Some(mountpoint) => vec![Socket::at(mountpoint)?.status()?],
+            None => all_statuses()?,
+        };
+        let found: Vec<_> = statuses.iter().filter(|status| status.hooks.is_object()).collect();
+        if self.json {
+            let told = found.iter().map(|status| json!({"mountpoint": status.mountpoint, "hooks": status.hooks}));
+            say(&json(&told.collect::<Vec<Value>>()));
+        } else if found.is_empty() {
+            say("no mount has hooks\n");
+        }
+        for status in found.iter().filter(|_| !self.json) {
+            say(&counted(&status.mountpoint, &status.hooks));
+        }
+        Ok(())
+    }
+}
+
+/// The mounts that have hooks.
+fn meant(mountpoint: Option<&Path>) -> Result<Vec<Socket>, Failure> {
+    if let Some(mountpoint) = mountpoint {
+        return Ok(vec![Socket::at(mountpoint)?]);
+    }
+    let statuses = all_statuses()?.into_iter().filter(|status| status.hooks.is_object());
+    statuses.map(|status| Socket::at(&status.mountpoint)).collect()
+}
+
+fn described(hook: &Description) -> String {
+    let mut lines = vec![printable(&hook.name)];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {}", printable(&text)));
+    line("module", hook.wasm.to_string_lossy().into_owned());
+    line("events", hook.events.join(", "));
+    for (name, patterns) in [("match", &hook.matches), ("exclude", &hook.exclude)] {
+        if !patterns.is_empty() {
+            line(name, patterns.join("  "));
+        }
+    }
+    for (name, text) in [("prefix", &hook.prefix), ("suffix", &hook.suffix)] {
+        if !text.is_empty() {
+            line(name, text.clone());
+        }
+    }
+    line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
+    line("wants", wanted(&hook.imports));
+    if hook.allow_recursion {
+        line("recursion", "may fire itself, also through others".into());
+    }
+    if !hook.env.is_empty() {
+        line("environment", hook.env.join(", "));
+    }
+    line(
+        "limits",
+        format!(
+            "memory {}, {} on disk, {}, {} at a time",
+            bytes(hook.memory_bytes),
+            bytes(hook.storage_bytes),
+            time(hook.timeout_ms),
+            hook.concurrency
+        ),
+    );
+    let age =
+        hook.max_age_s.map_or(String::new(), |age_s| format!(", as long as the event is not older than {age_s} s"));
+    let (first, longest) = (time(hook.retry_delay_ms), time(hook.retry_max_delay_ms));
+    line("retries", format!("{}, the first after {first}, at most {longest} apart{age}", hook.retries));
+    lines.join("\n") + "\n"
+}
+
+/// `wasi_snapshot_preview1 (fd_read, fd_write)`.
+fn wanted(imports: &[String]) -> String {
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for import in imports {
+        let (module, name) = import.split_once("::").unwrap_or(("", import));
+        modules.entry(module).or_default().push(name);
+    }
+    let modules: Vec<_> =
+        modules.into_iter().map(|(module, names)| format!("{module} ({})", names.join(", "))).collect();
+    if modules.is_empty() { "nothing".into() } else { modules.join(", ") }
+}
+
+fn time(ms: u64) -> String {
+    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{ms} ms") }
+}
+
+fn counted(mountpoint: &Path, hooks: &Value) -> String {
+    let all = hooks["hooks"].as_array().into_iter().flatten();
+    printable(&mountpoint.to_string_lossy()) + "\n" + &all.map(counted_one).collect::<String>()
+}
+
+fn counted_one(hook: &Value) -> String {
+    let number = |name: &str| hook[name].as_u64().unwrap_or(0);
+    let mut lines = vec![format!("  {}", printable(hook["name"].as_str().unwrap_or("?")))];
+    let mut line = |name: &str, value: String| lines.push(format!("    {name:<12} {value}"));
+    line("runs", format!("{}, {} failed, {} running", number("invocations"), number("errors"), number("running")));
+    line("waiting", format!("{}, {} given up, {} overtaken", number("queued"), number("dead"), number("superseded")));
+    let mean_ms = number("duration_ms").checked_div(number("invocations")).unwrap_or(0);
+    let billed = hook["gb_seconds"].as_f64().unwrap_or(0.0);
+    line("time", format!("{mean_ms} ms a run, {billed:.3} GB-seconds in all"));
+    line("memory", format!("{} at most", bytes(number("max_memory_used_bytes"))));
+    if let Some(error) = hook["last_error"]["message"].as_str() {
+        line("last error", super::first_line(error));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_are_told_by_their_modules() {
+        let imports = ["a::x", "wasi::fd_read", "wasi::fd_write"].map(str::to_owned);
+        assert_eq!(wanted(&imports), "a (x), wasi (fd_read, fd_write)");
+        assert_eq!(wanted(&[]), "nothing");
+    }
+
+    #[test]
+    fn the_numbers_of_a_hook_in_words() {
+        let hook = json!({"name": "h", "invocations": 4, "errors": 1, "duration_ms": 10, "gb_seconds": 0.5, "dead": 1,
+            "last_error": {"message": "trapped: x\n 1: y"}});
+        let text = counted(Path::new("/m"), &json!({"hooks": [hook]}));
+        for part in ["/m\n  h\n", "4, 1 failed, 0 running", "0, 1 given up", "2 ms a run, 0.500", "trapped: x\n"] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}

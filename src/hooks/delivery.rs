@@ -1,0 +1,100 @@
+//! How often and for how long a hook is tried for an event before its task goes to the dead letters.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, SystemTime};
+
+use crate::journal::Task;
+
+/// The delivery policy of one hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Tries after the first one, if that fails.
+    pub retries: u32,
+    /// Pause after the first failure; twice as long after each further one.
+    pub first_delay: Duration,
+    /// No pause is longer.
+    pub longest_delay: Duration,
+    /// An event that is older is not tried any more; `None`: none is too old.
+    pub max_age: Option<Duration>,
+}
+
+impl Delivery {
+    /// How long to wait after this many failures: a random part of it, at least half, because what
+    /// failed together must not come back together.
+    pub(super) fn pause(&self, failures: u32) -> Duration {
+        jittered(doubled(self.first_delay, failures.saturating_sub(1)).min(self.longest_delay))
+    }
+
+    /// Whether a task is too old to be tried at this moment, in words.
+    pub(super) fn too_old(&self, task: &Task, at: SystemTime) -> Option<String> {
+        let max_age = self.max_age?;
+        // Who redrives a dead letter wants it tried, however old it is.
+        let since = task.redriven.unwrap_or(task.event.fact.time);
+        let age = at.duration_since(since).unwrap_or_default();
+        (age > max_age).then(|| format!("older than max-age allows ({} s)", max_age.as_secs()))
+    }
+}
+
+/// Between half of a pause and all of it. The hasher's keys are random for each call: enough to
+/// spread tries.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    let fraction = f64::from(RandomState::new().build_hasher().finish() as u32) / f64::from(u32::MAX);
+    pause.mul_f64(f64::midpoint(1.0, fraction))
+}
+
+/// `delay · 2ⁿ`, as far as that goes.
+pub(super) fn doubled(delay: Duration, times: u32) -> Duration {
+    delay.saturating_mul(1 << times.min(30))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::journal::{Event, EventName, NewEvent};
+
+    fn delivery() -> Delivery {
+        Delivery {
+            retries: 2,
+            first_delay: Duration::from_secs(1),
+            longest_delay: Duration::from_mins(5),
+            max_age: Some(Duration::from_hours(1)),
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_differ() {
+        for (failures, full_s) in [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (1000, 300), (u32::MAX, 300)] {
+            let full = Duration::from_secs(full_s);
+            for _ in 0..20 {
+                let pause = delivery().pause(failures);
+                assert!((full / 2..=full).contains(&pause), "{failures}: {pause:?}");
+            }
+        }
+        let drawn: Vec<_> = (0..20).map(|_| delivery().pause(5)).collect();
+        assert!(drawn.iter().any(|pause| *pause != drawn[0]), "no jitter");
+    }
+
+    #[test]
+    fn age_counts_from_the_event_or_from_its_redrive() {
+        let fact = NewEvent {
+            name: EventName::CreatedPut,
+            key: "a".into(),
+            size: 0,
+            etag: None,
+            time: UNIX_EPOCH,
+            lineage: Vec::new(),
+        };
+        let event = Event { id: "id".into(), sequence: 1, fact };
+        let mut task =
+            Task { hook: "h".into(), number: 1, failures: 0, delays: 0, not_before: None, redriven: None, event };
+        let hours = |hours: u64| UNIX_EPOCH + Duration::from_hours(hours);
+        assert_eq!(delivery().too_old(&task, hours(1)), None);
+        assert!(delivery().too_old(&task, hours(2)).is_some());
+        task.redriven = Some(hours(2));
+        assert_eq!(delivery().too_old(&task, hours(3)), None);
+        let forever = Delivery { max_age: None, ..delivery() };
+        assert_eq!(forever.too_old(&task, hours(1_000_000)), None);
+    }
+}

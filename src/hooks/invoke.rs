@@ -1,0 +1,209 @@
+//! One run on demand, beside the queue: of a hook of a mount on an object, or of a hook of a settings
+//! file on a local file.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::event::Source;
+use super::invocation::{Hook, Outcome, Publication, Tried};
+use super::publish::{self, OutFile};
+use super::run::Runner;
+use super::workspace::Workspace;
+use super::{Error, HookSpec, Hooks, Result, describe, settings, status};
+use crate::error::Kind;
+use crate::journal::{Event, EventName, NewEvent, Task, stored_etag};
+use crate::key;
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Invocation {
+    /// The request id of the run.
+    pub id: String,
+    /// Why it failed; `None` if it did not.
+    pub problem: Option<String>,
+    /// As in the hook's log; empty if the hook was not started.
+    pub log: String,
+    pub output: Vec<Output>,
+    /// Whether the output is in the bucket.
+    pub published: bool,
+}
+
+/// A file that a hook left.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Output {
+    pub key: String,
+    pub size: u64,
+}
+
+/// A run on a local file, outside of any mount.
+#[derive(Clone, Debug)]
+pub struct LocalRun<'a> {
+    /// The settings file.
+    pub settings: &'a Path,
+    pub hook: &'a str,
+    pub file: &'a Path,
+    /// The path that the hook is told.
+    pub path: &'a str,
+    /// The name of the event, with or without `s3:`.
+    pub event: &'a str,
+    /// Where a copy of the output goes, if anywhere.
+    pub keep: Option<&'a Path>,
+}
+
+impl Hooks {
+    /// Runs a hook once on the object at `path`, whether or not its rule matches, and publishes what
+    /// it leaves unless `dry`. Nothing of it is retried. Stops when dropped.
+    ///
+    /// # Errors
+    /// When there is no such hook, event or object, the bucket can't be asked, or hooks are stopped. What goes wrong with
+    /// the run itself is in the answer.
+    pub async fn invoke(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
+        self.unless_stopping(self.run_once(hook, path, event, dry)).await
+    }
+
+    async fn run_once(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
+        let _place = self.on_demand.acquire().await.map_err(|_| Error::Stopping)?;
+        let surroundings = &self.worker.surroundings;
+        let hooks = &self.worker.hooks;
+        let hook = hooks.iter().find(|known| known.spec.name == hook);
+        let hook = hook.ok_or_else(|| no_hook(hooks.iter().map(|known| known.spec.name.as_str())))?;
+        let name = event_name(event)?;
+        let key = format!("{}{path}", surroundings.runner.prefix);
+        let mut fact = fact(name, &key);
+        if name != EventName::RemovedDelete {
+            let found = surroundings.bucket.head(&key).await.map_err(|error| match error.kind {
+                Kind::NotFound => Error::NoObject { key },
+                _ => Error::Bucket(error),
+            })?;
+            (fact.size, fact.etag) = (found.size, Some(stored_etag(&found.etag)));
+        }
+        let task = task(&hook.spec, fact);
+        let publication = if dry { Publication::Dry } else { Publication::Publish };
+        let cancel = Cancel::default();
+        let tried = surroundings.attempt(hook, &task, publication, cancel.0.subscribe()).await;
+        if let Outcome::Done(events) = &tried.outcome {
+            // Other hooks see what this one made, as ever.
+            self.worker.journal.settle(&[], events.clone()).await?;
+        }
+        let published = !dry && matches!(tried.outcome, Outcome::Done(_));
+        Ok(invocation(task, tried, published))
+    }
+}
+
+/// Runs a hook once on a local file. Blocks; not to be called inside of `runtime`.
+///
+/// # Errors
+/// When the settings or the module are wrong, there is no such hook or event, or the file can't be
+/// read. What goes wrong with the run itself is in the answer.
+pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
+    let name = event_name(run.event)?;
+    let specs = settings::load(run.settings)?;
+    let spec = specs.iter().find(|spec| spec.name == run.hook).cloned();
+    let spec = spec.ok_or_else(|| no_hook(specs.iter().map(|spec| spec.name.as_str())))?;
+    if let Some(oddity) = run.path.split('/').find_map(key::oddity) {
+        return Err(Error::Asked(format!("\"{}\" is no path ({oddity:?})", run.path.escape_debug())));
+    }
+    let scratch = describe::scratch()?;
+    let (sandbox, mut programs) = describe::compile(scratch.path(), std::slice::from_ref(&spec))?;
+    let program = programs.pop().ok_or_else(|| no_hook(std::iter::empty()))?;
+    let hook = Hook { program, counters: status::Counters::default(), log: scratch.path().join("log"), spec };
+    let source = Source { bucket: "local".into(), region: "us-east-1".into() };
+    let work = scratch.path().join("work");
+    let runner = Runner { sandbox, source, prefix: String::new(), work, mountpoint: None };
+    let local = |cause| Error::File { path: run.file.to_owned(), cause };
+    let workspace = Workspace::new(&runner.work).map_err(local)?;
+    let mut fact = fact(name, run.path);
+    if name != EventName::RemovedDelete {
+        fact.size = copy_in(run.file, &workspace.input().join(run.path)).map_err(local)?;
+    }
+    let task = task(&hook.spec, fact);
+    let cancel = Cancel::default();
+    let ran = runtime.block_on(runner.run(&hook, &task, run.path, &workspace, cancel.0.subscribe()));
+    let (outcome, output) = match &ran.verdict {
+        Err(outcome) => (outcome.clone(), Vec::new()),
+        Ok(()) => match publish::collect(&workspace.output(), hook.spec.output_directory(run.path)) {
+            Ok(files) => (Outcome::Done(Vec::new()), files),
+            Err(error) => (Outcome::Fatal(error.to_string()), Vec::new()),
+        },
+    };
+    if let Some(directory) = run.keep {
+        copy_out(&output, directory)?;
+    }
+    // The command that runs it again is the one that ran it now.
+    let report = super::report::Report { again: None, ..runner.report(&hook, &task, &ran, &outcome) };
+    let tried = Tried { log: report.text(), digest: String::new(), outcome, output };
+    Ok(invocation(task, tried, false))
+}
+
+fn copy_in(file: &Path, to: &Path) -> std::io::Result<u64> {
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::copy(file, to)
+}
+
+fn copy_out(output: &[OutFile], directory: &Path) -> Result<()> {
+    for file in output {
+        let to = directory.join(&file.key);
+        copy_in(&file.file, &to).map_err(|cause| Error::File { path: to, cause })?;
+    }
+    Ok(())
+}
+
+/// Stops a run when whoever wanted it goes away.
+struct Cancel(watch::Sender<bool>);
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self(watch::channel(false).0)
+    }
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+fn no_hook<'a>(known: impl Iterator<Item = &'a str>) -> Error {
+    let known: Vec<_> = known.collect();
+    match known.len() {
+        0 => Error::Asked("no hook is set up".into()),
+        _ => Error::Asked(format!("no hook has this name; there are {}", known.join(", "))),
+    }
+}
+
+fn event_name(text: &str) -> Result<EventName> {
+    let name = text.strip_prefix("s3:").unwrap_or(text);
+    EventName::ALL.into_iter().find(|event| event.s3_name() == name).ok_or_else(|| {
+        let all: Vec<_> = EventName::ALL.into_iter().map(EventName::s3_name).collect();
+        Error::Asked(format!("\"{}\" is no event; there are {}", text.escape_debug(), all.join(", ")))
+    })
+}
+
+fn fact(name: EventName, key: &str) -> NewEvent {
+    NewEvent { name, key: key.to_owned(), size: 0, etag: None, time: SystemTime::now(), lineage: Vec::new() }
+}
+
+/// A task that no journal knows.
+fn task(spec: &HookSpec, fact: NewEvent) -> Task {
+    let sequence = fact.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    let event = Event { id: uuid::Uuid::now_v7().to_string(), sequence, fact };
+    Task { hook: spec.name.clone(), number: 0, failures: 0, delays: 0, not_before: None, redriven: None, event }
+}
+
+fn invocation(task: Task, tried: Tried, published: bool) -> Invocation {
+    let problem = match tried.outcome {
+        Outcome::Done(_) => None,
+        Outcome::Superseded => Some("the object was changed or removed meanwhile".into()),
+        Outcome::Cancelled => Some("s3mount is being stopped".into()),
+        Outcome::Failed(problem) | Outcome::Fatal(problem) | Outcome::TooOld(problem) | Outcome::Delayed(problem) => {
+            Some(problem)
+        }
+    };
+    let output = tried.output.into_iter().map(|file| Output { key: file.key, size: file.size }).collect();
+    Invocation { id: task.event.id, problem, log: tried.log, output, published }
+}

@@ -1,0 +1,160 @@
+//! One run of a hook in directories that are ready: what it gets, how it ended, what is said of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::HookSpec;
+use super::event::{self, Place, Source};
+use super::invocation::{Hook, Outcome};
+use super::report::{self, Report};
+use super::sandbox::{Call, Ended, Quota, Run, Sandbox};
+use super::workspace::Workspace;
+use crate::journal::{EventName, NewEvent, Task};
+
+/// Exit codes after `sysexits.h`: what a hook says about trying again.
+const EXIT_FATAL: i32 = 65;
+
+/// What every run needs, wherever its object comes from.
+pub(super) struct Runner {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) source: Source,
+    /// Key prefix of the mount, empty or ending in `/`.
+    pub(super) prefix: String,
+    /// Where runs have their directories.
+    pub(super) work: PathBuf,
+    /// Where the bucket is mounted, for what the user is told.
+    pub(super) mountpoint: Option<PathBuf>,
+}
+
+/// A run that has ended.
+pub(super) struct Ran {
+    began: SystemTime,
+    run: Run,
+    /// Whether its output counts.
+    pub(super) verdict: Result<(), Outcome>,
+}
+
+impl Runner {
+    /// Runs a hook for the object at `path`, which lies in the workspace's `/in` by now.
+    pub(super) async fn run(
+        &self,
+        hook: &Hook,
+        task: &Task,
+        path: &str,
+        workspace: &Workspace,
+        cancel: watch::Receiver<bool>,
+    ) -> Ran {
+        let input = (task.event.fact.name != EventName::RemovedDelete).then(|| format!("/in/{path}"));
+        let place = Place { path, name: &path[hook.spec.base(path).len()..], input };
+        let began = SystemTime::now();
+        let call = self.call(&hook.spec, task, &place, workspace);
+        let run = self.sandbox.run(&hook.program, call, cancel).await;
+        hook.counters.ran(run.duration, hook.spec.memory_bytes, run.memory_peak_bytes);
+        let verdict = verdict(&hook.spec, &run);
+        Ran { began, run, verdict }
+    }
+
+    /// What is said of a run whose output came to this.
+    pub(super) fn report<'a>(&self, hook: &Hook, task: &'a Task, ran: &'a Ran, outcome: &Outcome) -> Report<'a> {
+        let (status, failed) = match outcome {
+            Outcome::Done(_) => (String::new(), false),
+            Outcome::Superseded => ("superseded".into(), false),
+            Outcome::Cancelled => ("cancelled: s3mount is being stopped; the event is kept".into(), false),
+            Outcome::Delayed(problem) => (problem.clone(), false),
+            Outcome::Failed(problem) | Outcome::Fatal(problem) | Outcome::TooOld(problem) => (problem.clone(), true),
+        };
+        Report {
+            request_id: &task.event.id,
+            key: &task.event.fact.key,
+            began: ran.began,
+            duration: ran.run.duration,
+            memory_limit_bytes: hook.spec.memory_bytes,
+            memory_peak_bytes: ran.run.memory_peak_bytes,
+            status,
+            again: failed.then(|| self.command_again(&hook.spec.name, &task.event.fact)),
+            stdout: &ran.run.stdout,
+            stderr: &ran.run.stderr,
+        }
+    }
+
+    /// The words that run a hook for the object of an event once more.
+    pub(super) fn command_again(&self, hook: &str, event: &NewEvent) -> String {
+        let path = event.key.strip_prefix(&self.prefix).unwrap_or(&event.key);
+        let place = match &self.mountpoint {
+            Some(mountpoint) => mountpoint.join(path).to_string_lossy().into_owned(),
+            None => path.to_owned(),
+        };
+        let removed = if event.name == EventName::RemovedDelete { " --event ObjectRemoved:Delete" } else { "" };
+        format!("s3mount hooks invoke {hook} --key {}{removed}", report::shell_word(&place))
+    }
+
+    fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
+        let mut env: Vec<(String, String)> = [
+            ("AWS_LAMBDA_FUNCTION_NAME", spec.name.as_str()),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &(spec.memory_bytes >> 20).to_string()),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", &format!("/aws/lambda/{}", spec.name)),
+            ("AWS_LAMBDA_REQUEST_ID", &task.event.id),
+            ("AWS_REGION", &self.source.region),
+            ("AWS_DEFAULT_REGION", &self.source.region),
+            ("S3MOUNT_EVENT", task.event.fact.name.s3_name()),
+            ("S3MOUNT_PATH", place.path),
+            ("S3MOUNT_NAME", place.name),
+            ("HOME", "/tmp"),
+            ("TMPDIR", "/tmp"),
+        ]
+        .into_iter()
+        .filter(|(name, _)| !spec.env.contains_key(*name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        env.extend(place.input.iter().map(|input| ("S3MOUNT_INPUT".to_owned(), input.clone())));
+        env.extend(spec.env.clone());
+        let (scratch, output) = (workspace.scratch(), workspace.output());
+        Call {
+            name: spec.name.clone(),
+            env,
+            stdin: event::message(&self.source, task, place),
+            input: workspace.input(),
+            quota: Quota::new(vec![scratch.clone(), output.clone()], spec.storage_bytes),
+            scratch,
+            output,
+            memory_bytes: spec.memory_bytes,
+            timeout: spec.timeout,
+        }
+    }
+}
+
+/// What the end of a run means for its task.
+fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
+    let mut problem = match &run.ended {
+        Ended::Exit(0) => return Ok(()),
+        Ended::Cancelled => return Err(Outcome::Cancelled),
+        Ended::Exit(EXIT_FATAL) => {
+            return Err(Outcome::Fatal(with_last_words(format!("exit code {EXIT_FATAL} (fatal)"), run)));
+        }
+        Ended::Exit(code) => with_last_words(format!("exit code {code}"), run),
+        Ended::Trapped(cause) => format!("trapped: {cause}"),
+        Ended::TimedOut => format!("Task timed out after {:.2} seconds", spec.timeout.as_secs_f64()),
+        Ended::StorageExceeded(what) => format!("stopped: {what}; raise `storage` if it needs more"),
+        Ended::NotStarted(cause) => format!("not started: {cause}"),
+    };
+    if run.memory_refused {
+        problem.push_str("; it was refused memory beyond its limit, raise `memory` if it needs more");
+    }
+    // A trap says where the program was; the panic before it says why.
+    if let Some(panic) = report::panic_text(&run.stderr) {
+        problem = format!("{panic}; {problem}");
+    }
+    Err(Outcome::Failed(problem))
+}
+
+/// A program that ends by itself says why at the end.
+fn with_last_words(problem: String, run: &Run) -> String {
+    match report::last_words(&run.stderr) {
+        Some(words) => format!("{problem}: {words}"),
+        None => problem,
+    }
+}

@@ -1,0 +1,84 @@
+//! `s3mount hooks` where there is no mount.
+
+use super::*;
+
+/// `s3mount hooks` with these words, in a directory.
+fn hooks(dir: &Path, words: &[&str]) -> Command {
+    let mut command = s3mount();
+    command.current_dir(dir).arg("hooks").args(words);
+    command
+}
+
+#[test]
+fn a_hooks_file_is_checked_without_a_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |settings: &str| {
+        fs::write(dir.path().join("hooks.toml"), format!("[[hook]]\nname = 'h'\n{settings}")).unwrap();
+        hooks(dir.path(), &["validate", "hooks.toml"])
+    };
+    let module = |text: &str| fs::write(dir.path().join("m.wat"), text).unwrap();
+    assert_refused(&mut check("wasm = 'none.wasm'"), 64, &["hook \"h\"", "none.wasm"]);
+    module("(module (func (export \"_start\") i32.add))");
+    assert_refused(&mut check("wasm = 'm.wat'\nmatch = ['*.txt']"), 64, &["m.wat", "type mismatch"]);
+    module("(module (import \"env\" \"steal\" (func)) (func (export \"_start\")))");
+    assert_refused(&mut check("wasm = 'm.wat'\nmatch = ['*.txt']"), 64, &["env::steal"]);
+    module("(module (func (export \"_start\")))");
+    assert_refused(&mut check("wasm = 'm.wat'\nretries = 9999"), 64, &["hooks.toml:4", "9999 retries"]);
+    assert_refused(
+        &mut check("wasm = 'm.wat'\nmatch = ['a/**']"),
+        64,
+        &["hooks.toml:2", "beside its source", "allow-recursion = true"],
+    );
+    assert_refused(&mut hooks(dir.path(), &["validate", "none.toml"]), 64, &["none.toml"]);
+    let output = run(&mut check("wasm = 'm.wat'\nmatch = ['*.txt']\nretries = 5"));
+    assert!(output.status.success(), "{output:?}");
+    let told = text(&output.stdout);
+    for part in ["*.txt", "wants        nothing", "5, the first after 1 s", "1 hook(s), nothing wrong"] {
+        assert!(told.contains(part), "{part} is missing in\n{told}");
+    }
+}
+
+#[test]
+fn a_hook_runs_on_a_local_file_without_a_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    // Writes what /in/docs/a.txt begins with to /out/docs.
+    let module = r#"(module
+      (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "path_open"
+        (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+      (memory (export "memory") 1)
+      (data (i32.const 64) "docs/a.txt")
+      (func $open (param i32 i32 i32 i64) (result i32)
+        (if (call $path_open (local.get 0) (i32.const 0) (i32.const 64) (local.get 1) (local.get 2) (local.get 3)
+          (i64.const 0) (i32.const 0) (i32.const 32)) (then unreachable))
+        (i32.load (i32.const 32)))
+      (func (export "_start") (local $in i32)
+        (local.set $in (call $open (i32.const 3) (i32.const 10) (i32.const 0) (i64.const 2)))
+        (i32.store (i32.const 0) (i32.const 128)) (i32.store (i32.const 4) (i32.const 64))
+        (drop (call $fd_read (local.get $in) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (i32.store (i32.const 4) (i32.load (i32.const 8)))
+        (drop (call $fd_write (call $open (i32.const 5) (i32.const 4) (i32.const 1) (i64.const 0x400040))
+          (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+    fs::write(dir.path().join("m.wat"), module).unwrap();
+    let settings = "[[hook]]\nname = 'h'\nwasm = 'm.wat'\nmatch = ['docs/*.txt']\noutput = 'made'\n";
+    fs::write(dir.path().join("hooks.toml"), settings).unwrap();
+    fs::write(dir.path().join("b"), "of mine").unwrap();
+    let invoke = |words: &[&str]| hooks(dir.path(), &[&["invoke", "h", "--file", "b"], words].concat());
+
+    let output = run(&mut invoke(&["--as", "docs/a.txt", "--out", "kept"]));
+    assert!(output.status.success(), "{output:?}");
+    let told = text(&output.stdout);
+    assert!(told.contains("Key: docs/a.txt\n") && told.contains("not published: made/docs (7 B)\n"), "{told}");
+    assert_eq!(fs::read(dir.path().join("kept/made/docs")).unwrap(), b"of mine");
+
+    let output = run(&mut invoke(&[]));
+    assert_eq!(output.status.code(), Some(70), "{output:?}");
+    assert!(text(&output.stderr).starts_with("s3mount: hook \"h\" failed: trapped: "), "{output:?}");
+    assert_refused(&mut invoke(&["--as", "a/../b"]), 64, &["is no path"]);
+    assert_refused(&mut invoke(&["--event", "ObjectSeen"]), 64, &["ObjectCreated:Put"]);
+    assert_refused(&mut invoke(&["--hooks", "none.toml"]), 64, &["none.toml"]);
+    assert_refused(&mut hooks(dir.path(), &["invoke", "x", "--file", "b"]), 64, &["there are h"]);
+    assert_refused(&mut hooks(dir.path(), &["invoke", "h"]), 64, &["--key"]);
+    assert_refused(&mut hooks(dir.path(), &["invoke", "h", "--file", "none"]), 64, &["none"]);
+}
