@@ -121,17 +121,16 @@ impl Rooms {
             draft_dir: places.state.join("drafts"),
             events: specs.is_some(),
             write_back: config.write_back.then(fs::BacklogLimits::default),
+            attributes_wait: true,
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
         recover(&fs).await?;
-        let uploader = if config.write_back {
-            Some(fs.start_uploader())
-        } else {
+        let uploader = fs.start_uploader();
+        if !config.write_back {
             keep_storing(&fs);
-            None
-        };
+        }
         if let Some(after) = config.flush_open_after {
             fs.keep_storing_open_files(after);
         }
@@ -145,7 +144,7 @@ impl Rooms {
             None => None,
         };
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
-        let uploader = Mutex::new(uploader);
+        let uploader = Mutex::new(Some(uploader));
         Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, uploader, hooks })
     }
 

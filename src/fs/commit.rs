@@ -86,7 +86,13 @@ impl Fs {
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
-        if self.handles.is_written(ino) { Ok(()) } else { self.close_gated(ino, &content).await }
+        if self.handles.is_written(ino) {
+            Ok(())
+        } else if self.may_wait_with_attributes(ino, &content) {
+            self.wait_with_attributes(ino, &content)
+        } else {
+            self.close_gated(ino, &content).await
+        }
     }
 
     /// As [`Fs::commit`], for callers that hold the namespace and the file's gate.
@@ -115,6 +121,7 @@ impl Fs {
                 Err(_) => content.attributes_dirty.store(true, Ordering::Release),
                 Ok(()) => {}
             }
+            self.end_waiting_attributes(content);
             stored
         } else {
             Ok(())
@@ -163,6 +170,7 @@ impl Fs {
             }
         };
         content.set_stored(written.generation);
+        self.end_waiting_attributes(content);
         let mut pinned = self.note_version(ino, content, &before.key, &written, multipart);
         let restated = match written.restated {
             Some(options) => self.restate(ino, content, &mut pinned, options).await,

@@ -27,6 +27,8 @@ pub struct Content {
     stored: AtomicU64,
     /// Attributes changed while open; they ride in the next upload.
     pub attributes_dirty: AtomicBool,
+    /// The note that answers for them once the file is closed.
+    pub attributes_note: Mutex<Option<u64>>,
     /// Nothing was written since it was created or emptied.
     pub untouched: AtomicBool,
     /// Parts that leave before the commit.
@@ -86,6 +88,7 @@ impl Content {
             generation: AtomicU64::new(generation),
             stored: AtomicU64::new(0),
             attributes_dirty: AtomicBool::new(false),
+            attributes_note: Mutex::new(None),
             untouched: AtomicBool::new(untouched),
             deferred: Mutex::new(None),
             refused: AtomicBool::new(false),

@@ -128,6 +128,9 @@ impl Fs {
             self.journal.settle(&[deferral.id], Vec::new()).await?;
             content.set_deferral(None);
         }
+        if let Some(number) = content.attributes_note.lock().take() {
+            self.journal.close_notes(&[number])?;
+        }
         self.backlog.remove(ino);
         Ok(())
     }

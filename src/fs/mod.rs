@@ -44,6 +44,7 @@ mod status;
 mod storing;
 mod told;
 mod uploader;
+mod waiting;
 mod walk;
 
 use std::path::PathBuf;
@@ -97,6 +98,9 @@ pub struct Settings {
     pub events: bool,
     /// Closes are answered from the journal, and the uploader sends them; `None`: closes answer for S3.
     pub write_back: Option<BacklogLimits>,
+    /// Attributes of closed files wait a moment for the rename or the write that carries them; needs the
+    /// uploader. Else S3 has them when the call returns.
+    pub attributes_wait: bool,
     /// How a multipart upload is cut and how many parts travel at once.
     pub upload: crate::bucket::upload::UploadSettings,
 }

@@ -43,10 +43,11 @@ impl Fs {
 
     /// Changes a node's attributes here and in S3; if S3 refuses, nothing has changed.
     ///
-    /// While somebody writes the file, the change rides in its upload.
+    /// While somebody writes the file, the change rides in its upload; after that it waits a moment for
+    /// what may carry it ([`crate::fs::waiting`]).
     pub(super) async fn change_attributes(&self, ino: Ino, change: impl FnOnce(&mut Stat)) -> Result<()> {
         self.ensure_told(ino).await?;
-        let (before, drafted) = {
+        let (before, drafted, waits) = {
             let mut tree = self.tree.lock();
             let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
             if node.superseded {
@@ -61,7 +62,11 @@ impl Fs {
             if let Some(content) = &node.content {
                 content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
             }
-            (before, node.is_drafted())
+            let waits = self.settings.attributes_wait
+                && node.stat.kind == FileKind::File
+                && node.backing.strong_count() == 0
+                && node.etag.is_some();
+            (before, node.is_drafted(), waits)
         };
         if drafted {
             // The last writer may be gone already, its release on the way.
@@ -69,7 +74,8 @@ impl Fs {
             self.drop_clean_content(ino);
             return stored;
         }
-        let stored = self.store_attributes_guarded(ino).await;
+        let stored =
+            if waits { self.note_attributes_guarded(ino).await } else { self.store_attributes_guarded(ino).await };
         if stored.is_err()
             && let Some(node) = self.tree.lock().get_mut(ino)
             && !node.content.as_ref().is_some_and(|content| content.bytes_dirty())
@@ -77,6 +83,19 @@ impl Fs {
             node.stat = before;
         }
         stored
+    }
+
+    /// Has the attributes of a closed file wait for what comes next.
+    async fn note_attributes_guarded(&self, ino: Ino) -> Result<()> {
+        self.hold(ino)?;
+        let noted = async {
+            let content = self.ensure_content(ino, false)?;
+            content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
+            self.close_unless_written(ino).await
+        }
+        .await;
+        self.let_go(ino);
+        noted
     }
 
     /// Writes the attributes of a node without touching its bytes. Who opens the file meanwhile and
@@ -112,22 +131,11 @@ impl Fs {
         let options = PutOptions {
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,
             content_type: snapshot.stat.content_type.clone(),
-            condition: snapshot.condition(),
+            condition: Condition::None,
         };
-        let empty = snapshot.stat.size == 0 || snapshot.stat.kind == FileKind::Directory;
-        let etag = if empty {
-            // Written anew rather than copied onto itself: the same one request, and servers that
-            // cannot copy `dir/` markers exist (SeaweedFS answers ENOENT).
-            self.bucket.put(&snapshot.key, Bytes::new(), &options).await.map_err(lost_is_stale)?
-        } else {
-            let request = CopyRequest {
-                from: snapshot.key.clone(),
-                to: snapshot.key.clone(),
-                from_etag: snapshot.etag.clone(),
-                replace: Some(PutOptions { condition: Condition::None, ..options }),
-            };
-            self.copy(&request, snapshot.stat.size).await.map_err(lost_is_stale)?
-        };
+        let size = if snapshot.stat.kind == FileKind::Directory { 0 } else { snapshot.stat.size };
+        let restated = self.restate_object(&snapshot.key, snapshot.etag.as_ref(), size, options).await;
+        let etag = restated.map_err(lost_is_stale)?;
         failpoint::reach(Failpoint::AttributesStored);
         if let Some(node) = self.tree.lock().get_mut(ino)
             && !node.is_drafted()
@@ -139,6 +147,25 @@ impl Fs {
         self.stored(ino, &snapshot.key, &etag);
         self.rebase(ino, &snapshot.key, &etag);
         Ok(())
+    }
+
+    /// Gives an object other attributes, as long as it is this version (or none, if `etag` is `None`).
+    pub(super) async fn restate_object(
+        &self,
+        key: &str,
+        etag: Option<&ETag>,
+        size: u64,
+        options: PutOptions,
+    ) -> std::result::Result<ETag, crate::bucket::Error> {
+        if size == 0 {
+            // Written anew rather than copied onto itself: the same one request, and servers that
+            // cannot copy `dir/` markers exist (SeaweedFS answers ENOENT).
+            let condition = etag.cloned().map_or(Condition::IfAbsent, Condition::IfMatch);
+            return self.bucket.put(key, Bytes::new(), &PutOptions { condition, ..options }).await;
+        }
+        let (from, to) = (key.to_owned(), key.to_owned());
+        let replace = Some(PutOptions { condition: Condition::None, ..options });
+        self.copy(&CopyRequest { from, to, from_etag: etag.cloned(), replace }, size).await
     }
 
     /// A server-side copy of a file of any size.

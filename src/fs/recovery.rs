@@ -54,6 +54,7 @@ impl Fs {
         let removed = self.removed_versions()?;
         // First: what came after them may have been promised under the same keys.
         self.recover_removals(&mut report).await?;
+        self.recover_attributes(&mut report).await?;
         let mut closes = Vec::new();
         for (id, intent) in self.journal.open_intents()? {
             let (before, after) = windows(&intent);

@@ -138,6 +138,10 @@ impl Fs {
 
     async fn keep_for_next_start(&self, ino: Ino) -> Result<()> {
         let Some(content) = self.content(ino) else { return Ok(()) };
+        if !content.bytes_dirty() && content.attributes_note.lock().is_some() {
+            // Only attributes are missing, and their note is kept.
+            return Ok(());
+        }
         // Without the old version's bytes the draft alone is not the file.
         if content.draft.lock().base().is_some() {
             tokio::time::timeout(COMPLETE_DEADLINE, self.complete(&content)).await.map_err(|_| Errno::ETIMEDOUT)??;

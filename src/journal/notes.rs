@@ -39,6 +39,14 @@ pub enum Note {
     },
     /// The directory (`d/`) is to get a marker before anything below it is deleted.
     Keep { key: String, metadata: BTreeMap<String, String> },
+    /// The object is to get these attributes, as long as it is this version.
+    Attributes {
+        key: String,
+        etag: String,
+        size: u64,
+        metadata: BTreeMap<String, String>,
+        content_type: Option<String>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -214,7 +222,7 @@ mod tests {
 
     fn keys(notes: &Notes) -> Vec<String> {
         let key = |note| match note {
-            Note::Remove { key, .. } | Note::Keep { key, .. } => key,
+            Note::Remove { key, .. } | Note::Keep { key, .. } | Note::Attributes { key, .. } => key,
         };
         notes.all().unwrap().into_iter().map(|(_, note)| key(note)).collect()
     }

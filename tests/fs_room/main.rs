@@ -11,6 +11,7 @@ mod parts;
 mod removals;
 mod sending;
 mod siblings;
+mod waiting;
 mod walks;
 mod write_back;
 
@@ -80,6 +81,7 @@ impl House {
             draft_dir: state.path().join("drafts"),
             events: false,
             write_back: None,
+            attributes_wait: false,
             upload: UploadSettings::default(),
         };
         let settings = change(settings);

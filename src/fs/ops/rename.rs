@@ -159,6 +159,9 @@ impl Fs {
         let (etag, removal) = moved?;
         // Sent from now on, so that hooks hear of the copy first.
         self.remove_noted(&before.key, removal, settled)?;
+        if let Some(content) = content {
+            self.end_waiting_attributes(content);
+        }
         self.relink(plan).await?;
         self.stored(plan.ino, &key, &etag);
         self.rebase(plan.ino, &key, &etag);

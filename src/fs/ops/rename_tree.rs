@@ -49,6 +49,7 @@ impl Fs {
         // What waits to be removed is no part of the tree, and a marker that waits is.
         self.settle_below(&from).await?;
         self.settle_below(&to).await?;
+        self.send_waiting_attributes(plan.ino).await?;
         self.must_be_empty(plan.target, &to).await?;
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;

@@ -53,17 +53,20 @@ impl Fs {
                 self.journal.settle(&[id], Vec::new()).await?;
             }
         }
-        let (mut over, mut latest) = (Vec::new(), HashMap::new());
+        let (mut over, mut latest, mut attributes) = (Vec::new(), HashMap::new(), Vec::new());
         for (number, note) in self.journal.open_notes()? {
             match &note {
                 // Who finishes the operation deletes this too, or nobody does.
                 Note::Remove { intent: Some(id), .. } if under_way.contains(id) => over.push(number),
+                Note::Attributes { key, .. } => attributes.push((key.clone(), number)),
                 Note::Remove { key, .. } | Note::Keep { key, .. } => {
                     let earlier = latest.insert(key.clone(), (number, note));
                     over.extend(earlier.map(|(number, _)| number));
                 }
             }
         }
+        // What was removed after them needs none.
+        over.extend(attributes.into_iter().filter(|(key, _)| latest.contains_key(key)).map(|(_, number)| number));
         self.journal.close_notes(&over)?;
         let mut book = self.removals.waiting.book.lock();
         for (key, (number, note)) in latest {
@@ -75,6 +78,7 @@ impl Fs {
                 Note::Keep { metadata, .. } => {
                     book.keep(&key, Kept { number, metadata, since: SystemTime::now(), failed: None });
                 }
+                Note::Attributes { .. } => {}
             }
         }
         Ok(())

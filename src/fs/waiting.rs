@@ -1,0 +1,129 @@
+//! Attributes of closed files wait a moment before S3 is told: the rename or the write that often
+//! follows a chmod or a utimes carries them, and one request is saved for each.
+//!
+//! A note in the journal answers for them meanwhile ([`Note::Attributes`]); the uploader sends them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use futures::stream::{self, StreamExt};
+
+use super::backlog::PARALLEL_UPLOADS;
+use super::content::Content;
+use super::inodes::Ino;
+use super::recovery::RecoveryReport;
+use super::{Fs, Result};
+use crate::bucket::{Condition, ETag, PutOptions};
+use crate::error::Kind;
+use crate::journal::{Note, stored_etag};
+
+/// What a note says that the object of a file is to get.
+struct Noted {
+    key: String,
+    etag: ETag,
+    size: u64,
+    options: PutOptions,
+}
+
+impl Fs {
+    /// Whether S3 lacks nothing of a file but attributes, and they may wait.
+    pub(super) fn may_wait_with_attributes(&self, ino: Ino, content: &Content) -> bool {
+        let is_stored = || self.tree.lock().get(ino).is_some_and(|node| node.linked && node.etag.is_some());
+        self.settings.attributes_wait
+            && !content.bytes_dirty()
+            && content.attributes_dirty.load(Ordering::Acquire)
+            && is_stored()
+    }
+
+    /// Notes what a file's attributes are, and has them sent soon. For callers that hold the namespace and
+    /// the file's gate.
+    pub(super) fn wait_with_attributes(&self, ino: Ino, content: &Content) -> Result<()> {
+        let snapshot = self.snapshot(ino)?;
+        let note = Note::Attributes {
+            key: snapshot.key,
+            etag: snapshot.etag.as_ref().map(stored_etag).unwrap_or_default(),
+            size: snapshot.stat.size,
+            metadata: snapshot.stat.to_attributes(None).to_metadata()?,
+            content_type: snapshot.stat.content_type.clone(),
+        };
+        {
+            let mut number = content.attributes_note.lock();
+            match *number {
+                Some(number) => self.journal.note_again(number, &note)?,
+                None => *number = Some(self.journal.note(&note)?),
+            }
+        }
+        self.backlog.add(ino, 0, Instant::now());
+        Ok(())
+    }
+
+    /// S3 has the attributes, or nobody wants them any more: unless they have changed again, the note is
+    /// done.
+    pub(super) fn end_waiting_attributes(&self, content: &Content) {
+        let mut number = content.attributes_note.lock();
+        if content.attributes_dirty.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(number) = number.take()
+            && let Err(error) = self.journal.close_notes(&[number])
+        {
+            tracing::warn!(cause = %error, "attributes that are stored are looked at once more by the next start");
+        }
+    }
+
+    /// Sends what waits below a directory, whose keys are about to change. For callers that have the
+    /// namespace for themselves.
+    pub(super) async fn send_waiting_attributes(&self, above: Ino) -> Result<()> {
+        let waiting: Vec<(Ino, Arc<Content>)> = {
+            let tree = self.tree.lock();
+            let below = tree.nodes().filter(|node| node.linked && tree.is_within(node.ino, above));
+            let with_content = below.filter_map(|node| Some((node.ino, node.content.clone()?)));
+            with_content.filter(|(_, content)| content.attributes_note.lock().is_some()).collect()
+        };
+        let sends = stream::iter(waiting).map(|(ino, content)| async move {
+            let _gate = content.gate.lock().await;
+            self.commit_gated(ino, &content).await
+        });
+        let outcomes: Vec<Result<()>> = sends.buffer_unordered(PARALLEL_UPLOADS).collect().await;
+        outcomes.into_iter().collect()
+    }
+
+    /// After a crash: attributes that were noted go to the versions that they were meant for, where those
+    /// are still there.
+    ///
+    /// # Errors
+    /// Only when the journal itself cannot be read or written. What S3 cannot answer now is left for the
+    /// next start.
+    pub(super) async fn recover_attributes(&self, report: &mut RecoveryReport) -> Result<()> {
+        let (mut latest, mut over) = (BTreeMap::new(), Vec::new());
+        for (number, note) in self.journal.open_notes()? {
+            let Note::Attributes { key, etag, size, metadata, content_type } = note else { continue };
+            let options = PutOptions { metadata, content_type, condition: Condition::None };
+            let noted = Noted { key: key.clone(), etag: ETag::new(&etag), size, options };
+            over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
+        }
+        self.journal.close_notes(&over)?;
+        let sends = stream::iter(latest.into_values()).map(|(number, noted)| async move {
+            let restated = self.restate_object(&noted.key, Some(&noted.etag), noted.size, noted.options).await;
+            (number, noted.key, restated)
+        });
+        let mut sends = sends.buffer_unordered(PARALLEL_UPLOADS);
+        while let Some((number, key, restated)) = sends.next().await {
+            match restated {
+                Ok(_) => report.finished += 1,
+                // Another version is there now, or none.
+                Err(error) if matches!(error.kind, Kind::Changed | Kind::NotFound) => report.dropped += 1,
+                Err(error) => {
+                    tracing::warn!(key = %key.escape_debug(), cause = %error, "left for the next start");
+                    report.left += 1;
+                    continue;
+                }
+            }
+            self.index.remove(&key);
+            self.journal.close_notes(&[number])?;
+        }
+        Ok(())
+    }
+}
