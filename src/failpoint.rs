@@ -62,7 +62,9 @@ failpoints! {
     PutAfter = "put-after",
     /// A version is stored and settled in the journal, and its close is not answered.
     PutSettled = "put-settled",
-    /// New attributes of a closed file are in S3, and chmod is not answered.
+    /// New attributes of a closed file are noted, and chmod is not answered.
+    AttributesNoted = "attributes-noted",
+    /// New attributes of a closed file or a directory are in S3, and nothing here knows.
     AttributesStored = "attributes-stored",
 
     /// A large file is about to go in parts, and S3 knows of no upload.
@@ -126,6 +128,10 @@ failpoints! {
     RecoverRemove = "recover-remove",
     /// A start has done what was noted, and looked at nothing else.
     RecoverRemoveSettle = "recover-remove-settle",
+    /// A start has found attributes that were noted, and sent nothing yet.
+    RecoverAttributes = "recover-attributes",
+    /// A start has sent attributes that were noted, and their note is still there.
+    RecoverAttributesSettle = "recover-attributes-settle",
     /// A start has found a file's rename that was under way, and done nothing about it yet.
     RecoverRename = "recover-rename",
     /// A start has finished a file's rename or left it, and its record is still there.

@@ -121,6 +121,12 @@ impl Content {
         self.is_deferred_at(self.generation())
     }
 
+    /// Something of it was answered from the journal, a close, or attributes after one; those ride along
+    /// once somebody writes again.
+    pub fn is_answered_for(&self) -> bool {
+        self.deferred.lock().is_some() || (!self.bytes_dirty() && self.attributes_note.lock().is_some())
+    }
+
     /// What the journal answers for is this generation.
     pub fn is_deferred_at(&self, generation: u64) -> bool {
         self.deferred.lock().as_ref().is_some_and(|deferral| deferral.generation == generation)

@@ -72,7 +72,7 @@ impl Fs {
         let _gate = content.gate.lock().await;
         // Who has it open may go on writing: what was closed is sent, and nothing that came after.
         let only = self.handles.is_written(ino).then(|| content.generation());
-        if only.is_some_and(|only| !content.is_deferred_at(only)) {
+        if only.is_some_and(|only| content.bytes_dirty() && !content.is_deferred_at(only)) {
             return Ok(Sent::Unfinished);
         }
         match self.commit_only(ino, &content, only).await {

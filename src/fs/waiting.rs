@@ -17,6 +17,7 @@ use super::recovery::RecoveryReport;
 use super::{Fs, Result};
 use crate::bucket::{Condition, ETag, PutOptions};
 use crate::error::Kind;
+use crate::failpoint::{self, Failpoint};
 use crate::journal::{Note, stored_etag};
 
 /// What a note says that the object of a file is to get.
@@ -55,6 +56,7 @@ impl Fs {
                 None => *number = Some(self.journal.note(&note)?),
             }
         }
+        failpoint::reach(Failpoint::AttributesNoted);
         self.backlog.add(ino, 0, Instant::now());
         Ok(())
     }
@@ -105,6 +107,9 @@ impl Fs {
             over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
         }
         self.journal.close_notes(&over)?;
+        if !latest.is_empty() {
+            failpoint::reach(Failpoint::RecoverAttributes);
+        }
         let sends = stream::iter(latest.into_values()).map(|(number, noted)| async move {
             let restated = self.restate_object(&noted.key, Some(&noted.etag), noted.size, noted.options).await;
             (number, noted.key, restated)
@@ -121,6 +126,7 @@ impl Fs {
                     continue;
                 }
             }
+            failpoint::reach(Failpoint::RecoverAttributesSettle);
             self.index.remove(&key);
             self.journal.close_notes(&[number])?;
         }

@@ -167,3 +167,25 @@ async fn what_could_not_be_sent_before_the_end_is_sent_by_the_next_start() {
     assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o600);
     assert_eq!((stored_mode(&house, "f").await, open_notes(&house)), (0o600, 0));
 }
+
+#[tokio::test]
+async fn they_are_sent_while_the_file_is_open_again_and_ride_along_once_it_is_written() {
+    let house = house().await;
+    let ino = house.write_file(ROOT, "f", b"bytes").await.ino;
+    chmod(&house, ino, 0o600).await;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    assert!(house.fs.sync(None).await.is_empty());
+    assert_eq!((stored_mode(&house, "f").await, open_notes(&house)), (0o600, 0));
+    house.fs.release(opened.handle).await.unwrap();
+
+    chmod(&house, ino, 0o640).await;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"half ").await.unwrap();
+    assert!(house.fs.sync(None).await.is_empty());
+    assert_eq!(house.bucket.bytes("f").unwrap(), "bytes", "half of what he writes is no version");
+    house.fs.write(opened.handle, 5, b"and half").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    house.fs.release(opened.handle).await.unwrap();
+    assert_eq!((stored_mode(&house, "f").await, open_notes(&house)), (0o640, 0));
+    assert_eq!(house.bucket.bytes("f").unwrap(), "half and half");
+}

@@ -74,6 +74,8 @@ fn files(hooks: Hooks, chains: &'static [&'static [&'static str]]) -> Scene {
         Step::Rename(name("new"), name("moved")),
         Step::RenameOpen(name("moved"), name("last"), text(", longer")),
         Step::Remove(name("last")),
+        // Nothing comes that could carry these.
+        Step::Chmod(name("synced")),
     ];
     Scene {
         objects: objects(&[("uploads/", ""), ("uploads/old", "what was there")]),
@@ -96,6 +98,8 @@ fn plain_files() -> Scene {
             &["put-after:3"],
             &["put-after:4"],
             &["put-settled:2"],
+            &["attributes-noted", "recover-attributes"],
+            &["attributes-noted", "recover-attributes-settle"],
             &["attributes-stored"],
             &["rename-copied"],
             &["rename-copied:2"],

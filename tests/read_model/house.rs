@@ -93,7 +93,7 @@ impl House {
             list_checksums: Some(traits.telling),
             draft_dir: state.path().join("drafts"),
             events: false,
-            attributes_wait: traits.write_back,
+            attributes_wait: false,
             write_back: traits.write_back.then(|| BacklogLimits { free_percent: 0, ..BacklogLimits::default() }),
             upload: UploadSettings::default(),
         };

@@ -221,7 +221,8 @@ impl Reference {
         }
         let version = file.version();
         file.base = Some(version.bytes.clone());
-        file.waiting = true;
+        // Attributes alone go to S3 at once.
+        file.waiting |= file.unstored == Unstored::Bytes;
         self.stored.insert(path, version);
         file.set_stored();
         Ok(())

@@ -65,8 +65,8 @@ impl Fs {
         self.entry(ino)
     }
 
-    /// Changes attributes; stored in S3 when this returns, unless the file is open for writing:
-    /// then they ride in its upload.
+    /// Changes attributes. Those of a directory are in S3 when this returns; those of a file ride in its
+    /// upload while it is open for writing, and are noted and sent soon when it is closed.
     ///
     /// # Errors
     /// `EROFS`, `EISDIR`, `EFBIG`, `ENOSPC` when they do not fit into 2 KiB of metadata.
