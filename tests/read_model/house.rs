@@ -107,7 +107,14 @@ impl House {
         let Self { bucket, fs, disk, state, traits } = self;
         fs.stop_removals().await;
         disk.flush();
+        let gone = Arc::downgrade(&fs);
         drop((fs, disk));
+        // A killed process holds no file any more, while a task may still be holding this.
+        let begun = std::time::Instant::now();
+        while gone.strong_count() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "something goes on holding the old mount");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         if !keep_cache {
             let _ = std::fs::remove_dir_all(state.path().join("cache"));
         }

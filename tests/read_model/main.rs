@@ -13,6 +13,7 @@ mod play;
 mod race;
 mod reference;
 mod steps;
+mod tell;
 
 use std::sync::LazyLock;
 

@@ -12,7 +12,7 @@ use s3mount::fs::{Caller, FileKind, Ino};
 
 use super::compare::assert_bytes;
 use super::house::House;
-use super::reference::{File, FileId, Place, Reference, Stale, Unstored, Version};
+use super::reference::{File, FileId, Place, Reference, Stale, Version};
 use super::steps::{Case, DIRECTORIES, PATHS, SLOTS, Step};
 
 pub const ROOT: Ino = 1;
@@ -60,7 +60,7 @@ pub struct World {
     files: FileId,
     turn: usize,
     compares_each: usize,
-    write_back: bool,
+    pub write_back: bool,
 }
 
 /// Bytes that no other version has at any offset, cheaply: noise of a prime length, repeated.
@@ -150,31 +150,6 @@ impl World {
         if self.turn.is_multiple_of(self.compares_each) {
             self.compare_some(self.turn / self.compares_each).await;
         }
-    }
-
-    /// In a write-back mount: S3 is told of every close.
-    async fn tell(&mut self) {
-        if !self.write_back {
-            return;
-        }
-        let told = self.house().fs.sync(None).await;
-        for id in self.reference.told() {
-            let expected = self.reference.commit(id);
-            self.compare_stored(id, expected, Ok(())).await;
-        }
-        // It may have stored what is just being written to a file whose last close had to wait.
-        let bucket = &self.house().bucket;
-        let is_stored = |file: &File| {
-            let there = file.path().and_then(|path| bucket.bytes(path));
-            file.unstored == Unstored::Bytes && there.is_some_and(|bytes| bytes == file.bytes)
-        };
-        let stored = self.reference.files.iter().filter(|(_, file)| is_stored(file)).map(|(id, _)| *id);
-        for id in stored.collect::<Vec<_>>() {
-            self.reference.commit(id).expect("what S3 took is not estranged");
-        }
-        self.reference.files.values_mut().for_each(|file| file.waiting = false);
-        let foreign = |cause: &str| cause.contains("Precondition") || cause.contains("NoSuchKey");
-        assert!(told.iter().all(|left| foreign(&left.cause)), "{told:?}");
     }
 
     /// What a name may show now: what the reference says, and what may still be believed.
@@ -420,7 +395,7 @@ impl World {
     }
 
     /// In a conflict theirs stays, and whoever has ours open lets go of it: the next open shows theirs.
-    async fn compare_stored(&mut self, file: FileId, expected: Result<(), Stale>, found: Result<(), Errno>) {
+    pub async fn compare_stored(&mut self, file: FileId, expected: Result<(), Stale>, found: Result<(), Errno>) {
         let stale = match (expected, found) {
             (Ok(()), Ok(())) => false,
             (Err(Stale), Err(Errno::ESTALE)) => true,
