@@ -41,11 +41,7 @@ impl Facts {
             let message = format!("the mount on {} has no hooks", self.mountpoint.display());
             return Reply::Refused(Failure::new(Kind::Usage, message).hint("mount with --hooks FILE"));
         };
-        match ask {
-            HooksRequest::Wait { path, deadline_ms } => self.wait_for_hooks(hooks, &path, deadline_ms).await,
-            ask => carry_out(hooks, ask, tell).await,
-        }
-        .unwrap_or_else(Reply::Refused)
+        self.carry_out_with(hooks, ask, tell).await.unwrap_or_else(Reply::Refused)
     }
 
     async fn wait_for_hooks(&self, hooks: &Hooks, path: &str, deadline_ms: Option<u64>) -> Result<Reply, Failure> {
@@ -62,33 +58,38 @@ impl Facts {
             Err(late.hint("`s3mount hooks trace KEY` tells what they wait for"))
         })
     }
-}
 
-async fn carry_out(hooks: &Hooks, ask: HooksRequest, tell: &mpsc::Sender<Reply>) -> Result<Reply, Failure> {
-    match ask {
-        HooksRequest::List => Ok(Reply::Hooks(hooks.describe())),
-        HooksRequest::DeadLetters { which } => {
-            let letters = tokio::task::block_in_place(|| hooks.dead_letters(&which))?;
-            for some in letters.chunks(LETTERS_AT_A_TIME) {
-                // Nobody listens any more: then nobody misses the rest.
-                let _ = tell.send(Reply::DeadLetters(some.to_vec())).await;
+    async fn carry_out_with(
+        &self,
+        hooks: &Hooks,
+        ask: HooksRequest,
+        tell: &mpsc::Sender<Reply>,
+    ) -> Result<Reply, Failure> {
+        match ask {
+            HooksRequest::List => Ok(Reply::Hooks(hooks.describe())),
+            HooksRequest::DeadLetters { which } => {
+                let letters = tokio::task::block_in_place(|| hooks.dead_letters(&which))?;
+                for some in letters.chunks(LETTERS_AT_A_TIME) {
+                    // Nobody listens any more: then nobody misses the rest.
+                    let _ = tell.send(Reply::DeadLetters(some.to_vec())).await;
+                }
+                Ok(Reply::Done)
             }
-            Ok(Reply::Done)
+            HooksRequest::Redrive { which } => {
+                let Redriven { count, unknown_hooks } = hooks.redrive(&which).await?;
+                Ok(Reply::Moved { count, unknown_hooks })
+            }
+            HooksRequest::Drop { which } => {
+                let count = hooks.drop_dead_letters(&which).await?;
+                Ok(Reply::Moved { count, unknown_hooks: Vec::new() })
+            }
+            HooksRequest::Invoke { hook, path, event, dry_run } => {
+                Ok(Reply::Invoked(Box::new(hooks.invoke(&hook, &path, &event, dry_run).await?)))
+            }
+            HooksRequest::Trace { path } => {
+                Ok(Reply::Traced(Box::new(tokio::task::block_in_place(|| hooks.trace(&path))?)))
+            }
+            HooksRequest::Wait { path, deadline_ms } => self.wait_for_hooks(hooks, &path, deadline_ms).await,
         }
-        HooksRequest::Redrive { which } => {
-            let Redriven { count, unknown_hooks } = hooks.redrive(&which).await?;
-            Ok(Reply::Moved { count, unknown_hooks })
-        }
-        HooksRequest::Drop { which } => {
-            let count = hooks.drop_dead_letters(&which).await?;
-            Ok(Reply::Moved { count, unknown_hooks: Vec::new() })
-        }
-        HooksRequest::Invoke { hook, path, event, dry_run } => {
-            Ok(Reply::Invoked(Box::new(hooks.invoke(&hook, &path, &event, dry_run).await?)))
-        }
-        HooksRequest::Trace { path } => {
-            Ok(Reply::Traced(Box::new(tokio::task::block_in_place(|| hooks.trace(&path))?)))
-        }
-        HooksRequest::Wait { path, .. } => Ok(Reply::Waited { dead: hooks.wait(&path).await? }),
     }
 }

@@ -197,7 +197,7 @@ fn stats(directory: &Path, as_json: bool) -> Result<(), Failure> {
         let all = json!({
             "directory": directory, "disk_bytes": contents.disk_bytes, "entries": contents.entries, "mounts": mounts,
         });
-        super::say(&(serde_json::to_string_pretty(&all).expect("numbers and names are JSON") + "\n"));
+        super::say(&super::pretty(&all));
         return Ok(());
     }
     let place = printable(&directory.to_string_lossy());

@@ -61,7 +61,7 @@ fn as_json(found: &[Incomplete]) -> String {
             })
         })
         .collect();
-    serde_json::to_string_pretty(&uploads).expect("numbers and names are JSON") + "\n"
+    super::pretty(&uploads)
 }
 
 fn word(fate: &Fate) -> &'static str {

@@ -9,6 +9,7 @@ mod mount_options;
 mod sockets;
 mod status;
 mod status_text;
+mod storing;
 mod sync;
 mod umount;
 
@@ -151,6 +152,11 @@ fn say_failure(failure: &Failure) {
 /// Prints to stdout; a reader that has gone away (`s3mount status | head -1`) is no error.
 fn say(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// What programs read, as it is printed.
+fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("numbers and names are JSON") + "\n"
 }
 
 /// Whether a person watches: progress is shown to people only.

@@ -26,7 +26,7 @@ impl Arguments {
         let mountpoint = mount::named(&mountpoint)?;
         let status = status_at(&app::socket_path(&run_dir, &mountpoint))?
             .ok_or_else(|| Failure::from(mount::silence(&mountpoint)))?;
-        super::say(&if self.json { json(&status) } else { status_text::text(&status) });
+        super::say(&if self.json { super::pretty(&status) } else { status_text::text(&status) });
         Ok(())
     }
 }
@@ -42,7 +42,7 @@ fn all(run_dir: &Path, as_json: bool) -> Result<(), Failure> {
         }
     }
     if as_json {
-        super::say(&json(&found));
+        super::say(&super::pretty(&found));
     } else if found.is_empty() && failed.is_none() {
         super::say("nothing is mounted\n");
     } else {
@@ -63,8 +63,4 @@ fn status_at(socket: &Path) -> Result<Option<Status>, Failure> {
             .hint("its log tells more; `s3mount umount --lazy MOUNTPOINT` unmounts in any case"));
     }
     Ok(status)
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("a status is JSON") + "\n"
 }

@@ -1,14 +1,13 @@
 //! `s3mount sync [MOUNTPOINT]`
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::storing::{self, Progress};
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Left};
 use crate::config::Span;
 use crate::error::Kind;
 use crate::mount;
-use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -39,30 +38,22 @@ impl Arguments {
 
 /// `None`: nobody listens there.
 fn sync(socket: &Path, request: &Request) -> Result<Option<()>, Failure> {
-    let (mut left, mut shown) = (None, false);
+    let (mut left, mut progress) = (None, Progress::default());
     let answered = control::ask(socket, request, |reply| match reply {
-        Reply::Storing { files } if files > 0 && super::is_watched() => {
-            shown = true;
-            let _ = write!(std::io::stderr(), "\r\x1b[Kstoring {files} file(s) …");
-        }
+        Reply::Storing { files } => progress.show(files),
         Reply::Synced { left: told } => left = Some(told),
         _ => {}
     });
-    if shown {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
+    progress.clear();
     match (answered?, left) {
         (None, _) => Ok(None),
         (Some(()), Some(left)) => conclude(&left).map(Some),
-        (Some(()), None) => Err(Failure::new(Kind::Local, "the mount's process ended before everything was stored")
-            .hint("mount the bucket again at the same place: what is left is stored then")),
+        (Some(()), None) => Err(storing::cut_off()),
     }
 }
 
 fn conclude(left: &[Left]) -> Result<(), Failure> {
-    for file in left {
-        let _ = writeln!(std::io::stderr(), "not stored: {}: {}", printable(&file.path), printable(&file.cause));
-    }
+    storing::tell(left);
     if left.is_empty() {
         return Ok(());
     }

@@ -1,13 +1,12 @@
 //! `s3mount umount MOUNTPOINT`
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::storing::{self, Progress};
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Left};
 use crate::error::Kind;
 use crate::mount;
-use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,7 +24,7 @@ impl Arguments {
         let socket = app::socket_path(&app::run_dir()?, &mountpoint);
         let mut outcome = Outcome::default();
         let answered = control::ask(&socket, &Request::Unmount { lazy: self.lazy }, |reply| outcome.hear(reply))?;
-        outcome.clear_line();
+        outcome.progress.clear();
         match answered {
             None => unmount_dead(&mountpoint),
             Some(()) => outcome.conclude(&mountpoint),
@@ -46,29 +45,16 @@ fn unmount_dead(mountpoint: &Path) -> Result<(), Failure> {
 struct Outcome {
     refused: Option<Failure>,
     left: Option<Vec<Left>>,
-    shown: bool,
+    progress: Progress,
 }
 
 impl Outcome {
     fn hear(&mut self, reply: Reply) {
         match reply {
-            Reply::Storing { files } => self.show(files),
+            Reply::Storing { files } => self.progress.show(files),
             Reply::Refused(failure) => self.refused = Some(failure),
             Reply::Unmounted { left } => self.left = Some(left),
             _ => {}
-        }
-    }
-
-    fn show(&mut self, files: u64) {
-        if files > 0 && super::is_watched() {
-            self.shown = true;
-            let _ = write!(std::io::stderr(), "\r\x1b[Kstoring {files} file(s) …");
-        }
-    }
-
-    fn clear_line(&self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 
@@ -76,16 +62,11 @@ impl Outcome {
         if let Some(failure) = self.refused {
             return Err(failure);
         }
-        let left = self.left.ok_or_else(|| {
-            Failure::new(Kind::Local, "the mount's process ended before everything was stored")
-                .hint("mount the bucket again at the same place: what is left is stored then")
-        })?;
+        let left = self.left.ok_or_else(storing::cut_off)?;
         if left.is_empty() {
             return Ok(());
         }
-        for file in &left {
-            let _ = writeln!(std::io::stderr(), "not stored: {}: {}", printable(&file.path), printable(&file.cause));
-        }
+        storing::tell(&left);
         Err(Failure::new(
             Kind::Deadline,
             format!("{} is unmounted, but {} file(s) could not be stored", mountpoint.display(), left.len()),

@@ -88,7 +88,7 @@ impl Fs {
         let _gate = content.gate.lock().await;
         if self.handles.is_written(ino) {
             Ok(())
-        } else if self.may_wait_with_attributes(ino, &content) {
+        } else if content.attributes_dirty.load(Ordering::Acquire) && self.attributes_may_wait(ino, &content) {
             self.wait_with_attributes(ino, &content)
         } else {
             self.close_gated(ino, &content).await

@@ -112,6 +112,11 @@ impl Node {
         self.content.as_ref().is_some_and(|content| content.is_dirty())
     }
 
+    /// Has a name, and something that S3 does not know.
+    pub fn is_unstored(&self) -> bool {
+        self.linked && self.is_pending()
+    }
+
     /// Has a draft, clean or not: what S3 says meanwhile must not touch it. Its next commit names
     /// the version that it was begun from, and learns then that this is gone.
     pub fn is_drafted(&self) -> bool {

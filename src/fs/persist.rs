@@ -47,7 +47,7 @@ impl Fs {
     /// what may carry it ([`crate::fs::waiting`]).
     pub(super) async fn change_attributes(&self, ino: Ino, change: impl FnOnce(&mut Stat)) -> Result<()> {
         self.ensure_told(ino).await?;
-        let (before, drafted, waits) = {
+        let (before, drafted) = {
             let mut tree = self.tree.lock();
             let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
             if node.superseded {
@@ -62,11 +62,7 @@ impl Fs {
             if let Some(content) = &node.content {
                 content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
             }
-            let waits = self.settings.attributes_wait
-                && node.stat.kind == FileKind::File
-                && node.backing.strong_count() == 0
-                && node.etag.is_some();
-            (before, node.is_drafted(), waits)
+            (before, node.is_drafted())
         };
         if drafted {
             // The last writer may be gone already, its release on the way.
@@ -74,8 +70,7 @@ impl Fs {
             self.drop_clean_content(ino);
             return stored;
         }
-        let stored =
-            if waits { self.note_attributes_guarded(ino).await } else { self.store_attributes_guarded(ino).await };
+        let stored = self.store_attributes_guarded(ino).await;
         if stored.is_err()
             && let Some(node) = self.tree.lock().get_mut(ino)
             && !node.content.as_ref().is_some_and(|content| content.bytes_dirty())
@@ -85,21 +80,8 @@ impl Fs {
         stored
     }
 
-    /// Has the attributes of a closed file wait for what comes next.
-    async fn note_attributes_guarded(&self, ino: Ino) -> Result<()> {
-        self.hold(ino)?;
-        let noted = async {
-            let content = self.ensure_content(ino, false)?;
-            content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
-            self.close_unless_written(ino).await
-        }
-        .await;
-        self.let_go(ino);
-        noted
-    }
-
-    /// Writes the attributes of a node without touching its bytes. Who opens the file meanwhile and
-    /// writes stores after this, on top of the version that this makes.
+    /// Writes the attributes of a node without touching its bytes, or has them wait. Who opens the file
+    /// meanwhile and writes stores after this, on top of the version that this makes.
     async fn store_attributes_guarded(&self, ino: Ino) -> Result<()> {
         self.hold(ino)?;
         let stored = async {
@@ -109,7 +91,13 @@ impl Fs {
                 Some(content) => Some(content.gate.lock().await),
                 None => None,
             };
-            self.store_attributes_stable(ino).await
+            match &guard {
+                Some(content) if self.attributes_may_wait(ino, content) => {
+                    content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
+                    self.wait_with_attributes(ino, content)
+                }
+                _ => self.store_attributes_stable(ino).await,
+            }
         }
         .await;
         self.let_go(ino);

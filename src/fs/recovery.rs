@@ -152,7 +152,7 @@ impl Fs {
             tracing::info!(files = count, "storing what the last mount has left");
         }
         let conflicts = self.conflicts.load(Ordering::Relaxed);
-        let waiting = self.store_all(resumed, Some(RESUME_DEADLINE), true).await;
+        let waiting = self.store_all(resumed, Some(tokio::time::Instant::now() + RESUME_DEADLINE), true).await;
         report.conflicts = self.conflicts.load(Ordering::Relaxed) - conflicts;
         report.waiting = self.count_unstored();
         report.finished += count - waiting.len();

@@ -77,7 +77,7 @@ impl Fs {
         drop(odd);
         let (passthrough, passthrough_opens) = self.passthrough_status();
         let tree = self.tree.lock();
-        let dirty = tree.nodes().filter(|node| node.linked && node.is_pending());
+        let dirty = tree.nodes().filter(|node| node.is_unstored());
         let mut dirty_files: Vec<_> = dirty.filter_map(|node| self.path_of(&tree.key(node.ino)?)).collect();
         dirty_files.sort();
         Status {

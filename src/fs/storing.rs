@@ -37,7 +37,7 @@ impl Fs {
         let closed =
             |node: &Node| node.opens == 0 || node.content.as_ref().is_some_and(|content| content.is_answered_for());
         let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
-        let left = self.store_all(self.unstored(closed), deadline, true).await.into_iter();
+        let left = self.store_all(self.unstored(closed), until, true).await.into_iter();
         let mut left: Vec<_> = left.map(|(ino, cause)| Undrained { path: self.path_of_ino(ino), cause }).collect();
         left.extend(self.drain_removals(until).await);
         left
@@ -48,7 +48,7 @@ impl Fs {
     pub async fn drain(self: &Arc<Self>, deadline: Duration) -> Vec<Undrained> {
         let until = tokio::time::Instant::now() + deadline;
         let mut left = Vec::new();
-        for (ino, cause) in self.store_all(self.unstored(|_| true), Some(deadline), false).await {
+        for (ino, cause) in self.store_all(self.unstored(|_| true), Some(until), false).await {
             let path = self.path_of_ino(ino);
             let cause = match self.keep_for_next_start(ino).await {
                 Ok(()) => cause,
@@ -88,18 +88,17 @@ impl Fs {
     /// Files that S3 does not have as they are, and that are so.
     pub(super) fn unstored(&self, are: impl Fn(&Node) -> bool) -> Vec<Ino> {
         let tree = self.tree.lock();
-        tree.nodes().filter(|node| node.linked && node.is_pending() && are(node)).map(|node| node.ino).collect()
+        tree.nodes().filter(|node| node.is_unstored() && are(node)).map(|node| node.ino).collect()
     }
 
     /// Stores many at a time; returns those that it could not store, with the cause.
     pub(super) async fn store_all(
         &self,
         inos: Vec<Ino>,
-        deadline: Option<Duration>,
+        until: Option<tokio::time::Instant>,
         ends_in_outage: bool,
     ) -> Vec<(Ino, String)> {
         let _paused = self.backlog.pause();
-        let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
         let outage = Mutex::new(None);
         let stores = inos.into_iter().map(|ino| {
             let outage = ends_in_outage.then_some(&outage);

@@ -84,7 +84,7 @@ impl Fs {
     /// The bytes of a file that S3 does not have as it is.
     fn left_to_send(&self, ino: Ino) -> Option<u64> {
         let tree = self.tree.lock();
-        tree.get(ino).filter(|node| node.linked && node.is_pending()).map(|node| node.stat.size)
+        tree.get(ino).filter(|node| node.is_unstored()).map(|node| node.stat.size)
     }
 }
 

@@ -29,13 +29,10 @@ struct Noted {
 }
 
 impl Fs {
-    /// Whether S3 lacks nothing of a file but attributes, and they may wait.
-    pub(super) fn may_wait_with_attributes(&self, ino: Ino, content: &Content) -> bool {
+    /// Whether S3 has the bytes of a file, so that its attributes may wait.
+    pub(super) fn attributes_may_wait(&self, ino: Ino, content: &Content) -> bool {
         let is_stored = || self.tree.lock().get(ino).is_some_and(|node| node.linked && node.etag.is_some());
-        self.settings.attributes_wait
-            && !content.bytes_dirty()
-            && content.attributes_dirty.load(Ordering::Acquire)
-            && is_stored()
+        self.settings.attributes_wait && !content.bytes_dirty() && is_stored()
     }
 
     /// Notes what a file's attributes are, and has them sent soon. For callers that hold the namespace and

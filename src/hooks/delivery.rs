@@ -1,8 +1,8 @@
 //! How often and for how long a hook is tried for an event before its task goes to the dead letters.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
+use crate::bucket::retry::{doubled, random_fraction};
 use crate::journal::Task;
 
 /// The delivery policy of one hook.
@@ -35,16 +35,9 @@ impl Delivery {
     }
 }
 
-/// Between half of a pause and all of it. The hasher's keys are random for each call: enough to
-/// spread tries.
+/// Between half of a pause and all of it.
 pub(super) fn jittered(pause: Duration) -> Duration {
-    let fraction = f64::from(RandomState::new().build_hasher().finish() as u32) / f64::from(u32::MAX);
-    pause.mul_f64(f64::midpoint(1.0, fraction))
-}
-
-/// `delay · 2ⁿ`, as far as that goes.
-pub(super) fn doubled(delay: Duration, times: u32) -> Duration {
-    delay.saturating_mul(1 << times.min(30))
+    pause.mul_f64(f64::midpoint(1.0, random_fraction()))
 }
 
 #[cfg(test)]

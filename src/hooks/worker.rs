@@ -8,9 +8,10 @@ use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::delivery::{doubled, jittered};
+use super::delivery::jittered;
 use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append};
 use super::rules::MAX_LINEAGE;
+use crate::bucket::retry::doubled;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{self, DeadTask, Event, Journal, Task};
 

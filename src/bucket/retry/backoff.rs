@@ -10,13 +10,20 @@ use tokio::time::Instant;
 /// failed together must not come back together.
 #[must_use]
 pub fn pause(base: Duration, longest: Duration, attempt: u32) -> Duration {
-    let full = base.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest);
+    let full = doubled(base, attempt.saturating_sub(1)).min(longest);
     // At least a tenth: a pause of nothing is no pause.
     full.mul_f64(0.1 + 0.9 * random_fraction())
 }
 
-/// Between 0 and 1. The hasher's keys are random for each call: enough to spread clients.
-fn random_fraction() -> f64 {
+/// `base · 2ⁿ`, as far as that goes.
+#[must_use]
+pub fn doubled(base: Duration, times: u32) -> Duration {
+    base.saturating_mul(1 << times.min(30))
+}
+
+/// Between 0 and 1. The hasher's keys are random for each call: enough to spread tries.
+#[must_use]
+pub fn random_fraction() -> f64 {
     f64::from(RandomState::new().build_hasher().finish() as u32) / f64::from(u32::MAX)
 }
 

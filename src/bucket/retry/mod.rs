@@ -23,7 +23,7 @@ use super::{
 };
 use crate::error::Kind;
 use backoff::RetryBudget;
-pub use backoff::pause;
+pub use backoff::{doubled, pause, random_fraction};
 use lost_reply::Memory;
 
 /// An upload or download may go on beyond the deadline as long as it is at least this fast.

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::{At, first_line, joined, json, printable_lines};
+use super::{At, first_line, joined, printable_lines};
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{DeadLetter, Failure, Which};
-use crate::cli::say;
 use crate::cli::sockets::Socket;
+use crate::cli::{pretty, say};
 use crate::error::Kind;
 use crate::telemetry::printable;
 
@@ -78,14 +78,14 @@ impl Arguments {
         match self.command {
             Command::List { hook, how } => {
                 let letters = found(&how.at.socket()?, Which { id: None, hook })?;
-                say(&if how.json { json(&letters) } else { listed(&letters) });
+                say(&if how.json { pretty(&letters) } else { listed(&letters) });
                 Ok(())
             }
             Command::Show { id, how } => show(&id, &how),
             Command::Redrive { chosen, how } => redrive(chosen, &how),
             Command::Drop { chosen, how } => {
                 let (count, _) = moved(&how, chosen, |which| HooksRequest::Drop { which })?;
-                say(&if how.json { json(&json!({"count": count})) } else { format!("{count} dropped\n") });
+                say(&if how.json { pretty(&json!({"count": count})) } else { format!("{count} dropped\n") });
                 Ok(())
             }
         }
@@ -112,7 +112,7 @@ fn show(id: &str, how: &How) -> Result<(), Failure> {
         return Err(unknown(id));
     }
     if how.json {
-        say(&json(&letters));
+        say(&pretty(&letters));
     } else {
         say(&letters.iter().map(shown).collect::<Vec<_>>().join("\n"));
     }
@@ -122,7 +122,7 @@ fn show(id: &str, how: &How) -> Result<(), Failure> {
 fn redrive(chosen: Chosen, how: &How) -> Result<(), Failure> {
     let (count, unknown_hooks) = moved(how, chosen, |which| HooksRequest::Redrive { which })?;
     let told = json!({"count": count, "unknown_hooks": unknown_hooks});
-    say(&if how.json { json(&told) } else { format!("{count} delivered again\n") });
+    say(&if how.json { pretty(&told) } else { format!("{count} delivered again\n") });
     if unknown_hooks.is_empty() {
         return Ok(());
     }

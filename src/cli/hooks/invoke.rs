@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{At, first_line, joined, json};
+use super::{At, first_line, joined};
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{self, Failure, Invocation, LocalRun};
-use crate::cli::say;
 use crate::cli::status_text::bytes;
+use crate::cli::{pretty, say};
 use crate::error::Kind;
 use crate::telemetry::printable;
 
@@ -50,7 +50,7 @@ impl Arguments {
             (None, Some(file)) => self.on_file(file)?,
             (None, None) => unreachable!("clap requires one of them"),
         };
-        say(&if self.json { json(&ran) } else { told(&ran) });
+        say(&if self.json { pretty(&ran) } else { told(&ran) });
         match &ran.problem {
             None => Ok(()),
             Some(problem) => {

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::json;
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{self, Description, Failure};
-use crate::cli::say;
 use crate::cli::sockets::{Socket, all_statuses};
 use crate::cli::status_text::bytes;
+use crate::cli::{pretty, say};
 use crate::telemetry::printable;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +43,7 @@ impl Validate {
     pub(super) fn run(self) -> Result<(), Failure> {
         let hooks = app::validate_hooks(&self.file)?;
         if self.json {
-            say(&json(&hooks));
+            say(&pretty(&hooks));
         } else {
             say(&hooks.iter().map(described).collect::<Vec<_>>().join("\n"));
             say(&format!("{}: {} hook(s), nothing wrong\n", printable(&self.file.to_string_lossy()), hooks.len()));
@@ -66,7 +65,7 @@ impl List {
         }
         if self.json {
             let all: Vec<Value> = found.iter().map(|(at, hooks)| json!({"mountpoint": at, "hooks": hooks})).collect();
-            say(&json(&all));
+            say(&pretty(&all));
         } else if found.is_empty() {
             say("no mount has hooks\n");
         }
@@ -87,7 +86,7 @@ impl Stats {
         let found: Vec<_> = statuses.iter().filter(|status| status.hooks.is_object()).collect();
         if self.json {
             let told = found.iter().map(|status| json!({"mountpoint": status.mountpoint, "hooks": status.hooks}));
-            say(&json(&told.collect::<Vec<Value>>()));
+            say(&pretty(&told.collect::<Vec<Value>>()));
         } else if found.is_empty() {
             say("no mount has hooks\n");
         }

@@ -90,10 +90,6 @@ impl At {
     }
 }
 
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("numbers and names are JSON") + "\n"
-}
-
 /// A problem in one line: the rest of a trap is for its report.
 fn first_line(text: &str) -> String {
     printable(text.lines().next().unwrap_or_default())

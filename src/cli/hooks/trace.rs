@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{At, first_line, joined, json, printable_lines};
+use super::{At, first_line, joined, printable_lines};
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{Failure, HookTrace, OpenTask};
-use crate::cli::say;
 use crate::cli::sockets::Socket;
+use crate::cli::{pretty, say};
 use crate::config::Span;
 use crate::error::Kind;
 use crate::telemetry::printable;
@@ -40,7 +40,7 @@ impl Trace {
             _ => None,
         })?;
         if self.json {
-            say(&json(&trace));
+            say(&pretty(&trace));
             return Ok(());
         }
         let place = printable(&socket.mountpoint.to_string_lossy());

@@ -103,7 +103,7 @@ impl Fs {
             && !self.handles.is_written(ino)
             // Nobody can take another one while the tree is locked.
             && node.content.as_ref().is_some_and(|content| Arc::strong_count(content) == 1 && !content.is_dirty());
-        let needed = (node.opens > 0 && !is_idle) || (node.linked && node.is_pending());
+        let needed = (node.opens > 0 && !is_idle) || node.is_unstored();
         let dropped = if needed { None } else { node.content.take() };
         tree.drop_if_idle(ino);
         drop(tree);

@@ -104,8 +104,11 @@ impl Fs {
             // Another version took the name while this waited: the kernel looks it up anew.
             return Err(Errno::ESTALE.into());
         }
-        let unsent = |content: &Arc<Content>| content.bytes_dirty() && before.etag.is_none();
-        if self.settings.write_back.is_some() && !content.as_ref().is_some_and(unsent) {
+        // Only the journal has it: S3 need not hear of the old name.
+        let is_unsent = |content: &Arc<Content>, there: &Snapshot| {
+            self.settings.write_back.is_some() && content.bytes_dirty() && there.etag.is_none()
+        };
+        if self.settings.write_back.is_some() && !content.as_ref().is_some_and(|content| is_unsent(content, &before)) {
             // Closes that only the journal answers for: S3 is told before their names change there. What
             // was written since has no close yet, and must not show under the old name.
             for (ino, content) in [(Some(plan.ino), &content), (plan.target, &replaced)] {
@@ -117,9 +120,7 @@ impl Fs {
         }
         let before = self.snapshot(plan.ino)?;
         match &content {
-            Some(content) if self.settings.write_back.is_some() && content.bytes_dirty() && before.etag.is_none() => {
-                self.rename_unsent(plan, &before, content).await?;
-            }
+            Some(content) if is_unsent(content, &before) => self.rename_unsent(plan, &before, content).await?,
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,
             _ => self.rename_stored(plan, &before, content.as_deref()).await?,
         }
