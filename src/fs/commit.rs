@@ -11,7 +11,7 @@ use super::doubt::{doubt_upload, is_doubtful};
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};
-use super::{Fs, Result};
+use super::{Error, Fs, Result};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
@@ -54,8 +54,13 @@ struct Still<'a> {
 impl Still<'_> {
     /// `EAGAIN` for what is not to be sent.
     fn admit(&self, generation: u64) -> Result<()> {
-        if self.only.is_none_or(|only| only == generation) { Ok(()) } else { Err(Errno::EAGAIN.into()) }
+        admit(self.only, generation)
     }
+}
+
+/// `EAGAIN` for bytes that have changed since the generation that is wanted, if only one is.
+pub(super) fn admit(only: Option<u64>, generation: u64) -> Result<()> {
+    if only.is_none_or(|only| only == generation) { Ok(()) } else { Err(Errno::EAGAIN.into()) }
 }
 
 impl Fs {
@@ -72,13 +77,14 @@ impl Fs {
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
-        self.close_gated(ino, &content).await
+        self.close_gated(ino, &content, None).await
     }
 
     /// Where nobody has the file open for writing, no close will come that stores it.
     ///
     /// Asked once more when its turn has come: who opened the file meanwhile is not done with it, and
-    /// half of what he writes must not become a version.
+    /// half of what he writes must not become a version. Nor must it if he opens it only now: what is
+    /// stored is the generation of which nobody was writing the next.
     pub(super) async fn close_unless_written(&self, ino: Ino) -> Result<()> {
         if self.handles.is_written(ino) {
             return Ok(());
@@ -86,12 +92,17 @@ impl Fs {
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
+        // Before it is asked who writes: who comes after that makes a later one.
+        let generation = content.generation();
         if self.handles.is_written(ino) {
             Ok(())
         } else if content.attributes_dirty.load(Ordering::Acquire) && self.attributes_may_wait(ino, &content) {
             self.wait_with_attributes(ino, &content)
         } else {
-            self.close_gated(ino, &content).await
+            match self.close_gated(ino, &content, Some(generation)).await {
+                Err(Error::Posix(Errno::EAGAIN)) => Ok(()),
+                closed => closed,
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::commit::admit;
 use super::content::{Content, Deferral};
 use super::handles::FileHandle;
 use super::inodes::Ino;
@@ -42,23 +43,24 @@ impl Fs {
         let _gate = content.gate.lock().await;
         // Another close may have stored it while this one waited: a record made now would outlive what
         // it is about, and be sent by a later start.
-        if content.bytes_dirty() { self.defer_gated(ino, content).await } else { Ok(()) }
+        if content.bytes_dirty() { self.defer_gated(ino, content, None).await } else { Ok(()) }
     }
 
     /// What a close answers for: in a write-back mount durable here and sent by the uploader, else in
-    /// S3. For callers that hold the namespace and the file's gate.
-    pub(super) async fn close_gated(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
+    /// S3. `EAGAIN` if `only` one generation is wanted, and the bytes have changed since. For callers that
+    /// hold the namespace and the file's gate.
+    pub(super) async fn close_gated(&self, ino: Ino, content: &Arc<Content>, only: Option<u64>) -> Result<()> {
         if !content.bytes_dirty() || !self.may_wait(ino, content) {
-            return self.commit_gated(ino, content).await;
+            return self.commit_only(ino, content, only).await;
         }
         if content.draft.lock().base().is_some() {
             // Without the old version's bytes the draft alone is not the file.
             if self.complete(content).await.is_err() {
                 // What is to become of it then is the same as for a close that goes to S3.
-                return self.commit_gated(ino, content).await;
+                return self.commit_only(ino, content, only).await;
             }
         }
-        self.defer_gated(ino, content).await?;
+        self.defer_gated(ino, content, only).await?;
         let size = content.draft.lock().size();
         self.backlog.add(ino, size, Instant::now());
         Ok(())
@@ -77,18 +79,25 @@ impl Fs {
     }
 
     /// As [`Fs::defer`], for callers that hold the namespace and see to the gate.
-    pub(super) async fn defer_gated(&self, ino: Ino, content: &Content) -> Result<()> {
+    pub(super) async fn defer_gated(&self, ino: Ino, content: &Content, only: Option<u64>) -> Result<()> {
         let snapshot = self.snapshot(ino)?;
-        if snapshot.linked { self.defer_at(content, &snapshot, &[]).await } else { Ok(()) }
+        if snapshot.linked { self.defer_at(content, &snapshot, only, &[]).await } else { Ok(()) }
     }
 
     /// The journal answers for a draft as it is now, under the key and over the version of `there`. In
     /// the same transaction it lets go of what it answered for before, and of `ended`.
-    pub(super) async fn defer_at(&self, content: &Content, there: &Snapshot, ended: &[IntentId]) -> Result<()> {
+    pub(super) async fn defer_at(
+        &self,
+        content: &Content,
+        there: &Snapshot,
+        only: Option<u64>,
+        ended: &[IntentId],
+    ) -> Result<()> {
         let metadata = there.stat.to_attributes(None).to_metadata()?;
         let (file, generation, size, bytes, promised_before) = {
             let draft = content.draft.lock();
             let generation = content.generation();
+            admit(only, generation)?;
             if content.answers_for(generation, &there.key, &metadata) && ended.is_empty() {
                 return Ok(());
             }

@@ -148,7 +148,7 @@ impl Fs {
         // No close: whatever its commit has come to, the draft is kept.
         let _stable = self.namespace.read().await;
         let _gate = content.gate.lock().await;
-        self.defer_gated(ino, &content).await
+        self.defer_gated(ino, &content, None).await
     }
 
     /// Stores files that are open for writing and have had unstored bytes for so long, again and again.

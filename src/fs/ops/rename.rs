@@ -242,7 +242,7 @@ impl Fs {
         let there = Snapshot { key: key.clone(), etag: etag.clone(), ..before.clone() };
         let target = plan.target.and_then(|target| Some((target, self.content(target)?)));
         let ended = target.as_ref().and_then(|(_, target)| Some(target.deferred.lock().as_ref()?.id));
-        self.defer_at(content, &there, ended.as_slice()).await?;
+        self.defer_at(content, &there, None, ended.as_slice()).await?;
         if let Some((target, replaced)) = target {
             replaced.set_deferral(None);
             self.backlog.remove(target);
