@@ -2,10 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
+#[path = "hooks_room/built.rs"]
+mod built;
+#[path = "hooks_room/component_guests.rs"]
+mod component_guests;
+#[path = "hooks_room/components.rs"]
+mod components;
 #[path = "hooks_room/delivery.rs"]
 mod delivery;
 #[path = "hooks_room/guests.rs"]
 mod guests;
+#[path = "hooks_room/hostile.rs"]
+mod hostile;
+#[path = "hooks_room/hostile_guests.rs"]
+mod hostile_guests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -248,7 +258,7 @@ async fn large_output_goes_in_parts_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_say_whether_to_try_again() {
-    for (code, runs, dead) in [(0, 1, 0), (65, 1, 1), (1, 3, 1), (75, 3, 1)] {
+    for (code, runs, dead) in [(0, 1, 0), (65, 1, 1), (77, 1, 1), (1, 3, 1), (75, 3, 1)] {
         let (bench, status) = outcome_of(&guests::exits(code), "").await;
         assert_eq!((status.invocations, status.dead), (runs, dead), "exit code {code}");
         assert_eq!(bench.log("h").contains("DEAD RequestId: "), dead == 1);
@@ -356,152 +366,6 @@ async fn a_hooks_own_output_does_not_fire_it_again() {
     let runs: Vec<_> = hooks.status().hooks.iter().map(|hook| hook.invocations + hook.superseded).collect();
     assert_eq!(runs, [2, 2]);
     assert_eq!(bench.bucket.keys(), ["a", "x", "y"]);
-}
-
-// ---- Guests that mean harm ----------------------------------------------------------------------
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_endless_loop_ends_at_its_timeout() {
-    let (bench, status) = outcome_of(&guests::loops(), "timeout = \"100ms\"").await;
-    assert_eq!((status.invocations, status.dead), (3, 1));
-    assert_eq!(last_error(&status), "Task timed out after 0.10 seconds");
-    assert!(bench.log("h").contains("Task timed out after 0.10 seconds"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_sleeps_in_a_call_ends_at_its_timeout() {
-    let (_, status) = outcome_of(&guests::sleeps(), "timeout = \"100ms\"").await;
-    assert_eq!(last_error(&status), "Task timed out after 0.10 seconds");
-}
-
-#[tokio::test]
-async fn a_guest_that_never_waits_holds_nobody_up() {
-    // One thread for all: if a guest ran on it, nothing else would.
-    let bench = Bench::new().hook("bad", &guests::loops(), "match = [\"bad\"]\ntimeout = \"10m\"").hook(
-        "good",
-        &guests::echoes("out"),
-        "match = [\"good\"]",
-    );
-    let hooks = bench.start();
-    bench.create("bad", "").await;
-    bench.create("good", "").await;
-    let both = async {
-        while bench.text("out").is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, both).await.expect("the other hook runs");
-    hooks.stop(Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_memory_bomb_gets_no_more_than_its_limit() {
-    let (bench, status) = outcome_of(&guests::bombs_memory(), "memory = \"8M\"").await;
-    assert_eq!(status.dead, 1);
-    assert!(status.max_memory_used_bytes <= 8 << 20);
-    assert!(last_error(&status).contains("refused memory beyond its limit"), "{}", last_error(&status));
-    assert!(bench.log("h").contains("Memory Size: 8 MB"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_wants_more_memory_than_it_may_have_is_not_started() {
-    let module = guests::command("", "").replace("(export \"memory\") 2", "(export \"memory\") 60000");
-    let (_, status) = outcome_of(&module, "memory = \"8M\"").await;
-    assert!(last_error(&status).starts_with("not started: "), "{}", last_error(&status));
-    assert!(last_error(&status).contains("raise `memory`"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_output_is_cut() {
-    for (descriptor, kept) in [(1, 64 << 10), (2, 256 << 10)] {
-        let (bench, status) = outcome_of(&guests::floods(descriptor), "").await;
-        assert_eq!((status.errors, status.dead), (0, 0));
-        let log = bench.log("h");
-        assert!(
-            log.contains(&format!("[{} more bytes were dropped]", (64 << 20) - kept)),
-            "{}",
-            &log[log.len() - 300..]
-        );
-        assert!(log.len() < kept + 4096);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_fills_the_disk_is_stopped() {
-    for directory in [4, 5] {
-        let (bench, status) = outcome_of(&guests::fills_disk(directory), "storage = \"4M\"\nmatch = [\"a\"]").await;
-        assert_eq!(status.dead, 1);
-        assert!(last_error(&status).contains("more than 4194304 bytes in /tmp and /out"), "{}", last_error(&status));
-        assert_eq!(bench.bucket.keys(), ["a"]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sparse_file_counts_by_its_length() {
-    let (bench, status) = outcome_of(&guests::leaves_a_hole(), "match = [\"a\"]").await;
-    assert!(last_error(&status).contains("bytes in /tmp and /out"), "{}", last_error(&status));
-    assert_eq!(bench.bucket.keys(), ["a"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn descriptors_are_limited() {
-    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = open();
-    let (_, status) = outcome_of(&guests::hoards_descriptors(), "").await;
-    assert_eq!((status.errors, status.dead), (3, 1));
-    assert!(open() < before + 100, "and given back");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn directories_without_end_are_stopped_and_removed() {
-    let (bench, status) = outcome_of(&guests::digs(), "timeout = \"5s\"").await;
-    assert_eq!(status.dead, 1);
-    let work = bench.dir.path().join("state/hooks/work");
-    let empty = async {
-        while std::fs::read_dir(&work).unwrap().count() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, empty).await.expect("nothing is left of the runs");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn there_is_no_way_out_of_the_directories() {
-    let (bench, status) = outcome_of(&guests::escapes(), "").await;
-    assert_eq!((status.invocations, status.errors), (1, 0), "{}\n{}", last_error(&status), bench.log("h"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_link_in_the_output_is_not_published() {
-    let (bench, status) = outcome_of(&guests::leaves_a_link(), "match = [\"a\"]").await;
-    assert_eq!((status.invocations, status.dead), (1, 1));
-    assert!(last_error(&status).contains("link: neither a file nor a directory"), "{}", last_error(&status));
-    assert_eq!(bench.bucket.keys(), ["a"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn traps_end_the_guest_and_name_their_cause() {
-    for (module, cause) in [
-        (guests::recurses(), "call stack exhausted"),
-        (guests::command("", "unreachable"), "unreachable"),
-        (guests::command("", "(drop (i32.div_u (i32.const 1) (i32.const 0)))"), "integer divide by zero"),
-        (guests::command("", "(drop (i32.load (i32.const -4)))"), "out of bounds memory access"),
-    ] {
-        let (_, status) = outcome_of(&module, "").await;
-        assert_eq!((status.invocations, status.dead), (3, 1));
-        assert!(last_error(&status).contains(cause), "{}", last_error(&status));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_section_is_bounded_like_the_rest() {
-    let module = guests::command("", "").replacen(
-        "(memory (export \"memory\") 2)",
-        "(memory (export \"memory\") 2) (func $begin (loop $again (br $again))) (start $begin)",
-        1,
-    );
-    let (_, status) = outcome_of(&module, "timeout = \"100ms\"").await;
-    assert_eq!(last_error(&status), "Task timed out after 0.10 seconds");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@ use super::{Error, HookSpec, Hooks, Result, modules, settings};
 pub struct Description {
     pub name: String,
     pub wasm: PathBuf,
+    /// Which of the three kinds of guest it is, in words.
+    pub kind: String,
     /// `ObjectCreated:*` and so on.
     pub events: Vec<String>,
     #[serde(rename = "match")]
@@ -23,6 +25,10 @@ pub struct Description {
     pub output: Option<String>,
     /// Names only: values may be secrets.
     pub env: Vec<String>,
+    /// What a typed hook is granted: names of `config`, paths it may read and directories it may write.
+    pub config: Vec<String>,
+    pub read: Vec<String>,
+    pub write: Vec<String>,
     pub memory_bytes: u64,
     pub timeout_ms: u64,
     pub concurrency: usize,
@@ -77,6 +83,7 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
     Description {
         name: spec.name.clone(),
         wasm: spec.wasm.clone(),
+        kind: program.kind().to_owned(),
         events: spec.events.iter().map(|event| EventPattern::name(*event).to_owned()).collect(),
         matches: spec.matches.patterns().to_vec(),
         exclude: spec.exclude.patterns().to_vec(),
@@ -84,6 +91,9 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         suffix: spec.suffix.clone(),
         output: spec.output.clone(),
         env: spec.env.keys().cloned().collect(),
+        config: spec.config.keys().cloned().collect(),
+        read: spec.read.patterns().to_vec(),
+        write: spec.write.clone(),
         memory_bytes: spec.memory_bytes,
         timeout_ms: spec.timeout.as_millis() as u64,
         concurrency: spec.concurrency,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::sandbox;
 use crate::journal::{EventName, Task};
 
 /// What form-urlencoding leaves as it is, and `/`, which S3 leaves too.
@@ -157,6 +158,28 @@ pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
         lineage: &event.fact.lineage,
     };
     serde_json::to_string(&Message { records: [record], s3mount: own }).expect("strings and numbers make JSON")
+}
+
+/// The same for a typed hook, which is stopped at `deadline`.
+pub(super) fn record(source: &Source, task: &Task, place: &Place, deadline: SystemTime) -> sandbox::Event {
+    let event = &task.event;
+    let fact = &event.fact;
+    sandbox::Event {
+        id: event.id.clone(),
+        name: fact.name.s3_name().to_owned(),
+        time_ms: sandbox::since_1970_ms(fact.time),
+        bucket: source.bucket.clone(),
+        key: fact.key.clone(),
+        path: place.path.to_owned(),
+        size: fact.size,
+        etag: fact.etag.clone(),
+        sequencer: event.sequencer(),
+        hook: task.hook.clone(),
+        attempt: task.failures + 1,
+        deadline_ms: sandbox::since_1970_ms(deadline),
+        depth: fact.lineage.len() as u32,
+        json: message(source, task, place),
+    }
 }
 
 /// `a b/ü` → `a+b/%C3%BC`.

@@ -23,6 +23,8 @@ use crate::key;
 pub(super) struct Hook {
     pub(super) spec: HookSpec,
     pub(super) program: Program,
+    /// Looked up once: [`Program::wants_files`].
+    pub(super) wants_files: bool,
     pub(super) counters: Counters,
     pub(super) log: PathBuf,
 }
@@ -71,6 +73,8 @@ pub(super) struct Tried {
     pub(super) digest: String,
     /// What it left for publication.
     pub(super) output: Vec<OutFile>,
+    /// What it did to objects itself, whatever the outcome.
+    pub(super) wrote: Vec<NewEvent>,
 }
 
 impl Surroundings {
@@ -96,18 +100,14 @@ impl Surroundings {
             Ok(path) => path,
             Err(problem) => return Tried::without_run(Outcome::Fatal(problem)),
         };
-        let workspace = match Workspace::new(&self.runner.work) {
-            Ok(workspace) => workspace,
-            Err(error) => {
-                return Tried::without_run(Outcome::Delayed(format!("no directory to run in: {error}")));
-            }
-        };
-        let task = match self.fetch(hook, task, &workspace.input().join(path)).await {
-            Ok(task) => task,
+        let (workspace, task) = match self.prepare(hook, task, path).await {
+            Ok(prepared) => prepared,
             Err(outcome) => return Tried::without_run(outcome),
         };
-        let ran = self.runner.run(hook, &task, path, &workspace, cancel).await;
+        let mut ran = self.runner.run_for(publication, hook, &task, path, &workspace, cancel).await;
+        let wrote = std::mem::take(&mut ran.wrote);
         let (outcome, output) = match &ran.verdict {
+            Ok(()) if !workspace.is_there() => (Outcome::Done(Vec::new()), Vec::new()),
             Ok(()) => self.publish(hook, &task.event.fact, path, &workspace.output(), publication).await,
             Err(outcome) => (outcome.clone(), Vec::new()),
         };
@@ -116,7 +116,19 @@ impl Surroundings {
         // Kept with a dead letter only.
         let digest = if report.again.is_some() { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
-        Tried { outcome, log, digest, output }
+        Tried { outcome, log, digest, output, wrote }
+    }
+
+    /// The directories of a run with its object in them, unless its guest opens no files; and the task as
+    /// the guest shall see it.
+    async fn prepare(&self, hook: &Hook, task: &Task, path: &str) -> Result<(Workspace, Task), Outcome> {
+        if !hook.wants_files {
+            return Ok((Workspace::without_files(), task.clone()));
+        }
+        let workspace = Workspace::new(&self.runner.work)
+            .map_err(|error| Outcome::Delayed(format!("no directory to run in: {error}")))?;
+        let task = self.fetch(hook, task, &workspace.input().join(path)).await?;
+        Ok((workspace, task))
     }
 
     /// The path in the mount, or why there is none.
@@ -188,7 +200,7 @@ impl Surroundings {
 impl Tried {
     /// Of what ended before the hook was started.
     pub(super) fn without_run(outcome: Outcome) -> Self {
-        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new() }
+        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new(), wrote: Vec::new() }
     }
 }
 

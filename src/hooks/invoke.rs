@@ -2,6 +2,7 @@
 //! file on a local file.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -13,6 +14,8 @@ use super::publish::{self, OutFile};
 use super::run::Runner;
 use super::workspace::Workspace;
 use super::{Error, HookSpec, Hooks, Result, describe, settings, status};
+use crate::bucket::Metadata;
+use crate::bucket::memory::MemoryBucket;
 use crate::error::Kind;
 use crate::journal::{Event, EventName, NewEvent, Task, stored_etag};
 use crate::key;
@@ -84,9 +87,13 @@ impl Hooks {
         let publication = if dry { Publication::Dry } else { Publication::Publish };
         let cancel = Cancel::default();
         let tried = surroundings.attempt(hook, &task, publication, cancel.0.subscribe()).await;
+        // Other hooks see what this one made, as ever.
+        let mut made = if dry { Vec::new() } else { tried.wrote.clone() };
         if let Outcome::Done(events) = &tried.outcome {
-            // Other hooks see what this one made, as ever.
-            self.worker.journal.settle(&[], events.clone()).await?;
+            made.extend(events.iter().cloned());
+        }
+        if !made.is_empty() {
+            self.worker.journal.settle(&[], made).await?;
         }
         let published = !dry && matches!(tried.outcome, Outcome::Done(_));
         Ok(invocation(task, tried, published))
@@ -109,19 +116,33 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     let scratch = describe::scratch()?;
     let (sandbox, mut programs) = describe::compile(scratch.path(), std::slice::from_ref(&spec))?;
     let program = programs.pop().ok_or_else(|| no_hook(std::iter::empty()))?;
-    let hook = Hook { program, counters: status::Counters::default(), log: scratch.path().join("log"), spec };
+    let (log, counters) = (scratch.path().join("log"), status::Counters::default());
+    let hook = Hook { spec, program, wants_files: true, counters, log };
     let source = Source { bucket: "local".into(), region: "us-east-1".into() };
     let work = scratch.path().join("work");
-    let runner = Runner { sandbox, source, prefix: String::new(), work, mountpoint: None };
+    let bucket = Arc::new(MemoryBucket::new());
+    let runner = Runner {
+        sandbox,
+        source,
+        prefix: String::new(),
+        bucket: bucket.clone(),
+        on_published: Arc::new(|_| {}),
+        work,
+        mountpoint: None,
+    };
     let local = |cause| Error::File { path: run.file.to_owned(), cause };
     let workspace = Workspace::new(&runner.work).map_err(local)?;
     let mut fact = fact(name, run.path);
     if name != EventName::RemovedDelete {
         fact.size = copy_in(run.file, &workspace.input().join(run.path)).map_err(local)?;
+        if hook.program.is_typed() {
+            // All the bucket that it can ask.
+            bucket.insert(run.path, std::fs::read(run.file).map_err(local)?, Metadata::new());
+        }
     }
     let task = task(&hook.spec, fact);
     let cancel = Cancel::default();
-    let ran = runtime.block_on(runner.run(&hook, &task, run.path, &workspace, cancel.0.subscribe()));
+    let mut ran = runtime.block_on(runner.run(&hook, &task, run.path, &workspace, cancel.0.subscribe()));
     let (outcome, output) = match &ran.verdict {
         Err(outcome) => (outcome.clone(), Vec::new()),
         Ok(()) => match publish::collect(&workspace.output(), hook.spec.output_directory(run.path)) {
@@ -131,10 +152,12 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     };
     if let Some(directory) = run.keep {
         copy_out(&output, directory)?;
+        copy_written(&ran.wrote, &bucket, directory)?;
     }
     // The command that runs it again is the one that ran it now.
     let report = super::report::Report { again: None, ..runner.report(&hook, &task, &ran, &outcome) };
-    let tried = Tried { log: report.text(), digest: String::new(), outcome, output };
+    let log = report.text();
+    let tried = Tried { log, digest: String::new(), outcome, output, wrote: std::mem::take(&mut ran.wrote) };
     Ok(invocation(task, tried, false))
 }
 
@@ -149,6 +172,18 @@ fn copy_out(output: &[OutFile], directory: &Path) -> Result<()> {
     for file in output {
         let to = directory.join(&file.key);
         copy_in(&file.file, &to).map_err(|cause| Error::File { path: to, cause })?;
+    }
+    Ok(())
+}
+
+/// What a typed hook wrote itself.
+fn copy_written(facts: &[NewEvent], bucket: &MemoryBucket, directory: &Path) -> Result<()> {
+    for fact in facts {
+        // It may be gone again.
+        let Some(bytes) = bucket.bytes(&fact.key) else { continue };
+        let to = directory.join(&fact.key);
+        let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&to, &bytes));
+        written.map_err(|cause| Error::File { path: to, cause })?;
     }
     Ok(())
 }
@@ -204,6 +239,9 @@ fn invocation(task: Task, tried: Tried, published: bool) -> Invocation {
             Some(problem)
         }
     };
-    let output = tried.output.into_iter().map(|file| Output { key: file.key, size: file.size }).collect();
+    let written = tried.wrote.into_iter().filter(|fact| fact.name != EventName::RemovedDelete);
+    let written = written.map(|fact| Output { key: fact.key, size: fact.size });
+    let output = tried.output.into_iter().map(|file| Output { key: file.key, size: file.size });
+    let output = written.chain(output).collect();
     Invocation { id: task.event.id, problem, log: tried.log, output, published }
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! journal.events ─ rules ─→ tasks ─ worker ─→ invocation ─┬─ input     GET, pinned to the ETag
 //!                                     │                   ├─ run       what a guest gets, how it ended
-//!                                     │                   │   └ sandbox   WASI command, bounded
+//!                                     │                   │   └ sandbox   command or typed, bounded
+//!                                     │                   ├─ grants    objects a typed hook asks for
 //!                                     │                   ├─ publish   /out → PUT
 //!                                     │                   └─ report    START … END, REPORT
 //!                                     └─ delivery: again, when, or to the dead letters
@@ -18,6 +19,7 @@ mod delivery;
 mod describe;
 mod error;
 mod event;
+mod grants;
 mod input;
 mod invocation;
 mod invoke;
@@ -136,7 +138,8 @@ pub fn start(
     let programs = modules::prepare(&sandbox, &directory.join("modules"), &settings.specs)?;
     let hooks = settings.specs.into_iter().zip(programs).map(|(spec, program)| {
         let log = directory.join(format!("{}.log", spec.name));
-        Arc::new(Hook { spec, program, counters: status::Counters::default(), log })
+        let wants_files = program.wants_files();
+        Arc::new(Hook { spec, program, wants_files, counters: status::Counters::default(), log })
     });
     let (phase, phase_changes) = watch::channel(Phase::Work);
     let worker = Arc::new(Worker {
@@ -146,6 +149,8 @@ pub fn start(
                 sandbox,
                 source: Source { bucket: settings.bucket_name, region: settings.region },
                 prefix: settings.prefix,
+                bucket: Arc::clone(&bucket),
+                on_published: Arc::clone(&settings.on_published),
                 work,
                 mountpoint: settings.mountpoint,
             },

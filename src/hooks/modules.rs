@@ -25,8 +25,17 @@ const DIGEST_BYTES: usize = 32;
 
 /// Compiles or loads the modules of hooks, in their order; waits for it.
 pub(super) fn prepare(sandbox: &Arc<Sandbox>, directory: &Path, specs: &[HookSpec]) -> Result<Vec<Program>> {
+    prepare_within(COMPILE_TIMEOUT, sandbox, directory, specs)
+}
+
+fn prepare_within(
+    timeout: Duration,
+    sandbox: &Arc<Sandbox>,
+    directory: &Path,
+    specs: &[HookSpec],
+) -> Result<Vec<Program>> {
     private_directory(directory)?;
-    let deadline = Instant::now() + COMPILE_TIMEOUT;
+    let deadline = Instant::now() + timeout;
     let mut waiting = Vec::new();
     for spec in specs {
         let (sender, receiver) = mpsc::channel();
@@ -44,9 +53,7 @@ pub(super) fn prepare(sandbox: &Arc<Sandbox>, directory: &Path, specs: &[HookSpe
         let wrong = |problem| Error::Module { hook: spec.name.clone(), path: spec.wasm.clone(), problem };
         let left = deadline.saturating_duration_since(Instant::now());
         let outcome = receiver.recv_timeout(left).map_err(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => {
-                wrong(format!("is not compiled after {} seconds", COMPILE_TIMEOUT.as_secs()))
-            }
+            mpsc::RecvTimeoutError::Timeout => wrong(format!("is not compiled after {} s", timeout.as_secs_f64())),
             mpsc::RecvTimeoutError::Disconnected => wrong("the compiler panicked over it".into()),
         })?;
         let (program, path) = outcome.map_err(wrong)?;
@@ -168,6 +175,21 @@ mod tests {
         let after = kept(&cache);
         assert_eq!(after.len(), 1);
         assert_ne!(after, before);
+    }
+
+    #[test]
+    fn a_module_that_takes_too_long_to_compile_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandbox = Arc::new(Sandbox::new().unwrap());
+        // One function of many blocks: what register allocation takes longest for.
+        let block = "(br_if 0 (local.tee 0 (i32.mul (local.get 0) (local.get 0)))) ".repeat(20_000);
+        let bomb = format!("(module (func (export \"_start\") (local i32) {block}))");
+        let specs = hook(dir.path(), bomb.as_bytes());
+        let begun = Instant::now();
+        let error = prepare_within(Duration::from_millis(20), &sandbox, &dir.path().join("modules"), &specs);
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains("hook \"h\"") && error.ends_with("is not compiled after 0.02 s"), "{error}");
+        assert!(begun.elapsed() < COMPILE_TIMEOUT);
     }
 
     #[test]

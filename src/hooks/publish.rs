@@ -156,7 +156,7 @@ async fn take_back(bucket: &dyn Bucket, keys: &[&str], on_published: &(dyn Fn(&s
 }
 
 /// By the extension, for what browsers show; `None` leaves it to the server.
-fn content_type(key: &str) -> Option<&'static str> {
+pub(super) fn content_type(key: &str) -> Option<&'static str> {
     let (_, extension) = key.rsplit('/').next()?.rsplit_once('.')?;
     Some(match extension.to_ascii_lowercase().as_str() {
         "jpg" | "jpeg" => "image/jpeg",

@@ -94,7 +94,7 @@ impl Globs {
         self.patterns.is_empty()
     }
 
-    fn matches(&self, path: &str) -> bool {
+    pub(super) fn matches(&self, path: &str) -> bool {
         self.set.is_match(path)
     }
 
@@ -169,14 +169,16 @@ impl HookSpec {
         self.events.iter().any(seen) && self.refusal(path).is_none()
     }
 
-    /// The directories that `/out` can be published to.
+    /// The directories that `/out` can be published to, and what it may write besides.
     pub(super) fn output_directories(&self) -> Vec<&str> {
-        match &self.output {
-            Some(output) => vec![output],
+        let mut directories = match &self.output {
+            Some(output) => vec![output.as_str()],
             None if !self.prefix.is_empty() => vec![directory(&self.prefix)],
             None if self.matches.is_empty() => vec![""],
             None => self.matches.patterns.iter().map(|pattern| literal_directory(pattern)).collect(),
-        }
+        };
+        directories.extend(self.write.iter().map(String::as_str));
+        directories
     }
 
     /// What of its rule keeps a path away from this hook.

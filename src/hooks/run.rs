@@ -6,16 +6,20 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::HookSpec;
 use super::event::{self, Place, Source};
-use super::invocation::{Hook, Outcome};
+use super::grants::Granted;
+use super::invocation::{Hook, Outcome, Publication};
 use super::report::{self, Report};
-use super::sandbox::{Call, Ended, Quota, Run, Sandbox};
+use super::sandbox::{Call, Directories, Ended, Quota, Run, Sandbox, Typed};
 use super::workspace::Workspace;
+use super::{HookSpec, OnPublished};
+use crate::bucket::Bucket;
 use crate::journal::{EventName, NewEvent, Task};
 
 /// Exit codes after `sysexits.h`: what a hook says about trying again.
 const EXIT_FATAL: i32 = 65;
+/// What happened must not be. After the close there is nothing to refuse any more.
+const EXIT_VETO: i32 = 77;
 
 /// What every run needs, wherever its object comes from.
 pub(super) struct Runner {
@@ -23,6 +27,9 @@ pub(super) struct Runner {
     pub(super) source: Source,
     /// Key prefix of the mount, empty or ending in `/`.
     pub(super) prefix: String,
+    /// What typed hooks are granted objects of, and who is told of those that they write.
+    pub(super) bucket: Arc<dyn Bucket>,
+    pub(super) on_published: OnPublished,
     /// Where runs have their directories.
     pub(super) work: PathBuf,
     /// Where the bucket is mounted, for what the user is told.
@@ -33,6 +40,8 @@ pub(super) struct Runner {
 pub(super) struct Ran {
     began: SystemTime,
     run: Run,
+    /// What it did to objects itself, however it ended.
+    pub(super) wrote: Vec<NewEvent>,
     /// Whether its output counts.
     pub(super) verdict: Result<(), Outcome>,
 }
@@ -47,14 +56,43 @@ impl Runner {
         workspace: &Workspace,
         cancel: watch::Receiver<bool>,
     ) -> Ran {
-        let input = (task.event.fact.name != EventName::RemovedDelete).then(|| format!("/in/{path}"));
+        self.run_for(Publication::Publish, hook, task, path, workspace, cancel).await
+    }
+
+    /// The same; a typed hook's own writes may be dry.
+    pub(super) async fn run_for(
+        &self,
+        publication: Publication,
+        hook: &Hook,
+        task: &Task,
+        path: &str,
+        workspace: &Workspace,
+        cancel: watch::Receiver<bool>,
+    ) -> Ran {
+        let is_there = task.event.fact.name != EventName::RemovedDelete && workspace.is_there();
+        let input = is_there.then(|| format!("/in/{path}"));
         let place = Place { path, name: &path[hook.spec.base(path).len()..], input };
         let began = SystemTime::now();
-        let call = self.call(&hook.spec, task, &place, workspace);
+        let mut call = self.call(&hook.spec, task, &place, workspace);
+        let granted = hook.program.is_typed().then(|| Arc::new(self.granted(publication, &hook.spec, task, path)));
+        call.typed = granted.clone().map(|granted| self.typed(&hook.spec, task, &place, began, granted));
         let run = self.sandbox.run(&hook.program, call, cancel).await;
         hook.counters.ran(run.duration, hook.spec.memory_bytes, run.memory_peak_bytes);
         let verdict = verdict(&hook.spec, &run);
-        Ran { began, run, verdict }
+        let wrote = granted.map(|granted| granted.take_facts()).unwrap_or_default();
+        Ran { began, run, wrote, verdict }
+    }
+
+    fn granted(&self, publication: Publication, spec: &HookSpec, task: &Task, path: &str) -> Granted {
+        let (bucket, on_published) = (Arc::clone(&self.bucket), Arc::clone(&self.on_published));
+        Granted::new(bucket, on_published, &self.prefix, spec, &task.event.fact, path, publication)
+    }
+
+    fn typed(&self, spec: &HookSpec, task: &Task, place: &Place, began: SystemTime, granted: Arc<Granted>) -> Typed {
+        let event = event::record(&self.source, task, place, began + spec.timeout);
+        let mut config = spec.env.clone();
+        config.extend(spec.config.clone());
+        Typed { event, granted, config }
     }
 
     /// What is said of a run whose output came to this.
@@ -112,17 +150,17 @@ impl Runner {
         .collect();
         env.extend(place.input.iter().map(|input| ("S3MOUNT_INPUT".to_owned(), input.clone())));
         env.extend(spec.env.clone());
-        let (scratch, output) = (workspace.scratch(), workspace.output());
+        let (input, scratch, output) = (workspace.input(), workspace.scratch(), workspace.output());
+        let counted = if workspace.is_there() { vec![scratch.clone(), output.clone()] } else { Vec::new() };
         Call {
             name: spec.name.clone(),
             env,
             stdin: event::message(&self.source, task, place),
-            input: workspace.input(),
-            quota: Quota::new(vec![scratch.clone(), output.clone()], spec.storage_bytes),
-            scratch,
-            output,
+            quota: Quota::new(counted, spec.storage_bytes),
+            directories: workspace.is_there().then_some(Directories { input, scratch, output }),
             memory_bytes: spec.memory_bytes,
             timeout: spec.timeout,
+            typed: None,
         }
     }
 }
@@ -135,6 +173,9 @@ fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
         Ended::Exit(EXIT_FATAL) => {
             return Err(Outcome::Fatal(with_last_words(format!("exit code {EXIT_FATAL} (fatal)"), run)));
         }
+        Ended::Exit(EXIT_VETO) => {
+            return Err(Outcome::Fatal(with_last_words(format!("exit code {EXIT_VETO} (veto)"), run)));
+        }
         Ended::Exit(code) => with_last_words(format!("exit code {code}"), run),
         Ended::Trapped(cause) => format!("trapped: {cause}"),
         Ended::TimedOut => format!("Task timed out after {:.2} seconds", spec.timeout.as_secs_f64()),
@@ -143,6 +184,9 @@ fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
     };
     if run.memory_refused {
         problem.push_str("; it was refused memory beyond its limit, raise `memory` if it needs more");
+    }
+    if run.table_refused {
+        problem.push_str("; it was refused a table beyond the limit of a million elements");
     }
     // A trap says where the program was; the panic before it says why.
     if let Some(panic) = report::panic_text(&run.stderr) {

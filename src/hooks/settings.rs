@@ -58,6 +58,12 @@ pub struct HookSpec {
     /// `None` = the directory that names are relative to, so that results lie beside their source.
     pub output: Option<String>,
     pub env: BTreeMap<String, String>,
+    /// What a typed hook can ask for by name.
+    pub config: BTreeMap<String, String>,
+    /// Paths of objects that a typed hook may read beside its event's own.
+    pub read: Globs,
+    /// Directories that a typed hook may write below, each empty (everything) or ending in `/`.
+    pub write: Vec<String>,
     pub memory_bytes: u64,
     pub timeout: Duration,
     /// How many events at a time.
@@ -95,6 +101,12 @@ struct RawHook {
     suffix: String,
     output: Option<Spanned<String>>,
     env: Option<Spanned<BTreeMap<String, String>>>,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+    #[serde(default)]
+    read: Vec<Spanned<String>>,
+    #[serde(default)]
+    write: Vec<Spanned<String>>,
     memory: Option<Spanned<String>>,
     timeout: Option<Spanned<String>>,
     concurrency: Option<Spanned<u16>>,
@@ -112,7 +124,7 @@ struct RawHook {
 ///
 /// # Errors
 /// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
-/// modules that are missing, too large or no core WebAssembly, hooks that fire each other in a ring.
+/// modules that are missing, too large or no WebAssembly, hooks that fire each other in a ring.
 pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
     let text = read_text(path)?;
     let reader = Reader { path, text: &text };
@@ -196,6 +208,9 @@ impl Reader<'_> {
             suffix: raw.suffix,
             output: value(raw.output.as_ref(), output).map_err(wrong)?.flatten(),
             env: value(raw.env.as_ref(), env).map_err(wrong)?.unwrap_or_default(),
+            config: raw.config,
+            read: readable(&raw.read).map_err(wrong)?,
+            write: writable(&raw.write).map_err(wrong)?,
             memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
             concurrency: concurrency.unwrap_or(CONCURRENCY_DEFAULT),
@@ -237,6 +252,22 @@ fn globs(raw: &[Spanned<String>]) -> Located<Globs> {
         globs.add(text.get_ref()).map_err(|problem| (text.span(), problem))?;
     }
     Ok(globs)
+}
+
+/// A directory means all that is below it.
+fn readable(raw: &[Spanned<String>]) -> Located<Globs> {
+    let mut globs = Globs::default();
+    for text in raw {
+        let pattern =
+            if text.get_ref().ends_with('/') { format!("{}**", text.get_ref()) } else { text.get_ref().clone() };
+        globs.add(&pattern).map_err(|problem| (text.span(), problem))?;
+    }
+    Ok(globs)
+}
+
+fn writable(raw: &[Spanned<String>]) -> Located<Vec<String>> {
+    let one = |text: &Spanned<String>| output(text.get_ref()).map_err(|problem| (text.span(), problem));
+    raw.iter().map(|text| Ok(one(text)?.unwrap_or_default())).collect()
 }
 
 /// Empty means beside the source.
@@ -334,13 +365,14 @@ fn check_module(spec: &HookSpec) -> Result<()> {
     let wrong = |problem: String| Error::Module { hook: spec.name.clone(), path: spec.wasm.clone(), problem };
     let bytes = read_module(&spec.wasm).map_err(|error| wrong(error.to_string()))?;
     match bytes.get(..8) {
-        Some(b"\0asm\x01\0\0\0") => Ok(()),
-        Some([b'\0', b'a', b's', b'm', _, _, 1, 0]) => {
-            Err(wrong("is a component; this version runs core modules (target wasm32-wasip1)".into()))
-        }
-        _ if std::str::from_utf8(&bytes).is_ok_and(|text| text.contains("(module")) => Ok(()),
+        Some(b"\0asm\x01\0\0\0" | [b'\0', b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+        _ if std::str::from_utf8(&bytes).is_ok_and(is_text) => Ok(()),
         _ => Err(wrong("is no WebAssembly, neither binary nor text".into())),
     }
+}
+
+fn is_text(text: &str) -> bool {
+    text.contains("(module") || text.contains("(component")
 }
 
 /// The bytes of a module, up to [`MAX_MODULE_BYTES`].
@@ -364,7 +396,6 @@ mod tests {
     fn read(settings: &str) -> Result<Vec<HookSpec>> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("m.wat"), "(module)").unwrap();
-        std::fs::write(dir.path().join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
         std::fs::write(dir.path().join("junk.wasm"), b"\x7fELF....").unwrap();
         let file = dir.path().join("hooks.toml");
         std::fs::write(&file, settings).unwrap();
@@ -450,7 +481,6 @@ mod tests {
     fn a_module_that_cannot_run_is_found_at_once() {
         let hook = |wasm: &str| problem(&format!("[[hook]]\nname = \"h\"\nwasm = \"{wasm}\""));
         assert!(hook("missing.wasm").contains("hook \"h\"") && hook("missing.wasm").contains("No such file"));
-        assert!(hook("component.wasm").contains("is a component"));
         assert!(hook("junk.wasm").contains("is no WebAssembly"));
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::delivery::jittered;
@@ -17,6 +17,8 @@ use crate::journal::{self, DeadTask, Event, Journal, Task};
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
+/// Runs that have ended and whose journal record is on its way to the disk: many share one fsync.
+const MAX_UNSETTLED: usize = 512;
 /// Pause after the journal failed: its disk may be full.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the first try of what is delayed from outside, and the longest.
@@ -52,13 +54,15 @@ impl Worker {
     pub(super) async fn work(self: Arc<Self>) {
         let mut news = self.journal.changes();
         let mut phase = self.phase.clone();
-        let mut runs: JoinSet<usize> = JoinSet::new();
+        let mut runs: JoinSet<()> = JoinSet::new();
         let mut running = vec![0_usize; self.hooks.len()];
+        // A guest's place is free when it has ended; its task is done when the journal has it.
+        let (ended, mut endings) = mpsc::unbounded_channel();
         loop {
             news.mark_unchanged();
             let now = *phase.borrow_and_update();
             let next_due = match now {
-                Phase::Work => self.round(&mut runs, &mut running).await.unwrap_or_else(|error| {
+                Phase::Work => self.round(&mut runs, &mut running, &ended).await.unwrap_or_else(|error| {
                     tracing::error!("hooks: {error}");
                     Some(SystemTime::now() + JOURNAL_PAUSE)
                 }),
@@ -76,10 +80,15 @@ impl Worker {
                 // A closed channel: the journal or the owner is gone, and so is the work.
                 told = news.changed() => if told.is_err() { return },
                 told = phase.changed() => if told.is_err() { return },
-                Some(ended) = runs.join_next() => match ended {
-                    Ok(hook) => running[hook] -= 1,
+                Some(hook) = endings.recv() => {
+                    running[hook] -= 1;
+                    while let Ok(hook) = endings.try_recv() {
+                        running[hook] -= 1;
+                    }
+                }
+                Some(settled) = runs.join_next() => if let Err(error) = settled {
                     // Only an abort gets here, and nobody aborts; panics are caught inside.
-                    Err(error) => tracing::error!("hooks: a run was lost: {error}"),
+                    tracing::error!("hooks: a run was lost: {error}");
                 },
                 () = sleep_until(next_due) => {}
             }
@@ -89,8 +98,9 @@ impl Worker {
     /// Makes tasks of new events and starts what may start; says when the next task is due.
     async fn round(
         self: &Arc<Self>,
-        runs: &mut JoinSet<usize>,
+        runs: &mut JoinSet<()>,
         running: &mut [usize],
+        ended: &mpsc::UnboundedSender<usize>,
     ) -> journal::Result<Option<SystemTime>> {
         self.fan_out().await?;
         let mut next_due: Option<SystemTime> = None;
@@ -98,18 +108,21 @@ impl Worker {
         let first = usize::try_from(*self.rounds.borrow()).unwrap_or_default();
         for index in (0..self.hooks.len()).map(|index| (index + first) % self.hooks.len()) {
             let hook = &self.hooks[index];
-            let places = (self.concurrency - runs.len()).min(hook.spec.concurrency - running[index]);
-            if places == 0 {
+            let free = self.concurrency - running.iter().sum::<usize>();
+            let places = free.min(hook.spec.concurrency - running[index]);
+            if places == 0 || runs.len() >= MAX_UNSETTLED {
                 continue;
             }
             let taken = self.journal.take(&hook.spec.name, places, SystemTime::now())?;
             next_due = [next_due, taken.next_due].into_iter().flatten().min();
             for task in taken.tasks {
                 running[index] += 1;
-                let (worker, hook) = (Arc::clone(self), Arc::clone(hook));
+                let (worker, hook, ended) = (Arc::clone(self), Arc::clone(hook), ended.clone());
                 runs.spawn(async move {
-                    worker.run(&hook, task).await;
-                    index
+                    let tried = worker.run(&hook, &task).await;
+                    // Nobody listens any more when hooks are stopped.
+                    let _ = ended.send(index);
+                    worker.finish(&hook, task, tried).await;
                 });
             }
         }
@@ -138,11 +151,14 @@ impl Worker {
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }
 
-    async fn run(&self, hook: &Hook, task: Task) {
-        let tried = match hook.spec.delivery.too_old(&task, SystemTime::now()) {
+    async fn run(&self, hook: &Hook, task: &Task) -> Tried {
+        match hook.spec.delivery.too_old(task, SystemTime::now()) {
             Some(problem) => Tried::without_run(Outcome::TooOld(problem)),
-            None => self.attempt(hook, &task).await,
-        };
+            None => self.attempt(hook, task).await,
+        }
+    }
+
+    async fn finish(&self, hook: &Hook, task: Task, tried: Tried) {
         if let Err(error) = self.settle(hook, task, tried).await {
             tracing::error!("hook \"{}\": {error}", hook.spec.name);
             tokio::time::sleep(JOURNAL_PAUSE).await;
@@ -157,10 +173,15 @@ impl Worker {
     }
 
     async fn settle(&self, hook: &Hook, mut task: Task, tried: Tried) -> journal::Result<()> {
+        // What it wrote itself is there, also when it failed after that.
+        let wrote = tried.wrote;
+        if !wrote.is_empty() && !matches!(tried.outcome, Outcome::Done(_)) {
+            self.journal.settle(&[], wrote.clone()).await?;
+        }
         match tried.outcome {
             Outcome::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
-                self.journal.finish(&task, events).await
+                self.journal.finish(&task, [wrote, events].concat()).await
             }
             Outcome::Superseded => {
                 hook.counters.superseded();

@@ -9,16 +9,27 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(super) struct Workspace {
     directory: PathBuf,
+    is_there: bool,
 }
 
 impl Workspace {
     /// Makes one below `parent`.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
-        let workspace = Self { directory: parent.join(uuid::Uuid::new_v4().to_string()) };
+        let workspace = Self { directory: parent.join(uuid::Uuid::new_v4().to_string()), is_there: true };
         for directory in [workspace.input(), workspace.scratch(), workspace.output()] {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         Ok(workspace)
+    }
+
+    /// For a guest that opens no files: nothing is made.
+    pub(super) fn without_files() -> Self {
+        Self { directory: PathBuf::new(), is_there: false }
+    }
+
+    /// Whether there are directories.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there
     }
 
     pub(super) fn input(&self) -> PathBuf {
@@ -36,6 +47,9 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
+        if !self.is_there {
+            return;
+        }
         let directory = std::mem::take(&mut self.directory);
         let work = move || {
             if let Err(error) = remove(&directory) {

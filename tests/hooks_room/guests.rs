@@ -207,6 +207,10 @@ pub fn panics(place: &str, message: &str) -> String {
 
 /// Writes to stderr, then does something.
 pub fn says(text: &str, then: &str) -> String {
-    let (length, text) = (text.len(), text.replace('\n', "\\n"));
-    command(&text, &format!("(drop (call $write (i32.const 2) (i32.const 64) (i32.const {length}))) {then}"))
+    let length = text.len();
+    // What Rust escapes, WebAssembly text reads.
+    command(
+        &text.escape_default().to_string(),
+        &format!("(drop (call $write (i32.const 2) (i32.const 64) (i32.const {length}))) {then}"),
+    )
 }

@@ -82,7 +82,7 @@ fn refused(mount: &Mount, words: &[&str], code: i32, parts: &[&str]) {
     }
 }
 
-fn json(mount: &Mount, words: &[&str]) -> Value {
+pub fn json(mount: &Mount, words: &[&str]) -> Value {
     serde_json::from_str(&succeed(mount, words)).expect("JSON")
 }
 

@@ -45,8 +45,14 @@ mod cache_command;
 mod command;
 mod conflicts;
 mod crash;
+#[path = "../hooks_room/guests.rs"]
+#[expect(dead_code, reason = "most of them are for the hooks by themselves")]
+mod guests;
 mod hooks_command;
+mod hooks_hostile;
 mod hooks_run;
+#[path = "../hooks_room/hostile_guests.rs"]
+mod hostile_guests;
 mod kills;
 mod objects;
 mod odd_keys;

@@ -122,7 +122,13 @@ fn described(hook: &Description) -> String {
         }
     }
     line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
+    line("kind", hook.kind.clone());
     line("wants", wanted(&hook.imports));
+    for (name, granted) in [("may read", &hook.read), ("may write", &hook.write), ("config", &hook.config)] {
+        if !granted.is_empty() {
+            line(name, granted.join("  "));
+        }
+    }
     if hook.allow_recursion {
         line("recursion", "may fire itself, also through others".into());
     }

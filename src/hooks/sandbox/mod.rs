@@ -1,26 +1,34 @@
-//! The only room that knows wasmtime: runs a command module (`_start`, WASI preview 1) that may be
-//! hostile.
+//! The only room that knows wasmtime: runs a guest that may be hostile.
 //!
-//! What bounds it: time by a timer and epochs, memory by a limiter, disk by [`Quota`], the two
-//! output pipes by cutting, open files by the size of its table, stack and tables by wasmtime.
-//! It reaches three directories and nothing else; it has no network.
+//! A guest is one of three, told by its binary: a core module that is a command of WASI preview 1, a component
+//! that is one of WASI 0.2, or a component of the typed world ([`world`]).
+//!
+//! What bounds it: time by a timer and epochs, memory and tables by a limiter, disk by [`Quota`], the two
+//! output pipes by cutting, open files by the size of its table, its stack by wasmtime.
+//! It reaches three directories and what it was granted, nothing else; it has no network.
 
 mod guest;
 mod pipes;
+mod program;
 mod quota;
+mod threads;
 mod ticker;
+mod world;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, Module};
+use wasmtime::{Config, Engine, Linker, component};
 
 use guest::Guest;
 pub(super) use pipes::Captured;
+pub(super) use program::Program;
 pub(super) use quota::Quota;
+use threads::Threads;
 use ticker::Ticker;
+pub(super) use world::{Event, Typed, since_1970_ms};
 
 /// Stack of a guest's own calls; wasmtime traps above it.
 const STACK_BYTES: usize = 1 << 20;
@@ -30,14 +38,11 @@ const FIBER_STACK_BYTES: usize = 2 << 20;
 /// Compiles and runs guests.
 pub(super) struct Sandbox {
     engine: Engine,
+    /// For core modules, and for components.
     linker: Linker<Guest>,
+    component_linker: component::Linker<Guest>,
     ticker: Ticker,
-}
-
-/// A compiled module with its imports resolved, ready to be instantiated for each event.
-#[derive(Clone)]
-pub(super) struct Program {
-    pre: InstancePre<Guest>,
+    threads: Threads,
 }
 
 /// One run: what goes in and what it may use.
@@ -46,18 +51,26 @@ pub(super) struct Call {
     pub(super) name: String,
     pub(super) env: Vec<(String, String)>,
     pub(super) stdin: String,
-    /// Host directories behind `/in` (read only), `/tmp` and `/out`.
-    pub(super) input: PathBuf,
-    pub(super) scratch: PathBuf,
-    pub(super) output: PathBuf,
+    /// None for a program that [wants no files](Program::wants_files).
+    pub(super) directories: Option<Directories>,
     pub(super) quota: Quota,
     pub(super) memory_bytes: u64,
     pub(super) timeout: Duration,
+    /// For a [typed](Program::is_typed) program.
+    pub(super) typed: Option<Typed>,
+}
+
+/// Host directories behind `/in` (read only), `/tmp` and `/out`.
+pub(super) struct Directories {
+    pub(super) input: PathBuf,
+    pub(super) scratch: PathBuf,
+    pub(super) output: PathBuf,
 }
 
 /// How a run came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
+    /// A typed hook's answer counts as the exit code of a command that says the same.
     Exit(i32),
     /// `unreachable`, out of bounds, stack exhausted and so on, with the cause.
     Trapped(String),
@@ -77,6 +90,8 @@ pub(super) struct Run {
     pub(super) memory_peak_bytes: u64,
     /// It asked for more memory than it may have, and was told no.
     pub(super) memory_refused: bool,
+    /// The same of tables.
+    pub(super) table_refused: bool,
     pub(super) stdout: Captured,
     pub(super) stderr: Captured,
 }
@@ -87,9 +102,15 @@ impl Sandbox {
         config.epoch_interruption(true).max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_STACK_BYTES);
         let engine = Engine::new(&config).map_err(|error| format!("{error:#}"))?;
         let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut linker, Guest::wasi).map_err(|error| format!("{error:#}"))?;
+        let mut component_linker = component::Linker::new(&engine);
+        wasmtime_wasi::p1::add_to_linker_async(&mut linker, Guest::wasi)
+            // Sockets too: a standard library may ask for them without a use. None can be opened.
+            .and_then(|()| wasmtime_wasi::p2::add_to_linker_async(&mut component_linker))
+            .and_then(|()| world::add_to_linker(&mut component_linker))
+            .map_err(|error| format!("{error:#}"))?;
         let ticker = Ticker::start(engine.weak()).map_err(|error| error.to_string())?;
-        Ok(Self { engine, linker, ticker })
+        let threads = Threads::new().map_err(|error| error.to_string())?;
+        Ok(Self { engine, linker, component_linker, ticker, threads })
     }
 
     /// Names everything a compiled module depends on besides its source: version, settings, CPU.
@@ -97,27 +118,6 @@ impl Sandbox {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
         hasher.finish()
-    }
-
-    /// Compiles a module, binary or text. Takes seconds for a large one.
-    pub(super) fn compile(&self, module: &[u8]) -> Result<Vec<u8>, String> {
-        self.engine.precompile_module(module).map_err(|error| format!("{error:#}"))
-    }
-
-    /// Takes a compiled module in and checks that it is a command that asks for WASI only.
-    ///
-    /// # Safety
-    /// `compiled` must come from [`Self::compile`] of a sandbox with the same
-    /// [`Self::compatibility`], unchanged: it is native code and will be run.
-    pub(super) unsafe fn load(&self, compiled: &[u8]) -> Result<Program, String> {
-        // SAFETY: the caller's promise, above.
-        let module = unsafe { Module::deserialize(&self.engine, compiled) }.map_err(|error| format!("{error:#}"))?;
-        match module.get_export("_start") {
-            Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
-            _ => return Err("is no command: it exports no function _start".into()),
-        }
-        let pre = self.linker.instantiate_pre(&module).map_err(|error| format!("{error:#}"))?;
-        Ok(Program { pre })
     }
 
     /// Runs a program to its end, on a thread of its own, so that a guest which never waits holds
@@ -128,7 +128,7 @@ impl Sandbox {
         let ticking = self.ticker.tick();
         let program = program.clone();
         let runtime = tokio::runtime::Handle::current();
-        let run = tokio::task::spawn_blocking(move || {
+        let run = self.threads.spawn(move || {
             let _ticking = ticking;
             runtime.block_on(guest::run(&program, call, cancel))
         });
@@ -143,16 +143,6 @@ impl Sandbox {
     }
 }
 
-impl Program {
-    /// All that the module can call, as `module::name`, sorted.
-    pub(super) fn imports(&self) -> Vec<String> {
-        let imports = self.pre.module().imports();
-        let mut names: Vec<_> = imports.map(|import| format!("{}::{}", import.module(), import.name())).collect();
-        names.sort();
-        names
-    }
-}
-
 impl Run {
     fn without_start(ended: Ended) -> Self {
         Self {
@@ -160,6 +150,7 @@ impl Run {
             duration: Duration::ZERO,
             memory_peak_bytes: 0,
             memory_refused: false,
+            table_refused: false,
             stdout: Captured::default(),
             stderr: Captured::default(),
         }

@@ -32,6 +32,14 @@ impl Pipe {
         Self { limit_bytes, captured: Arc::default() }
     }
 
+    /// Takes bytes; what is beyond the limit is only counted.
+    pub(super) fn push(&self, bytes: &[u8]) {
+        let mut captured = self.captured.lock();
+        let kept = bytes.len().min(self.limit_bytes - captured.bytes.len());
+        captured.bytes.extend_from_slice(&bytes[..kept]);
+        captured.dropped += (bytes.len() - kept) as u64;
+    }
+
     pub(super) fn captured(&self) -> Captured {
         std::mem::take(&mut *self.captured.lock())
     }
@@ -61,10 +69,7 @@ impl Pollable for Pipe {
 
 impl OutputStream for Pipe {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let mut captured = self.captured.lock();
-        let kept = bytes.len().min(self.limit_bytes - captured.bytes.len());
-        captured.bytes.extend_from_slice(&bytes[..kept]);
-        captured.dropped += (bytes.len() - kept) as u64;
+        self.push(&bytes);
         Ok(())
     }
 
