@@ -129,7 +129,7 @@ async fn main() -> Outcome<()> {
     let mut words = std::env::args().skip(1);
     let parent = PathBuf::from(words.next().ok_or(USAGE)?);
     let events = words.next().ok_or(USAGE)?.parse()?;
-    let modules: Vec<_> = words.map(PathBuf::from).collect();
+    let modules = words.map(fs::canonicalize).collect::<Result<Vec<_>, _>>()?;
     println!("{}", figures(&parent, events, &modules).await?);
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::journal::{self, DeadTask, Event, Journal, Task};
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
 /// Runs that have ended and whose journal record is on its way to the disk: many share one fsync.
-const MAX_UNSETTLED: usize = 512;
+const MAX_UNSETTLED: usize = 32;
 /// Pause after the journal failed: its disk may be full.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the first try of what is delayed from outside, and the longest.

@@ -14,6 +14,8 @@ use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Task};
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
 const LOOK_AHEAD: usize = 1000;
+/// How far it looks at first, past those that are being run.
+const NEAR: usize = 8;
 
 /// Tasks being run: (hook, number).
 #[derive(Debug, Default)]
@@ -62,18 +64,14 @@ impl Journal {
     /// [`super::Error`] when the file can't be read or a record can't be decoded.
     pub fn take(&self, hook: &str, limit: usize, now: SystemTime) -> Result<Taken> {
         let mut leases = self.leases.0.lock();
-        let mut busy_keys = HashSet::new();
         let mut taken = Taken::default();
-        for task in self.store()?.tasks(hook, LOOK_AHEAD)? {
-            if taken.tasks.len() == limit {
+        // Decoding is what it costs, and mostly the first tasks are the ones: further only if they are not.
+        for look_ahead in [(limit + leases.len() + NEAR).min(LOOK_AHEAD), LOOK_AHEAD] {
+            let tasks = self.store()?.tasks(hook, look_ahead)?;
+            let are_all = tasks.len() < look_ahead;
+            taken = choose(tasks, limit, now, &leases);
+            if are_all || taken.tasks.len() == limit {
                 break;
-            }
-            if !busy_keys.insert(task.event.fact.key.clone()) || leases.contains(&lease(&task)) {
-                continue;
-            }
-            match task.not_before {
-                Some(due) if due > now => taken.next_due = Some(taken.next_due.map_or(due, |next| next.min(due))),
-                _ => taken.tasks.push(task),
             }
         }
         leases.extend(taken.tasks.iter().map(lease));
@@ -204,6 +202,25 @@ impl Journal {
         self.release(task);
         outcome
     }
+}
+
+/// Of a hook's oldest tasks those that may run now, at most `limit`.
+fn choose(tasks: Vec<Task>, limit: usize, now: SystemTime, leases: &HashSet<(String, u64)>) -> Taken {
+    let mut busy_keys = HashSet::new();
+    let mut taken = Taken::default();
+    for task in tasks {
+        if taken.tasks.len() == limit {
+            break;
+        }
+        if !busy_keys.insert(task.event.fact.key.clone()) || leases.contains(&lease(&task)) {
+            continue;
+        }
+        match task.not_before {
+            Some(due) if due > now => taken.next_due = Some(taken.next_due.map_or(due, |next| next.min(due))),
+            _ => taken.tasks.push(task),
+        }
+    }
+    taken
 }
 
 fn lease(task: &Task) -> (String, u64) {
