@@ -6,6 +6,7 @@
 mod attributes;
 mod large;
 mod large_model;
+mod noted;
 mod opening;
 mod parts;
 mod removals;

@@ -50,6 +50,9 @@ impl Fs {
         self.settle_below(&from).await?;
         self.settle_below(&to).await?;
         self.send_waiting_attributes(plan.ino).await?;
+        if let Some(target) = plan.target {
+            self.send_waiting_attributes(target).await?;
+        }
         self.must_be_empty(plan.target, &to).await?;
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
