@@ -16,7 +16,9 @@ use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOption
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::Deferral;
 use crate::fs::deferral::deferred_intent;
+use crate::fs::heads::is_version;
 use crate::fs::inodes::Ino;
+use crate::fs::names::Seen;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, IntentId};
@@ -201,18 +203,33 @@ impl Fs {
     async fn copy_one(&self, object: &Listed, from: &str, to: &str) -> Result<ETag> {
         let key = format!("{to}{}", &object.key[from.len()..]);
         if object.size == 0 {
-            // Not every server copies `dir/` markers; written anew they cost a HEAD more.
-            let info = self.bucket.head(&object.key).await?;
-            if info.size != 0 {
-                return Err(Errno::ESTALE.into());
-            }
-            let options =
-                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None };
+            // Not every server copies `dir/` markers; written anew they cost a HEAD more at most.
+            let options = match self.known_options(object) {
+                Some(options) => options,
+                None => self.asked_options(object).await?,
+            };
             return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
         }
         let from_etag = Some(object.etag.clone());
         let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
         Ok(self.copy(&request, object.size).await?)
+    }
+
+    /// What a listed version carries, if the index was told all of it.
+    fn known_options(&self, object: &Listed) -> Option<PutOptions> {
+        let Listed { etag, size, modified, .. } = object.clone();
+        let seen = Seen { etag, size, modified, asks: true };
+        let known = self.index.get(&object.key).filter(|known| !known.untold && is_version(known, &seen))?;
+        let (metadata, content_type) = (known.attributes.to_metadata().ok()?, known.content_type);
+        Some(PutOptions { metadata, content_type, condition: Condition::None })
+    }
+
+    async fn asked_options(&self, object: &Listed) -> Result<PutOptions> {
+        let info = self.bucket.head(&object.key).await?;
+        if info.size != 0 {
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None })
     }
 
     /// Deletes keys that are in binary order, the last first: a server with real directories
