@@ -43,7 +43,8 @@ pub(in crate::fs) struct Copied {
 }
 
 impl Fs {
-    pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
+    /// `is_vacant`: nothing lies where it goes, as far as S3 was asked just now.
+    pub(super) async fn rename_directory(&self, plan: &Move, is_vacant: bool) -> Result<()> {
         let _paused = self.backlog.pause();
         let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
@@ -55,7 +56,9 @@ impl Fs {
         if let Some(target) = plan.target {
             self.send_waiting_attributes(target).await?;
         }
-        self.must_be_empty(plan.target, &to).await?;
+        if !is_vacant {
+            self.must_be_empty(plan.target, &to).await?;
+        }
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
