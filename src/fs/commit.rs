@@ -69,7 +69,7 @@ impl Fs {
     /// Makes S3 hold what the file holds now; nothing to do if it does already.
     pub(super) async fn commit(&self, ino: Ino) -> Result<()> {
         let _stable = self.namespace.read().await;
-        let Some(content) = self.content(ino) else { return Ok(()) };
+        let Some(content) = self.content(ino) else { return self.tell_noted(ino).await };
         let _gate = content.gate.lock().await;
         self.commit_gated(ino, &content).await
     }

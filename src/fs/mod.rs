@@ -29,6 +29,7 @@ mod invalidate;
 mod kernel;
 mod listing;
 mod names;
+mod noted;
 pub mod ops;
 mod outgoing;
 mod pages;

@@ -17,7 +17,9 @@ use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOption
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::{Content, Deferral};
 use crate::fs::deferral::deferred_intent;
+use crate::fs::heads::is_version;
 use crate::fs::inodes::Ino;
+use crate::fs::names::Seen;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, IntentId};
@@ -44,7 +46,8 @@ pub(in crate::fs) struct Copied {
 }
 
 impl Fs {
-    pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
+    /// `is_vacant`: nothing lies where it goes, as far as S3 was asked just now.
+    pub(super) async fn rename_directory(&self, plan: &Move, is_vacant: bool) -> Result<()> {
         let _paused = self.backlog.pause();
         let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
@@ -53,7 +56,12 @@ impl Fs {
         self.settle_below(&from).await?;
         self.settle_below(&to).await?;
         self.send_waiting_attributes(plan.ino).await?;
-        self.must_be_empty(plan.target, &to).await?;
+        if let Some(target) = plan.target {
+            self.send_waiting_attributes(target).await?;
+        }
+        if !is_vacant {
+            self.must_be_empty(plan.target, &to).await?;
+        }
         self.permit_rename_tree(plan.ino, &from, &to).await?;
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
@@ -233,18 +241,33 @@ impl Fs {
     async fn copy_one(&self, object: &Listed, from: &str, to: &str) -> Result<ETag> {
         let key = format!("{to}{}", &object.key[from.len()..]);
         if object.size == 0 {
-            // Not every server copies `dir/` markers; written anew they cost a HEAD more.
-            let info = self.bucket.head(&object.key).await?;
-            if info.size != 0 {
-                return Err(Errno::ESTALE.into());
-            }
-            let options =
-                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None };
+            // Not every server copies `dir/` markers; written anew they cost a HEAD more at most.
+            let options = match self.known_options(object) {
+                Some(options) => options,
+                None => self.asked_options(object).await?,
+            };
             return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
         }
         let from_etag = Some(object.etag.clone());
         let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
         Ok(self.copy(&request, object.size).await?)
+    }
+
+    /// What a listed version carries, if the index was told all of it.
+    fn known_options(&self, object: &Listed) -> Option<PutOptions> {
+        let Listed { etag, size, modified, .. } = object.clone();
+        let seen = Seen { etag, size, modified, asks: true };
+        let known = self.index.get(&object.key).filter(|known| !known.untold && is_version(known, &seen))?;
+        let (metadata, content_type) = (known.attributes.to_metadata().ok()?, known.content_type);
+        Some(PutOptions { metadata, content_type, condition: Condition::None })
+    }
+
+    async fn asked_options(&self, object: &Listed) -> Result<PutOptions> {
+        let info = self.bucket.head(&object.key).await?;
+        if info.size != 0 {
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None })
     }
 
     /// Deletes keys that are in binary order, the last first: a server with real directories
