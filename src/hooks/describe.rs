@@ -12,6 +12,10 @@ use super::{Error, HookSpec, Hooks, Result, modules, settings};
 pub struct Description {
     pub name: String,
     pub wasm: PathBuf,
+    /// `async` or `sync`.
+    pub mode: String,
+    /// Of a synchronous hook: `deny` or `allow`.
+    pub on_error: Option<String>,
     /// `ObjectCreated:*` and so on.
     pub events: Vec<String>,
     #[serde(rename = "match")]
@@ -77,6 +81,8 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
     Description {
         name: spec.name.clone(),
         wasm: spec.wasm.clone(),
+        mode: spec.mode.name().to_owned(),
+        on_error: spec.mode.on_error().map(|on_error| on_error.name().to_owned()),
         events: spec.events.iter().map(|event| EventPattern::name(*event).to_owned()).collect(),
         matches: spec.matches.patterns().to_vec(),
         exclude: spec.exclude.patterns().to_vec(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::input;
 use super::publish::{self, OutFile};
@@ -25,6 +25,15 @@ pub(super) struct Hook {
     pub(super) program: Program,
     pub(super) counters: Counters,
     pub(super) log: PathBuf,
+    /// Of a synchronous hook: as many as may run at a time.
+    pub(super) places: Semaphore,
+}
+
+impl Hook {
+    pub(super) fn new(spec: HookSpec, program: Program, log: PathBuf) -> Self {
+        let places = Semaphore::new(spec.concurrency);
+        Self { spec, program, counters: Counters::default(), log, places }
+    }
 }
 
 /// What all runs share.

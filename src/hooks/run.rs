@@ -11,11 +11,14 @@ use super::event::{self, Place, Source};
 use super::invocation::{Hook, Outcome};
 use super::report::{self, Report};
 use super::sandbox::{Call, Ended, Quota, Run, Sandbox};
+use super::veto::Veto;
 use super::workspace::Workspace;
 use crate::journal::{EventName, NewEvent, Task};
 
 /// Exit codes after `sysexits.h`: what a hook says about trying again.
 const EXIT_FATAL: i32 = 65;
+/// Of a synchronous hook: what it was asked about is not to be.
+const EXIT_VETO: i32 = 77;
 
 /// What every run needs, wherever its object comes from.
 pub(super) struct Runner {
@@ -35,6 +38,13 @@ pub(super) struct Ran {
     run: Run,
     /// Whether its output counts.
     pub(super) verdict: Result<(), Outcome>,
+}
+
+impl Ran {
+    /// What a synchronous hook forbids, if it does.
+    pub(super) fn veto(&self) -> Option<Veto> {
+        (self.run.ended == Ended::Exit(EXIT_VETO)).then(|| Veto::said(&self.run.stdout, &self.run.stderr))
+    }
 }
 
 impl Runner {
@@ -132,6 +142,9 @@ fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
     let mut problem = match &run.ended {
         Ended::Exit(0) => return Ok(()),
         Ended::Cancelled => return Err(Outcome::Cancelled),
+        Ended::Exit(EXIT_VETO) if spec.mode.is_sync() => {
+            return Err(Outcome::Fatal(Veto::said(&run.stdout, &run.stderr).to_string()));
+        }
         Ended::Exit(EXIT_FATAL) => {
             return Err(Outcome::Fatal(with_last_words(format!("exit code {EXIT_FATAL} (fatal)"), run)));
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
 
 mod attributes;
+mod gatekeeper;
 mod large;
 mod large_model;
 mod noted;
@@ -29,7 +30,7 @@ use s3mount::bucket::{Bucket, Metadata};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};
-use s3mount::fs::{Attrs, Caller, Fs, Ino, Settings};
+use s3mount::fs::{Attrs, Caller, Fs, Gatekeeper, Ino, Settings};
 use s3mount::journal::Journal;
 
 const ROOT: Ino = 1;
@@ -62,8 +63,16 @@ impl House {
         Self::with(bucket, state, |settings| settings).await
     }
 
-    /// With other settings.
     async fn with(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, change: impl Fn(Settings) -> Settings) -> Self {
+        Self::guarded(bucket, state, change, None).await
+    }
+
+    async fn guarded(
+        bucket: Arc<MemoryBucket>,
+        state: tempfile::TempDir,
+        change: impl Fn(Settings) -> Settings,
+        gatekeeper: Option<Arc<dyn Gatekeeper>>,
+    ) -> Self {
         let shared: Arc<dyn Bucket> = bucket.clone();
         let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 64 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
@@ -88,6 +97,7 @@ impl House {
         };
         let settings = change(settings);
         let fs = Fs::new(shared, cache.clone(), index, journal.clone(), settings);
+        gatekeeper.into_iter().for_each(|gatekeeper| fs.guard_with(gatekeeper));
         fs.recover().await.unwrap();
         Self { bucket, cache, fs, journal, state }
     }

@@ -47,6 +47,7 @@ mod conflicts;
 mod crash;
 mod hooks_command;
 mod hooks_run;
+mod hooks_sync;
 mod kills;
 mod objects;
 mod odd_keys;

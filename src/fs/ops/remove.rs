@@ -33,6 +33,7 @@ impl Fs {
         if let Some(content) = &content {
             self.resolve_doubt(ino, content).await?;
         }
+        self.permit_removal(&self.snapshot(ino)?).await?;
         self.keep_for_openers(ino).await?;
         let snapshot = self.snapshot(ino)?;
         self.keep_soon(parent, &name)?;

@@ -113,9 +113,6 @@ impl Fs {
         if let Some(target) = plan.target {
             self.keep_for_openers(target).await?;
         }
-        if plan.from.0 != plan.to.0 {
-            self.keep_soon(plan.from.0, &plan.from.1)?;
-        }
         let before = self.snapshot(plan.ino)?;
         if !before.linked {
             // Another version took the name while this waited: the kernel looks it up anew.
@@ -136,6 +133,10 @@ impl Fs {
             }
         }
         let before = self.snapshot(plan.ino)?;
+        self.permit_rename(plan.ino, &before, content.as_deref(), &self.key_of(&plan.to)?).await?;
+        if plan.from.0 != plan.to.0 {
+            self.keep_soon(plan.from.0, &plan.from.1)?;
+        }
         match &content {
             Some(content) if is_unsent(content, &before) => self.rename_unsent(plan, &before, content).await?,
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,
