@@ -1,8 +1,8 @@
 //! What hooks cost by themselves, beside `scripts/bench hooks`: a journal, a bucket in memory, and guests.
 //!
 //! `hooks_rate DIRECTORY EVENTS MODULE.wasm…` prints one line of JSON: for a guest that does nothing and for each
-//! module, microseconds from one event settled to the next when one is run at a time, and events settled in a
-//! second when as many as there are places are. In DIRECTORY the journal is kept: on a disk its fsync is part of
+//! module, microseconds an event when guests run one at a time (the journal's commit of one goes on beside the next),
+//! and events settled in a second when as many run as there are places. In DIRECTORY the journal is kept: on a disk its fsync is part of
 //! the figures, in memory it is not. Besides: milliseconds to load a module that is compiled already.
 
 use std::error::Error;

@@ -11,6 +11,7 @@ use super::{Failure, serve};
 use crate::error::Kind;
 use crate::hooks::{self, Hooks, is_at_or_below};
 
+pub use crate::fs::Rejected;
 pub use crate::hooks::{DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Trace, Which};
 
 /// Dead letters in one reply: each has some kilobytes.
@@ -42,6 +43,17 @@ impl Facts {
             return Reply::Refused(Failure::new(Kind::Usage, message).hint("mount with --hooks FILE"));
         };
         self.carry_out_with(hooks, ask, tell).await.unwrap_or_else(Reply::Refused)
+    }
+
+    fn rejected(&self) -> Result<Reply, Failure> {
+        let rejected = tokio::task::block_in_place(|| self.rooms.fs.rejected());
+        Ok(Reply::Rejected(rejected.map_err(|cause| shelf_failed(&cause))?))
+    }
+
+    fn drop_rejected(&self, id: Option<&str>) -> Result<Reply, Failure> {
+        let count =
+            tokio::task::block_in_place(|| self.rooms.fs.drop_rejected(id)).map_err(|cause| shelf_failed(&cause))?;
+        Ok(Reply::Moved { count, unknown_hooks: Vec::new() })
     }
 
     async fn wait_for_hooks(&self, hooks: &Hooks, path: &str, deadline_ms: Option<u64>) -> Result<Reply, Failure> {
@@ -89,7 +101,13 @@ impl Facts {
             HooksRequest::Trace { path } => {
                 Ok(Reply::Traced(Box::new(tokio::task::block_in_place(|| hooks.trace(&path))?)))
             }
+            HooksRequest::Rejected => self.rejected(),
+            HooksRequest::DropRejected { id } => self.drop_rejected(id.as_deref()),
             HooksRequest::Wait { path, deadline_ms } => self.wait_for_hooks(hooks, &path, deadline_ms).await,
         }
     }
+}
+
+fn shelf_failed(cause: &std::io::Error) -> Failure {
+    Failure::new(Kind::Local, format!("the files that hooks refused: {cause}"))
 }

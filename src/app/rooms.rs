@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::gate::Gate;
 use super::places::Places;
 use super::{Failure, Left};
 use crate::bucket::client::{self, ConnectSettings, Connection};
@@ -69,7 +70,7 @@ pub(super) struct Rooms {
     pub(super) fs: Arc<Fs>,
     /// Until the end, in a write-back mount.
     uploader: Mutex<Option<fs::Uploader>>,
-    pub(super) hooks: Option<Hooks>,
+    pub(super) hooks: Option<Arc<Hooks>>,
 }
 
 /// What each room tells of itself.
@@ -126,6 +127,9 @@ impl Rooms {
         };
         let bucket = Arc::clone(&connection.bucket);
         let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
+        let open = |specs| open_hooks(config, places, &connection, specs, &fs, &journal);
+        // Before what was left is sent: nothing gets past a hook that may forbid it.
+        let hooks = specs.map(open).transpose()?;
         recover(&fs).await?;
         let uploader = fs.start_uploader();
         if !config.write_back {
@@ -139,10 +143,10 @@ impl Rooms {
             // Only the kernel's own reads want that beforehand.
             disk.verify_recent();
         }
-        let hooks = match specs {
-            Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
-            None => None,
-        };
+        if let Some(hooks) = &hooks {
+            // What recovery has hidden and settled is seen as it is now.
+            hooks.begin(&tokio::runtime::Handle::current());
+        }
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
         let uploader = Mutex::new(Some(uploader));
         Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, uploader, hooks })
@@ -207,7 +211,7 @@ impl Rooms {
                 told
             }),
             files: value(serde_json::to_value(self.fs.status())),
-            hooks: value(serde_json::to_value(self.hooks.as_ref().map(Hooks::status))),
+            hooks: value(serde_json::to_value(self.hooks.as_ref().map(|hooks| hooks.status()))),
         }
     }
 }
@@ -258,26 +262,32 @@ async fn recover(fs: &Fs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start_hooks(
+fn open_hooks(
     config: &Config,
     places: &Places,
     connection: &Connection,
     specs: Vec<HookSpec>,
     fs: &Arc<Fs>,
     journal: &Arc<Journal>,
-) -> Result<Hooks, Failure> {
-    let (fs, bucket) = (Arc::clone(fs), fs.bucket());
+) -> Result<Arc<Hooks>, Failure> {
+    // It holds the hooks, to ask them.
+    let (guarded, fs, bucket) = (fs, Arc::downgrade(fs), fs.bucket());
     let settings = HookSettings {
         region: connection.region.clone(),
         prefix: config.source.prefix.clone(),
         mountpoint: Some(config.mountpoint.clone()),
-        on_published: Arc::new(move |key| fs.forget_key(key)),
+        on_published: Arc::new(move |key| {
+            if let Some(fs) = fs.upgrade() {
+                fs.forget_key(key);
+            }
+        }),
         ..HookSettings::new(specs, &config.source.bucket, &places.state)
     };
     // What a hook writes under a key that was removed just now must not go with it.
     let journal = Arc::clone(journal);
-    let runtime = tokio::runtime::Handle::current();
-    Ok(tokio::task::block_in_place(|| hooks::start(settings, bucket, journal, &runtime))?)
+    let hooks = Arc::new(tokio::task::block_in_place(|| hooks::open(settings, bucket, journal))?);
+    guarded.guard_with(Arc::new(Gate::new(&hooks)));
+    Ok(hooks)
 }
 
 impl From<crate::bucket::Error> for Failure {

@@ -104,6 +104,9 @@ fn pending(files: &Value) -> Option<String> {
     if let Some(conflicts @ 1..) = files["conflicts"].as_u64() {
         parts.push(format!("{conflicts} versions lost against other clients' are kept as .conflict files"));
     }
+    if let Some(rejected @ 1..) = files["rejected"].as_u64() {
+        parts.push(format!("{rejected} files refused by hooks are kept: s3mount hooks rejected list"));
+    }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -134,7 +137,12 @@ fn one_hook(hook: &Value) -> String {
     let number = |name: &str| hook[name].as_u64().unwrap_or(0);
     let name = hook["name"].as_str().unwrap_or("?");
     let mut parts = vec![format!("{} runs", number("invocations")), format!("{} failed", number("errors"))];
-    for (count, what) in [(number("running"), "running"), (number("queued"), "waiting"), (number("dead"), "given up")] {
+    for (count, what) in [
+        (number("refused"), "refused"),
+        (number("running"), "running"),
+        (number("queued"), "waiting"),
+        (number("dead"), "given up"),
+    ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
         }
@@ -178,7 +186,7 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-fn clock(time_s: u64) -> String {
+pub(super) fn clock(time_s: u64) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
     let time = i64::try_from(time_s).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     time.and_then(|time| time.format(&format).ok()).unwrap_or_default()

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::content::Content;
 use super::doubt::{doubt_upload, is_doubtful};
+use super::gatekeeper::Frozen;
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};
@@ -43,8 +44,9 @@ impl Written {
 
 /// A draft that is ready to be sent.
 struct Still<'a> {
-    /// It goes in parts; held until they are read.
-    frozen: Option<tokio::sync::RwLockWriteGuard<'a, ()>>,
+    /// It must not change until it was read: it goes in parts, or was allowed as it is.
+    frozen: Option<Frozen<'a>>,
+    in_parts: bool,
     /// The upload to finish, for what has no version below it.
     outgoing: Option<Arc<Outgoing>>,
     /// The generation that is to be sent, where a newer one is not.
@@ -67,7 +69,7 @@ impl Fs {
     /// Makes S3 hold what the file holds now; nothing to do if it does already.
     pub(super) async fn commit(&self, ino: Ino) -> Result<()> {
         let _stable = self.namespace.read().await;
-        let Some(content) = self.content(ino) else { return Ok(()) };
+        let Some(content) = self.content(ino) else { return self.tell_noted(ino).await };
         let _gate = content.gate.lock().await;
         self.commit_gated(ino, &content).await
     }
@@ -150,14 +152,15 @@ impl Fs {
         before: &Snapshot,
         only: Option<u64>,
     ) -> Result<()> {
-        let still = match self.hold_still(ino, content, &before.key).await {
-            Ok(still) => Still { only, ..still },
+        let still = match self.hold_still(ino, content, &before.key, only).await {
+            Ok(still) => still,
             Err(error) => {
                 self.note_failure(ino, content, &before.key, &error).await?;
                 return Err(error);
             }
         };
-        let multipart = still.frozen.is_some();
+        self.renew_deferral(content, before, only).await;
+        let multipart = still.in_parts;
         let op_id = still.outgoing.as_ref().map_or_else(|| self.new_op_id(), |outgoing| outgoing.op_id().cloned());
         let intent = match &op_id {
             Some(op_id) => {
@@ -210,9 +213,10 @@ impl Fs {
         restated
     }
 
-    /// Brings in what will have to be sent and only the old version has, and for what goes in parts
-    /// keeps writers out until they are read: parts must be of one moment.
-    async fn hold_still<'a>(&self, ino: Ino, content: &'a Content, key: &str) -> Result<Still<'a>> {
+    /// Asks whether it may be sent, brings in what will have to be and only the old version has, and for
+    /// what goes in parts keeps writers out until they are read: parts must be of one moment.
+    async fn hold_still<'a>(&self, ino: Ino, content: &'a Content, key: &str, only: Option<u64>) -> Result<Still<'a>> {
+        let permitted = self.permit_draft(ino, content, key, only).await?;
         let is_large = || content.draft.lock().size() >= MULTIPART_FROM_BYTES;
         if is_large() {
             self.bring_edges(ino, content).await?;
@@ -221,12 +225,15 @@ impl Fs {
         }
         if !is_large() {
             content.outgoing.discard();
-            return Ok(Still { frozen: None, outgoing: None, only: None });
+            return Ok(Still { frozen: permitted, in_parts: false, outgoing: None, only });
         }
-        let frozen = Some(content.freeze.write().await);
+        let frozen = match permitted {
+            Some(frozen) => Some(frozen),
+            None => Some(content.freeze.write().await),
+        };
         let has_base = content.draft.lock().base().is_some();
         let outgoing = if has_base { None } else { Some(self.outgoing_to_finish(ino, content, key).await?) };
-        Ok(Still { frozen, outgoing, only: None })
+        Ok(Still { frozen, in_parts: true, outgoing, only })
     }
 
     /// Everybody here moves along to the version that was written.
@@ -277,7 +284,7 @@ impl Fs {
             content_type: stat.content_type.clone(),
             condition: before.condition(),
         };
-        if still.frozen.is_some() {
+        if still.in_parts {
             return self.write_parts(ino, content, &before.key, &options).await;
         }
         let size = content.draft.lock().size();

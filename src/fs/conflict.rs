@@ -17,6 +17,10 @@ impl Fs {
             // Somebody goes on writing: nothing was sent, and nothing has failed.
             return Ok(());
         }
+        if matches!(error, Error::Vetoed(_)) {
+            // Who still writes may yet make it right; of the rename of a refused file nothing has happened.
+            return if self.is_under(ino, key) { self.take_back_refused(ino, content).await } else { Ok(()) };
+        }
         if !error.is_conflict() {
             if content.deferred.lock().is_some() {
                 // The uploader tells it, and once is enough.

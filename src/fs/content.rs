@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::draft::{Draft, DraftFile};
+use super::gatekeeper::Verdicts;
 use super::outgoing::Slot;
 use crate::bucket::Metadata;
 use crate::bucket::attributes::Attributes;
@@ -41,6 +42,10 @@ pub struct Content {
     pub doubt: Mutex<Option<Doubt>>,
     /// Left by an earlier process.
     pub is_resumed: bool,
+    /// What a gatekeeper has said of it.
+    pub verdicts: Mutex<Verdicts>,
+    /// What is kept of it because it was refused.
+    pub rejected: Mutex<Option<String>>,
 }
 
 /// What the journal holds of a draft whose close was acknowledged from here.
@@ -52,6 +57,8 @@ pub struct Deferral {
     pub id: IntentId,
     /// Where the bytes lie that it answers for.
     pub file: Arc<DraftFile>,
+    /// A gatekeeper has allowed these bytes under this key.
+    pub allowed: bool,
 }
 
 /// A version whose upload had no answer, or was under way when the process died.
@@ -94,14 +101,19 @@ impl Content {
             refused: AtomicBool::new(false),
             doubt: Mutex::new(None),
             is_resumed: false,
+            verdicts: Mutex::default(),
+            rejected: Mutex::default(),
         }
     }
 
-    /// The journal answers for this very content under this key.
-    pub fn answers_for(&self, generation: u64, key: &str, metadata: &Metadata) -> bool {
+    /// The journal answers for this very content under this key, and knows if it was allowed.
+    pub fn answers_for(&self, generation: u64, key: &str, metadata: &Metadata, allowed: bool) -> bool {
         let deferred = self.deferred.lock();
         deferred.as_ref().is_some_and(|deferral| {
-            deferral.generation >= generation && deferral.key == key && deferral.metadata == *metadata
+            deferral.generation >= generation
+                && deferral.key == key
+                && deferral.metadata == *metadata
+                && (deferral.allowed || !allowed)
         })
     }
 
@@ -130,6 +142,22 @@ impl Content {
     /// What the journal answers for is this generation.
     pub fn is_deferred_at(&self, generation: u64) -> bool {
         self.deferred.lock().as_ref().is_some_and(|deferral| deferral.generation == generation)
+    }
+
+    /// Whether other bytes than these were closed before, allowed or left by an earlier process, and wait
+    /// to be sent.
+    pub fn has_older_promise(&self) -> bool {
+        self.is_older_promise(self.deferred.lock().as_ref())
+    }
+
+    /// Takes that out, and leaves its file as it is.
+    pub fn take_promise(&self) -> Option<Deferral> {
+        let mut deferred = self.deferred.lock();
+        if self.is_older_promise(deferred.as_ref()) { deferred.take() } else { None }
+    }
+
+    fn is_older_promise(&self, deferral: Option<&Deferral>) -> bool {
+        deferral.is_some_and(|it| (it.allowed || self.is_resumed) && it.generation != self.generation())
     }
 
     /// Counts changes: two equal numbers mean equal bytes.

@@ -60,6 +60,15 @@ impl Fs {
                 return self.commit_only(ino, content, only).await;
             }
         }
+        let there = self.snapshot(ino)?;
+        let permitted = if there.linked { self.permit_draft(ino, content, &there.key, only).await } else { Ok(None) };
+        let _as_allowed = match permitted {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                self.note_failure(ino, content, &there.key, &error).await?;
+                return Err(error);
+            }
+        };
         self.defer_gated(ino, content, only).await?;
         let size = content.draft.lock().size();
         self.backlog.add(ino, size, Instant::now());
@@ -81,7 +90,14 @@ impl Fs {
     /// As [`Fs::defer`], for callers that hold the namespace and see to the gate.
     pub(super) async fn defer_gated(&self, ino: Ino, content: &Content, only: Option<u64>) -> Result<()> {
         let snapshot = self.snapshot(ino)?;
-        if snapshot.linked { self.defer_at(content, &snapshot, only, &[]).await } else { Ok(()) }
+        // Bytes that may be refused yet do not take the place of a version that was closed for good.
+        let may_fail = || {
+            self.is_guarded_file(&snapshot.key) && !content.verdicts.lock().allow(content.generation(), &snapshot.key)
+        };
+        if !snapshot.linked || (content.has_older_promise() && may_fail()) {
+            return Ok(());
+        }
+        self.defer_at(content, &snapshot, only, &[]).await
     }
 
     /// The journal answers for a draft as it is now, under the key and over the version of `there`. In
@@ -94,11 +110,12 @@ impl Fs {
         ended: &[IntentId],
     ) -> Result<()> {
         let metadata = there.stat.to_attributes(None).to_metadata()?;
+        let allows = |generation| content.verdicts.lock().allow(generation, &there.key);
         let (file, generation, size, bytes, promised_before) = {
             let draft = content.draft.lock();
             let generation = content.generation();
             admit(only, generation)?;
-            if content.answers_for(generation, &there.key, &metadata) && ended.is_empty() {
+            if content.answers_for(generation, &there.key, &metadata, allows(generation)) && ended.is_empty() {
                 return Ok(());
             }
             let (file, size, bytes) = (draft.place().clone(), draft.size(), draft.reader()?);
@@ -114,7 +131,7 @@ impl Fs {
             }
             failpoint::reach(Failpoint::DeferSynced);
             let ended: Vec<IntentId> = ended.iter().copied().chain(older.as_ref().map(|older| older.id)).collect();
-            let intent = deferred_intent(there, file.name(), size, metadata.clone());
+            let intent = deferred_intent(there, file.name(), size, metadata.clone(), allows(generation));
             Ok(self.journal.replace(&ended, vec![intent]).await?[0])
         };
         let id = match noted.await {
@@ -125,9 +142,25 @@ impl Fs {
             }
         };
         failpoint::reach(Failpoint::DeferIntended);
-        let deferral = Deferral { generation, key: there.key.clone(), metadata, id, file };
+        let allowed = allows(generation);
+        let deferral = Deferral { generation, key: there.key.clone(), metadata, id, file, allowed };
         content.set_deferral(Some(deferral));
         Ok(())
+    }
+
+    /// What the journal answers for becomes what is about to be sent, where that is newer: a start after a
+    /// crash would take it for somebody else's version. (Close on exec is enough for that: a program that
+    /// starts another one while it writes has closed what it had written by then.)
+    pub(super) async fn renew_deferral(&self, content: &Content, there: &Snapshot, only: Option<u64>) {
+        let is_older = |deferral: &Deferral| deferral.key == there.key && deferral.generation != content.generation();
+        let is_older = content.deferred.lock().as_ref().is_some_and(is_older);
+        // Without the old version's bytes the draft alone is not the file.
+        if !is_older || content.draft.lock().base().is_some() {
+            return;
+        }
+        if let Err(error) = self.defer_at(content, there, only, &[]).await {
+            tracing::debug!(key = %there.key.escape_debug(), cause = %error, "an older close is answered for");
+        }
     }
 
     /// The file is gone or stored under another name: the journal need not send it any more.
@@ -146,7 +179,7 @@ impl Fs {
 }
 
 /// What the journal keeps of a draft.
-pub fn deferred_intent(there: &Snapshot, draft: String, size: u64, metadata: Metadata) -> Intent {
+pub fn deferred_intent(there: &Snapshot, draft: String, size: u64, metadata: Metadata, allowed: bool) -> Intent {
     Intent::Deferred {
         key: there.key.clone(),
         draft,
@@ -154,6 +187,7 @@ pub fn deferred_intent(there: &Snapshot, draft: String, size: u64, metadata: Met
         metadata,
         base_etag: there.etag.as_ref().map(stored_etag),
         content_type: there.stat.content_type.clone(),
+        allowed,
     }
 }
 

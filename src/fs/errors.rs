@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use super::gatekeeper::Refusal;
 use crate::error::Kind;
 use crate::key::NameError;
 use crate::{bucket, journal};
@@ -21,6 +22,12 @@ pub enum Error {
     /// A draft on the local disk could not be read or written.
     #[error("draft: {0}")]
     Draft(#[from] std::io::Error),
+    /// A gatekeeper forbids it; nothing was done.
+    #[error("{0}")]
+    Vetoed(Refusal),
+    /// A gatekeeper had to be asked, and could not be.
+    #[error("not done: {0}")]
+    Unasked(String),
 }
 
 /// Result of an operation.
@@ -34,6 +41,8 @@ impl Error {
             Self::Bucket(error) => error.kind.errno(),
             Self::Journal(error) => error.kind().errno(),
             // The disk says precisely what is wrong (ENOSPC, EDQUOT, EMFILE): pass it on.
+            Self::Vetoed(refusal) => refusal.errno,
+            Self::Unasked(_) => Kind::HookFailed.errno(),
             Self::Draft(error) => error.raw_os_error().map_or(Kind::Local.errno(), Errno::from_raw),
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::content::Content;
 use super::forgotten::Forgotten;
 use super::names::Directory;
+use super::noted::Noted;
 use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
 use crate::bucket::ETag;
@@ -75,6 +76,8 @@ pub struct Node {
     pub superseded: bool,
     /// Of a directory: what is in it.
     pub directory: Option<Directory>,
+    /// Of a directory: what S3 has yet to be told of it, once something was.
+    pub noted: Option<Arc<Noted>>,
 }
 
 impl Node {
@@ -99,6 +102,7 @@ impl Node {
             kernel_stat: KernelStat::Current,
             superseded: false,
             directory,
+            noted: None,
         }
     }
 
@@ -109,7 +113,12 @@ impl Node {
 
     /// Has something that S3 does not know.
     pub fn is_pending(&self) -> bool {
-        self.content.as_ref().is_some_and(|content| content.is_dirty())
+        self.is_noted() || self.content.as_ref().is_some_and(|content| content.is_dirty())
+    }
+
+    /// A directory of which S3 has yet to be told something.
+    pub fn is_noted(&self) -> bool {
+        self.noted.as_ref().is_some_and(|noted| noted.is_open())
     }
 
     /// Has a name, and something that S3 does not know.
@@ -117,10 +126,10 @@ impl Node {
         self.linked && self.is_pending()
     }
 
-    /// Has a draft, clean or not: what S3 says meanwhile must not touch it. Its next commit names
-    /// the version that it was begun from, and learns then that this is gone.
+    /// Has a draft, clean or not, or is noted: what S3 says meanwhile must not touch it. Its next commit
+    /// names the version that it was begun from, and learns then that this is gone.
     pub fn is_drafted(&self) -> bool {
-        self.content.is_some()
+        self.content.is_some() || self.is_noted()
     }
 
     /// Asks S3 again at the next use.
@@ -131,7 +140,7 @@ impl Node {
 
     /// Nobody refers to it any more.
     fn is_idle(&self) -> bool {
-        self.lookups == 0 && self.opens == 0 && self.content.is_none() && self.ino != ROOT_INO
+        self.lookups == 0 && self.opens == 0 && !self.is_drafted() && self.ino != ROOT_INO
     }
 }
 
@@ -182,7 +191,7 @@ impl Tree {
         self.nodes.get(&ino)
     }
 
-    /// Children of a directory that have a draft here.
+    /// Children of a directory that have a draft here, or of which S3 has yet to be told.
     pub fn drafted_children(&self, ino: Ino) -> Vec<Ino> {
         let directory = self.nodes.get(&ino).and_then(|node| node.directory.as_ref());
         let children = directory.into_iter().flat_map(Directory::children).filter_map(|(_, child)| child.ino);

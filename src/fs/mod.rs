@@ -5,7 +5,8 @@
 //! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
 //! by itself), [`removals`] (what is still to go from the bucket). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
-//! [`persist`] tell S3; in a write-back mount a close is a [`deferral`], and the [`uploader`] tells S3.
+//! [`persist`] tell S3; in a write-back mount a close is a [`deferral`], and the [`uploader`] tells S3. A
+//! [`gatekeeper`] may forbid it.
 //!
 //! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
 //! draft's nor the tree's lock is ever held across an await.
@@ -20,6 +21,7 @@ mod doubt;
 mod draft;
 mod errors;
 mod forgotten;
+mod gatekeeper;
 mod handles;
 mod heads;
 mod inodes;
@@ -27,6 +29,7 @@ mod invalidate;
 mod kernel;
 mod listing;
 mod names;
+mod noted;
 pub mod ops;
 mod outgoing;
 mod pages;
@@ -34,6 +37,7 @@ mod passthrough;
 mod persist;
 mod recovery;
 mod refresh;
+mod rejected;
 mod removals;
 mod resolve;
 mod resume;
@@ -49,7 +53,7 @@ mod walk;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -60,10 +64,12 @@ use crate::journal::Journal;
 
 pub use backlog::{BacklogLimits, BacklogStatus};
 pub use errors::{Error, Result};
+pub use gatekeeper::{Answer, Gatekeeper, Proposal, Proposed, Refusal};
 pub use inodes::Ino;
 pub use kernel::Kernel;
 pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
+pub use rejected::Rejected;
 pub use stat::{FileKind, Stat};
 pub use status::Status;
 pub use storing::Undrained;
@@ -132,6 +138,8 @@ pub struct Fs {
     listings: listing::Flights,
     passthrough: passthrough::Passthrough,
     kernel: kernel::Link,
+    gatekeeper: OnceLock<Arc<dyn Gatekeeper>>,
+    shelf: Arc<rejected::Shelf>,
     siblings: siblings::Siblings,
     origins: Arc<told::Origins>,
     heads: Arc<heads::Heads>,
@@ -177,6 +185,8 @@ impl Fs {
             origins,
             heads,
             walks,
+            gatekeeper: OnceLock::new(),
+            shelf: Arc::new(rejected::Shelf::beside(&settings.draft_dir)),
             settings,
             handles: handles::Handles::default(),
             odd_keys: lister.odd_keys.clone(),

@@ -171,6 +171,10 @@ impl Fs {
         let Some(runtime) = self.runtime.clone().filter(|_| told) else { return };
         // What goes wrong here goes wrong again at the commit, where somebody hears of it.
         let Ok(snapshot) = self.snapshot(ino) else { return };
+        if self.is_guarded_file(&snapshot.key) {
+            // Nothing of it leaves before it was allowed.
+            return;
+        }
         let Ok(outgoing) = self.new_outgoing(ino, content, &snapshot.key, self.new_op_id(), runtime) else { return };
         if content.outgoing.begin(&outgoing) {
             // The draft may have left its file before anybody could tell this upload.

@@ -62,7 +62,7 @@ impl Fs {
             if let Some(content) = &node.content {
                 content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
             }
-            (before, node.is_drafted())
+            (before, node.content.is_some())
         };
         if drafted {
             // The last writer may be gone already, its release on the way.
@@ -96,6 +96,7 @@ impl Fs {
                     content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
                     self.wait_with_attributes(ino, content)
                 }
+                None if self.may_note_directory(ino) => self.note_directory(ino),
                 _ => self.store_attributes_stable(ino).await,
             }
         }

@@ -28,14 +28,16 @@ pub struct Left {
     pub metadata: Metadata,
     pub base_etag: Option<String>,
     pub content_type: Option<String>,
+    /// A gatekeeper has allowed it.
+    pub allowed: bool,
 }
 
 impl Left {
     /// Of an open intent, if it is one.
     pub fn of(id: IntentId, intent: &Intent) -> Option<Self> {
         match intent.clone() {
-            Intent::Deferred { key, draft, size, metadata, base_etag, content_type } => {
-                Some(Self { id, key, draft, size, metadata, base_etag, content_type })
+            Intent::Deferred { key, draft, size, metadata, base_etag, content_type, allowed } => {
+                Some(Self { id, key, draft, size, metadata, base_etag, content_type, allowed })
             }
             _ => None,
         }
@@ -43,8 +45,8 @@ impl Left {
 
     /// As the journal keeps it.
     pub fn intent(&self) -> Intent {
-        let Self { key, draft, size, metadata, base_etag, content_type, .. } = self.clone();
-        Intent::Deferred { key, draft, size, metadata, base_etag, content_type }
+        let Self { key, draft, size, metadata, base_etag, content_type, allowed, .. } = self.clone();
+        Intent::Deferred { key, draft, size, metadata, base_etag, content_type, allowed }
     }
 }
 
@@ -59,28 +61,38 @@ impl Fs {
         let below = self.path_of(&left.key).ok_or(Errno::EINVAL)?;
         let (directories, name) = below.rsplit_once('/').unwrap_or(("", &below));
         let parent = self.resume_directories(directories).await?;
-        let attributes = Attributes::from_metadata(&left.metadata);
-        let etag = left.base_etag.as_deref().map(ETag::new);
         let ino = self.index.get(&left.key).and_then(|remembered| remembered.attributes.ino);
-        let (content_type, size) = (left.content_type.clone(), left.size);
-        let remembered = Remembered { size, attributes: attributes.clone(), content_type, ..Remembered::default() };
-        let stat = Stat::of_object(&remembered, false, &self.settings);
-        let draft = Draft::resume(path, left.size)?;
-        let file = draft.place().clone();
-        let content = Content::resumed(draft, attributes);
-        let (key, metadata) = (left.key.clone(), left.metadata.clone());
-        content.set_deferral(Some(Deferral { generation: content.generation(), key, metadata, id: left.id, file }));
+        let mut node = self.node_of_left(left)?;
         let mut tree = self.tree.lock();
         if tree.child(parent, name).is_some() {
             // Two that were left have one name; what the journal holds of it comes with the next start.
             return Err(Errno::EEXIST.into());
         }
         let ino = tree.pick_ino(&left.key, ino);
-        let mut node = Node::new(ino, parent, name, stat, Instant::now());
-        node.etag = etag;
-        node.content = Some(Arc::new(content));
+        (node.ino, node.parent, node.name) = (ino, parent, name.to_owned());
         tree.link(node);
         Ok(Some(ino))
+    }
+
+    /// The file of a close that was left, which has no number and no place yet.
+    pub(super) fn node_of_left(&self, left: &Left) -> Result<Node> {
+        let attributes = Attributes::from_metadata(&left.metadata);
+        let (content_type, size) = (left.content_type.clone(), left.size);
+        let remembered = Remembered { size, attributes: attributes.clone(), content_type, ..Remembered::default() };
+        let stat = Stat::of_object(&remembered, false, &self.settings);
+        let draft = Draft::resume(self.settings.draft_dir.join(&left.draft), left.size)?;
+        let file = draft.place().clone();
+        let content = Content::resumed(draft, attributes);
+        let generation = content.generation();
+        if left.allowed {
+            content.verdicts.lock().note(generation, &left.key, Ok(()));
+        }
+        let (key, metadata, id, allowed) = (left.key.clone(), left.metadata.clone(), left.id, left.allowed);
+        content.set_deferral(Some(Deferral { generation, key, metadata, id, file, allowed }));
+        let mut node = Node::new(0, ROOT_INO, "", stat, Instant::now());
+        node.etag = left.base_etag.as_deref().map(ETag::new);
+        node.content = Some(Arc::new(content));
+        Ok(node)
     }
 
     /// The nodes of the directories along a path. S3 is asked only where the index has forgotten one.

@@ -56,6 +56,8 @@ pub struct Status {
     pub pending: BacklogStatus,
     /// Versions of ours that lost against another client's; their bytes are kept.
     pub conflicts: u64,
+    /// Files that a hook has refused; their bytes are kept.
+    pub rejected: usize,
     pub open_files: usize,
     /// Objects that were removed here and are still to go from the bucket.
     pub removals_waiting: usize,
@@ -76,6 +78,8 @@ impl Fs {
         let (odd_keys, odd_keys_unlisted) = (odd.known.clone(), odd.unlisted);
         drop(odd);
         let (passthrough, passthrough_opens) = self.passthrough_status();
+        // A directory that can't be read is told of where something is put into it.
+        let rejected = self.rejected().map_or(0, |rejected| rejected.len());
         let tree = self.tree.lock();
         let dirty = tree.nodes().filter(|node| node.is_unstored());
         let mut dirty_files: Vec<_> = dirty.filter_map(|node| self.path_of(&tree.key(node.ino)?)).collect();
@@ -85,6 +89,7 @@ impl Fs {
             write_back: self.settings.write_back.is_some(),
             pending: self.backlog.status(Instant::now()),
             conflicts: self.conflicts.load(Ordering::Relaxed),
+            rejected,
             removals_waiting: self.removals.len(),
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),
             passthrough,

@@ -34,8 +34,8 @@ impl Fs {
     /// Stores everything that was closed before, and removes what was removed; returns what could not be
     /// stored, or not in time. An outage ends it early: nobody is served by waiting for each file in turn.
     pub async fn sync(self: &Arc<Self>, deadline: Option<Duration>) -> Vec<Undrained> {
-        let closed =
-            |node: &Node| node.opens == 0 || node.content.as_ref().is_some_and(|content| content.is_answered_for());
+        let is_answered_for = |node: &Node| node.content.as_ref().is_some_and(|content| content.is_answered_for());
+        let closed = |node: &Node| node.opens == 0 || node.is_noted() || is_answered_for(node);
         let until = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
         let left = self.store_all(self.unstored(closed), until, true).await.into_iter();
         let mut left: Vec<_> = left.map(|(ino, cause)| Undrained { path: self.path_of_ino(ino), cause }).collect();

@@ -68,7 +68,9 @@ impl Fs {
 
     async fn try_to_send(&self, ino: Ino) -> Result<Sent> {
         let _stable = self.namespace.read().await;
-        let Some(content) = self.content(ino) else { return Ok(Sent::Done) };
+        let Some(content) = self.content(ino) else {
+            return self.tell_noted(ino).await.map(|()| Sent::Done);
+        };
         let _gate = content.gate.lock().await;
         // Who has it open may go on writing: what was closed is sent, and nothing that came after.
         let only = self.handles.is_written(ino).then(|| content.generation());

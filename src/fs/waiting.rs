@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt};
 
 use super::backlog::PARALLEL_UPLOADS;
 use super::content::Content;
-use super::inodes::Ino;
+use super::inodes::{Ino, Node};
 use super::recovery::RecoveryReport;
 use super::{Fs, Result};
 use crate::bucket::{Condition, ETag, PutOptions};
@@ -23,7 +23,7 @@ use crate::journal::{Note, stored_etag};
 /// What a note says that the object of a file is to get.
 struct Noted {
     key: String,
-    etag: ETag,
+    etag: Option<ETag>,
     size: u64,
     options: PutOptions,
 }
@@ -41,7 +41,7 @@ impl Fs {
         let snapshot = self.snapshot(ino)?;
         let note = Note::Attributes {
             key: snapshot.key,
-            etag: snapshot.etag.as_ref().map(stored_etag).unwrap_or_default(),
+            etag: snapshot.etag.as_ref().map(stored_etag),
             size: snapshot.stat.size,
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,
             content_type: snapshot.stat.content_type.clone(),
@@ -72,16 +72,20 @@ impl Fs {
         }
     }
 
-    /// Sends what waits below a directory, whose keys are about to change. For callers that have the
-    /// namespace for themselves.
+    /// Sends what waits at a directory and below it, where keys are about to change. For callers that have
+    /// the namespace for themselves.
     pub(super) async fn send_waiting_attributes(&self, above: Ino) -> Result<()> {
-        let waiting: Vec<(Ino, Arc<Content>)> = {
+        let waits = |node: &Node| {
+            let is_waiting = |content: &Arc<Content>| content.attributes_note.lock().is_some();
+            node.is_noted() || node.content.as_ref().is_some_and(is_waiting)
+        };
+        let waiting: Vec<Ino> = {
             let tree = self.tree.lock();
             let below = tree.nodes().filter(|node| node.linked && tree.is_within(node.ino, above));
-            let with_content = below.filter_map(|node| Some((node.ino, node.content.clone()?)));
-            with_content.filter(|(_, content)| content.attributes_note.lock().is_some()).collect()
+            below.filter(|node| waits(node)).map(|node| node.ino).collect()
         };
-        let sends = stream::iter(waiting).map(|(ino, content)| async move {
+        let sends = stream::iter(waiting).map(|ino| async move {
+            let Some(content) = self.content(ino) else { return self.tell_noted(ino).await };
             let _gate = content.gate.lock().await;
             self.commit_gated(ino, &content).await
         });
@@ -100,7 +104,7 @@ impl Fs {
         for (number, note) in self.journal.open_notes()? {
             let Note::Attributes { key, etag, size, metadata, content_type } = note else { continue };
             let options = PutOptions { metadata, content_type, condition: Condition::None };
-            let noted = Noted { key: key.clone(), etag: ETag::new(&etag), size, options };
+            let noted = Noted { key: key.clone(), etag: etag.as_deref().map(ETag::new), size, options };
             over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
         }
         self.journal.close_notes(&over)?;
@@ -108,7 +112,7 @@ impl Fs {
             failpoint::reach(Failpoint::RecoverAttributes);
         }
         let sends = stream::iter(latest.into_values()).map(|(number, noted)| async move {
-            let restated = self.restate_object(&noted.key, Some(&noted.etag), noted.size, noted.options).await;
+            let restated = self.restate_object(&noted.key, noted.etag.as_ref(), noted.size, noted.options).await;
             (number, noted.key, restated)
         });
         let mut sends = sends.buffer_unordered(PARALLEL_UPLOADS);

@@ -14,6 +14,10 @@ pub struct Description {
     pub wasm: PathBuf,
     /// Which of the three kinds of guest it is, in words.
     pub kind: String,
+    /// `async` or `sync`.
+    pub mode: String,
+    /// Of a synchronous hook: `deny` or `allow`.
+    pub on_error: Option<String>,
     /// `ObjectCreated:*` and so on.
     pub events: Vec<String>,
     #[serde(rename = "match")]
@@ -84,6 +88,8 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         name: spec.name.clone(),
         wasm: spec.wasm.clone(),
         kind: program.kind().to_owned(),
+        mode: spec.mode.name().to_owned(),
+        on_error: spec.mode.on_error().map(|on_error| on_error.name().to_owned()),
         events: spec.events.iter().map(|event| EventPattern::name(*event).to_owned()).collect(),
         matches: spec.matches.patterns().to_vec(),
         exclude: spec.exclude.patterns().to_vec(),

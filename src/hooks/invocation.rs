@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::input;
 use super::publish::{self, OutFile};
@@ -27,6 +27,15 @@ pub(super) struct Hook {
     pub(super) wants_files: bool,
     pub(super) counters: Counters,
     pub(super) log: PathBuf,
+    /// Of a synchronous hook: as many as may run at a time.
+    pub(super) places: Semaphore,
+}
+
+impl Hook {
+    pub(super) fn new(spec: HookSpec, program: Program, log: PathBuf) -> Self {
+        let (places, wants_files) = (Semaphore::new(spec.concurrency), program.wants_files());
+        Self { spec, program, wants_files, counters: Counters::default(), log, places }
+    }
 }
 
 /// What all runs share.

@@ -13,7 +13,7 @@ use super::invocation::{Hook, Outcome, Publication, Tried};
 use super::publish::{self, OutFile};
 use super::run::Runner;
 use super::workspace::Workspace;
-use super::{Error, HookSpec, Hooks, Result, describe, settings, status};
+use super::{Error, HookSpec, Hooks, Result, describe, settings};
 use crate::bucket::Metadata;
 use crate::bucket::memory::MemoryBucket;
 use crate::error::Kind;
@@ -58,7 +58,7 @@ pub struct LocalRun<'a> {
 
 impl Hooks {
     /// Runs a hook once on the object at `path`, whether or not its rule matches, and publishes what
-    /// it leaves unless `dry`. Nothing of it is retried. Stops when dropped.
+    /// it leaves unless `dry`, or it is a synchronous one. Nothing of it is retried. Stops when dropped.
     ///
     /// # Errors
     /// When there is no such hook, event or object, the bucket can't be asked, or hooks are stopped. What goes wrong with
@@ -84,6 +84,7 @@ impl Hooks {
             (fact.size, fact.etag) = (found.size, Some(stored_etag(&found.etag)));
         }
         let task = task(&hook.spec, fact);
+        let dry = dry || hook.spec.mode.is_sync();
         let publication = if dry { Publication::Dry } else { Publication::Publish };
         let cancel = Cancel::default();
         let tried = surroundings.attempt(hook, &task, publication, cancel.0.subscribe()).await;
@@ -116,8 +117,7 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     let scratch = describe::scratch()?;
     let (sandbox, mut programs) = describe::compile(scratch.path(), std::slice::from_ref(&spec))?;
     let program = programs.pop().ok_or_else(|| no_hook(std::iter::empty()))?;
-    let (log, counters) = (scratch.path().join("log"), status::Counters::default());
-    let hook = Hook { spec, program, wants_files: true, counters, log };
+    let hook = Hook::new(spec, program, scratch.path().join("log"));
     let source = Source { bucket: "local".into(), region: "us-east-1".into() };
     let work = scratch.path().join("work");
     let bucket = Arc::new(MemoryBucket::new());
@@ -219,12 +219,12 @@ fn event_name(text: &str) -> Result<EventName> {
     })
 }
 
-fn fact(name: EventName, key: &str) -> NewEvent {
+pub(super) fn fact(name: EventName, key: &str) -> NewEvent {
     NewEvent { name, key: key.to_owned(), size: 0, etag: None, time: SystemTime::now(), lineage: Vec::new() }
 }
 
 /// A task that no journal knows.
-fn task(spec: &HookSpec, fact: NewEvent) -> Task {
+pub(super) fn task(spec: &HookSpec, fact: NewEvent) -> Task {
     let sequence = fact.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
     let event = Event { id: uuid::Uuid::now_v7().to_string(), sequence, fact };
     Task { hook: spec.name.clone(), number: 0, failures: 0, delays: 0, not_before: None, redriven: None, event }

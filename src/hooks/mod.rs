@@ -11,6 +11,8 @@
 //!                                     └─ delivery: again, when, or to the dead letters
 //! ```
 //!
+//! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
+//!
 //! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`.
 
 mod cycles;
@@ -33,6 +35,7 @@ mod settings;
 mod status;
 mod trace;
 mod units;
+mod veto;
 mod worker;
 mod workspace;
 
@@ -60,9 +63,10 @@ pub use describe::{Description, validate};
 pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
-pub use settings::{HookSpec, MAX_MODULE_BYTES, load};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, Mode, OnError, load};
 pub use status::{HookStatus, HooksStatus, LastError};
 pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
+pub use veto::{Bytes, Decision, Question};
 
 /// Told the key of every object that a hook wrote or took back, so that the file system forgets
 /// what it knew of it.
@@ -115,17 +119,27 @@ pub struct Hooks {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Compiles the modules (once: seconds for a large one, and the caller waits) and starts to work
-/// on `runtime`.
+/// As [`open`], and starts to work on `runtime`.
 ///
 /// # Errors
-/// [`Error`] naming the hook whose module can't be used, or the directory.
+/// As [`open`].
 pub fn start(
     settings: HookSettings,
     bucket: Arc<dyn Bucket>,
     journal: Arc<Journal>,
     runtime: &Handle,
 ) -> Result<Hooks> {
+    let hooks = open(settings, bucket, journal)?;
+    hooks.begin(runtime);
+    Ok(hooks)
+}
+
+/// Compiles the modules (once: seconds for a large one, and the caller waits). Synchronous hooks can be
+/// asked from then on; events are taken after [`Hooks::begin`].
+///
+/// # Errors
+/// [`Error`] naming the hook whose module can't be used, or the directory.
+pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journal>) -> Result<Hooks> {
     let directory = settings.state_dir.join("hooks");
     let work = directory.join("work");
     for directory in [&settings.state_dir, &directory, &work] {
@@ -138,8 +152,7 @@ pub fn start(
     let programs = modules::prepare(&sandbox, &directory.join("modules"), &settings.specs)?;
     let hooks = settings.specs.into_iter().zip(programs).map(|(spec, program)| {
         let log = directory.join(format!("{}.log", spec.name));
-        let wants_files = program.wants_files();
-        Arc::new(Hook { spec, program, wants_files, counters: status::Counters::default(), log })
+        Arc::new(Hook::new(spec, program, log))
     });
     let (phase, phase_changes) = watch::channel(Phase::Work);
     let worker = Arc::new(Worker {
@@ -165,12 +178,19 @@ pub fn start(
         cancel: watch::channel(false).0,
         rounds: watch::channel(0).0,
     });
-    let task = runtime.spawn(Arc::clone(&worker).work());
     let on_demand = Semaphore::new(worker.concurrency);
-    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(Some(task)) })
+    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(None) })
 }
 
 impl Hooks {
+    /// Takes events from now on.
+    pub fn begin(&self, runtime: &Handle) {
+        let mut task = self.task.lock();
+        if task.is_none() {
+            *task = Some(runtime.spawn(Arc::clone(&self.worker).work()));
+        }
+    }
+
     /// Counters since the start, and what waits.
     pub fn status(&self) -> HooksStatus {
         let journal = &self.worker.journal;

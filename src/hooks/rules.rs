@@ -159,7 +159,8 @@ impl HookSpec {
             return (false, refusal.to_string());
         }
         let events: Vec<_> = self.events.iter().map(|event| event.name()).collect();
-        (true, format!("fires for {}", events.join(", ")))
+        let verb = if self.mode.is_sync() { "is asked before" } else { "fires for" };
+        (true, format!("{verb} {}", events.join(", ")))
     }
 
     /// Whether what a hook writes at a path fires this one, apart from its lineage.

@@ -11,6 +11,7 @@ use super::grants::Granted;
 use super::invocation::{Hook, Outcome, Publication};
 use super::report::{self, Report};
 use super::sandbox::{Call, Directories, Ended, Quota, Run, Sandbox, Typed};
+use super::veto::Veto;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
 use crate::bucket::Bucket;
@@ -18,7 +19,7 @@ use crate::journal::{EventName, NewEvent, Task};
 
 /// Exit codes after `sysexits.h`: what a hook says about trying again.
 const EXIT_FATAL: i32 = 65;
-/// What happened must not be. After the close there is nothing to refuse any more.
+/// What happened must not be. Before it, of a synchronous hook, that refuses it; after it there is nothing to refuse.
 const EXIT_VETO: i32 = 77;
 
 /// What every run needs, wherever its object comes from.
@@ -44,6 +45,13 @@ pub(super) struct Ran {
     pub(super) wrote: Vec<NewEvent>,
     /// Whether its output counts.
     pub(super) verdict: Result<(), Outcome>,
+}
+
+impl Ran {
+    /// What a synchronous hook forbids, if it does.
+    pub(super) fn veto(&self) -> Option<Veto> {
+        (self.run.ended == Ended::Exit(EXIT_VETO)).then(|| Veto::said(&self.run.stdout, &self.run.stderr))
+    }
 }
 
 impl Runner {
@@ -170,6 +178,9 @@ fn verdict(spec: &HookSpec, run: &Run) -> Result<(), Outcome> {
     let mut problem = match &run.ended {
         Ended::Exit(0) => return Ok(()),
         Ended::Cancelled => return Err(Outcome::Cancelled),
+        Ended::Exit(EXIT_VETO) if spec.mode.is_sync() => {
+            return Err(Outcome::Fatal(Veto::said(&run.stdout, &run.stderr).to_string()));
+        }
         Ended::Exit(EXIT_FATAL) => {
             return Err(Outcome::Fatal(with_last_words(format!("exit code {EXIT_FATAL} (fatal)"), run)));
         }

@@ -23,6 +23,8 @@ const MEMORY_MIN_BYTES: u64 = 64 << 10;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_MAX: Duration = Duration::from_mins(15);
 const CONCURRENCY_DEFAULT: usize = 2;
+/// Somebody waits for each of them.
+const CONCURRENCY_SYNC_DEFAULT: usize = 8;
 const CONCURRENCY_MAX: u16 = 64;
 /// As in Lambda.
 const RETRIES_DEFAULT: u16 = 2;
@@ -47,6 +49,7 @@ pub struct HookSpec {
     /// The module, `.wasm` or `.wat`.
     pub wasm: PathBuf,
     pub events: Vec<EventPattern>,
+    pub mode: Mode,
     /// Any of these must match the path in the mount; every path when there is none.
     pub matches: Globs,
     /// None of these may match.
@@ -77,6 +80,47 @@ pub struct HookSpec {
     pub max_input_bytes: u64,
 }
 
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// After it has happened.
+    Async,
+    /// Before it happens, and may forbid it.
+    Sync { on_error: OnError },
+}
+
+/// What becomes of what a synchronous hook was asked about when the hook itself fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    Deny,
+    Allow,
+}
+
+impl Mode {
+    pub(super) fn is_sync(self) -> bool {
+        self != Self::Async
+    }
+
+    pub(super) fn on_error(self) -> Option<OnError> {
+        if let Self::Sync { on_error } = self { Some(on_error) } else { None }
+    }
+
+    /// As the settings have it.
+    pub(super) fn name(self) -> &'static str {
+        if self.is_sync() { "sync" } else { "async" }
+    }
+}
+
+impl OnError {
+    /// As the settings have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -91,6 +135,8 @@ struct RawHook {
     wasm: Spanned<PathBuf>,
     #[serde(default)]
     events: Vec<Spanned<String>>,
+    mode: Option<Spanned<String>>,
+    on_error: Option<Spanned<String>>,
     #[serde(default, rename = "match")]
     matches: Vec<Spanned<String>>,
     #[serde(default)]
@@ -195,6 +241,7 @@ impl Reader<'_> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
+        let mode = mode(&raw).map_err(wrong)?;
         let delivery = delivery(&raw).map_err(wrong)?;
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
@@ -202,6 +249,7 @@ impl Reader<'_> {
         Ok(HookSpec {
             wasm: directory.join(raw.wasm.get_ref()),
             events: events(&raw.events).map_err(wrong)?,
+            mode,
             matches: globs(&raw.matches).map_err(wrong)?,
             exclude: globs(&raw.exclude).map_err(wrong)?,
             prefix: raw.prefix.trim_start_matches('/').to_owned(),
@@ -213,7 +261,11 @@ impl Reader<'_> {
             write: writable(&raw.write).map_err(wrong)?,
             memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
-            concurrency: concurrency.unwrap_or(CONCURRENCY_DEFAULT),
+            concurrency: concurrency.unwrap_or(if mode.is_sync() {
+                CONCURRENCY_SYNC_DEFAULT
+            } else {
+                CONCURRENCY_DEFAULT
+            }),
             delivery,
             allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
@@ -244,6 +296,38 @@ fn events(raw: &[Spanned<String>]) -> Located<Vec<EventPattern>> {
         return Ok(vec![EventPattern::AnyCreated]);
     }
     raw.iter().map(|text| EventPattern::parse(text.get_ref()).map_err(|problem| (text.span(), problem))).collect()
+}
+
+fn mode(raw: &RawHook) -> Located<Mode> {
+    let is_sync = |text: &str| match text {
+        "async" => Ok(false),
+        "sync" => Ok(true),
+        _ => Err(format!("there is no mode \"{text}\"; there are \"async\" and \"sync\"")),
+    };
+    let on_error = |text: &str| match text {
+        "deny" => Ok(OnError::Deny),
+        "allow" => Ok(OnError::Allow),
+        _ => Err(format!("\"{text}\" is no answer to an error; there are \"deny\" and \"allow\"")),
+    };
+    let on_error_at = raw.on_error.as_ref().map(Spanned::span);
+    let on_error = value(raw.on_error.as_ref(), on_error)?;
+    if !value(raw.mode.as_ref(), is_sync)?.unwrap_or(false) {
+        let lost = |at| Err((at, "on-error is for hooks with mode = \"sync\"".to_owned()));
+        return on_error_at.map_or(Ok(Mode::Async), lost);
+    }
+    let spans = [
+        ("output", raw.output.as_ref().map(Spanned::span)),
+        ("retries", raw.retries.as_ref().map(Spanned::span)),
+        ("retry-delay", raw.retry_delay.as_ref().map(Spanned::span)),
+        ("retry-max-delay", raw.retry_max_delay.as_ref().map(Spanned::span)),
+        ("max-age", raw.max_age.as_ref().map(Spanned::span)),
+    ];
+    match spans.into_iter().find_map(|(name, at)| Some((name, at?))) {
+        Some((name, at)) => {
+            Err((at, format!("a synchronous hook publishes nothing and is asked once: it has no {name}")))
+        }
+        None => Ok(Mode::Sync { on_error: on_error.unwrap_or(OnError::Deny) }),
+    }
 }
 
 fn globs(raw: &[Spanned<String>]) -> Located<Globs> {
@@ -453,6 +537,12 @@ mod tests {
             ("retry-max-delay = \"1ms\"", ":5: hook \"h\": a retry-max-delay of 1ms is shorter than retry-delay"),
             ("max-age = \"366d\"", ":5: hook \"h\": a max-age of 366d is outside of 1s to 365d"),
             ("max-age = \"soon\"", ":5: hook \"h\": \"soon\" is no duration; write it like \"30s\" or \"5m\""),
+            ("mode = \"later\"", ":5: hook \"h\": there is no mode \"later\"; there are \"async\" and \"sync\""),
+            ("on-error = \"allow\"", ":5: hook \"h\": on-error is for hooks with mode = \"sync\""),
+            (
+                "mode = \"sync\"\nretries = 1",
+                ":6: hook \"h\": a synchronous hook publishes nothing and is asked once: it has no retries",
+            ),
             ("output = \"a/../b\"", ":5: hook \"h\": \"a/../b\" can't be a directory (DotComponent)"),
             ("env = { AWS_LAMBDA_X = \"1\" }", ":5: hook \"h\": AWS_LAMBDA_X is set by s3mount itself"),
         ] {
@@ -475,6 +565,15 @@ mod tests {
         assert_eq!(problem(&hook(&hook(""))), ":7: hook \"h\": another hook has this name already");
         assert!(problem("[[hook]]\nname = \"a b\"\nwasm = \"m.wat\"").starts_with(":2: hook \"a b\": a name has"));
         assert!(problem("nonsense").starts_with(":1: "));
+    }
+
+    #[test]
+    fn a_synchronous_hook_denies_by_default_and_may_take_what_it_is_asked_about() {
+        let hook = |rest: &str| read(&format!("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{rest}")).unwrap().remove(0);
+        let spec = hook("mode = \"sync\"");
+        assert_eq!((spec.mode, spec.concurrency), (Mode::Sync { on_error: OnError::Deny }, 8));
+        assert_eq!(hook("mode = \"sync\"\non-error = \"allow\"").mode, Mode::Sync { on_error: OnError::Allow });
+        assert_eq!(hook("mode = \"async\"\nmatch = [\"a\"]").mode, Mode::Async);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct HookStatus {
     pub invocations: u64,
     /// Runs that failed.
     pub errors: u64,
+    /// What it has forbidden (a synchronous hook), its own failures among it.
+    pub refused: u64,
     /// Tasks whose object had changed before the hook saw it.
     pub superseded: u64,
     /// Time of all runs together.
@@ -71,6 +73,10 @@ impl Counters {
         status.errors += 1;
         status.last_error =
             Some(LastError { time: timestamp(SystemTime::now()), key: key.to_owned(), message: message.to_owned() });
+    }
+
+    pub(super) fn refused(&self) {
+        self.0.lock().refused += 1;
     }
 
     pub(super) fn superseded(&self) {

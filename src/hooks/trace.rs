@@ -8,6 +8,8 @@ use super::event::timestamp;
 use super::{Hooks, Result};
 use crate::journal::{NewEvent, Task};
 
+/// How lines begin that tell what became of an event after its run.
+const SETTLED: [&str; 4] = ["DEAD ", "SUPERSEDED ", "REFUSED ", "ALLOWED "];
 /// Between two looks into the journal of whoever waits.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -161,7 +163,7 @@ fn last_in(log: &str, key: &str) -> String {
                 last.clear();
             }
         }
-        let settled = line.strip_prefix("DEAD ").or(line.strip_prefix("SUPERSEDED "));
+        let settled = SETTLED.iter().find_map(|word| line.strip_prefix(word));
         if inside || settled.is_some_and(|rest| rest.split_once(&key).is_some_and(|(_, end)| is_end(end))) {
             last.push(line);
         }

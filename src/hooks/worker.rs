@@ -147,7 +147,8 @@ impl Worker {
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
-        let wanted = self.hooks.iter().filter(|hook| hook.spec.wants(fact, path));
+        let told = self.hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
+        let wanted = told.filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }
 

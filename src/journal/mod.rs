@@ -65,6 +65,9 @@ pub enum Intent {
         base_etag: Option<String>,
         #[serde(default)]
         content_type: Option<String>,
+        /// Who may forbid the version was asked, and allowed it.
+        #[serde(default)]
+        allowed: bool,
     },
     /// A multipart upload was begun; abort it if it is still there after a crash.
     Upload { key: String, upload_id: String },

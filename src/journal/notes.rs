@@ -42,7 +42,8 @@ pub enum Note {
     /// The object is to get these attributes, as long as it is this version.
     Attributes {
         key: String,
-        etag: String,
+        /// `None`: there is none yet, it is the marker of a directory.
+        etag: Option<String>,
         size: u64,
         metadata: BTreeMap<String, String>,
         content_type: Option<String>,

@@ -200,3 +200,17 @@ async fn a_mode_that_s3_was_never_told_is_not_remembered_over_a_crash() {
     assert_eq!(house.bucket.info("new/f").unwrap().metadata["file-permissions"], "0100644");
     assert_eq!((found.stat.perm, found.ino), (0o644, file.ino));
 }
+
+#[tokio::test]
+async fn empty_objects_of_a_moved_tree_are_asked_for_only_where_nothing_is_known_of_them() {
+    let house = House::new().await;
+    let directory = house.fs.mkdir(ROOT, OsStr::new("d"), 0o711, ME).await.unwrap().ino;
+    let ours = house.write_file(directory, "ours", b"").await.ino;
+    chmod(&house, ours, 0o600).await.unwrap();
+    house.bucket.insert("d/theirs", "", metadata(&[("mode", "33216"), ("x-thing", "kept")]));
+    house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await.unwrap();
+    assert_eq!(house.bucket.requests().get("HeadObject").copied(), Some(1), "{:?}", house.bucket.requests());
+    let mode = |key: &str| Attributes::from_metadata(&house.bucket.info(key).unwrap().metadata).mode.unwrap() & 0o7777;
+    assert_eq!((mode("e/"), mode("e/ours"), mode("e/theirs")), (0o711, 0o600, 0o700));
+    assert_eq!(house.bucket.info("e/theirs").unwrap().metadata["x-thing"], "kept");
+}

@@ -1,6 +1,7 @@
 //! Components: commands of WASI 0.2, and the typed world with what it is granted.
 
-use s3mount::hooks::Which;
+use s3mount::error::Errno;
+use s3mount::hooks::{Decision, Question, Which};
 
 use super::component_guests::{self, at, command, typed};
 use super::*;
@@ -53,6 +54,21 @@ async fn a_typed_hook_says_how_it_ended() {
         let log = bench.log("h");
         assert_eq!(log.contains("stdout: all is well\n"), answer.contains("$ok"), "{log}");
         assert_eq!(log.contains("stdout: veto: EINVAL no such thing\n"), answer.contains("$veto"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typed_hook_may_be_a_synchronous_one() {
+    let data = "EINVALno such thing";
+    let veto = format!("(call $veto {} {})", at(data, "EINVAL"), at(data, "no such thing"));
+    let rule = "match = [\"a\"]\nevents = [\"ObjectRemoved:*\"]\nmode = \"sync\"";
+    for (answer, reason) in [("(call $nothing)", None), (veto.as_str(), Some("no such thing"))] {
+        let bench = Bench::new().hook("h", &typed(data, answer), rule);
+        let hooks = bench.start();
+        let question = Question { event: EventName::RemovedDelete, key: "a".into(), size: 0, bytes: None };
+        let refused =
+            |reason: &str| Decision::Refused { hook: "h".into(), errno: Errno::EINVAL, reason: reason.into() };
+        assert_eq!(hooks.ask(&question).await, reason.map_or(Decision::Allowed, refused), "{answer}");
     }
 }
 

@@ -132,13 +132,16 @@ fn reach() -> Vec<Hostile> {
         (call $must_not (call $shutdown (local.get $fd) (i32.const 2)))
         (local.set $fd (i32.add (local.get $fd) (i32.const 1)))
         (br_if $each (i32.lt_u (local.get $fd) (i32.const 200))))";
-    // At 64: x (1), victim (6), .. (2), ../out (6)
+    // At 64: x (1), victim (6), .. (2), ../out (6), trap/x (6)
     let into_input = "(call $must (call $create (i32.const 4) (i32.const 64) (i32.const 1)))
         (call $must_not (call $create (i32.const 3) (i32.const 65) (i32.const 6)))
         (call $must_not (call $mkdir (i32.const 3) (i32.const 65) (i32.const 6)))
         (call $must_not (call $symlink (i32.const 64) (i32.const 1) (i32.const 3) (i32.const 65) (i32.const 6)))
         (call $must_not (call $link (i32.const 4) (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 3) (i32.const 65) (i32.const 6)))
-        (call $must_not (call $rename (i32.const 4) (i32.const 64) (i32.const 1) (i32.const 3) (i32.const 65) (i32.const 6)))";
+        (call $must_not (call $rename (i32.const 4) (i32.const 64) (i32.const 1) (i32.const 3) (i32.const 65) (i32.const 6)))
+        (call $must_not (call $link (i32.const 3) (i32.const 0) (i32.const 79) (i32.const 6) (i32.const 4) (i32.const 65) (i32.const 6)))
+        (call $must_not (call $rename (i32.const 3) (i32.const 79) (i32.const 6) (i32.const 4) (i32.const 65) (i32.const 6)))
+        (call $must (call $open_read (i32.const 3) (i32.const 79) (i32.const 6)))";
     let moved_out = "(call $must (call $create (i32.const 5) (i32.const 64) (i32.const 1)))
         (call $must_not (call $rename (i32.const 5) (i32.const 64) (i32.const 1) (i32.const 5) (i32.const 73) (i32.const 6)))
         (call $must_not (call $rmdir (i32.const 4) (i32.const 71) (i32.const 2)))
@@ -146,7 +149,7 @@ fn reach() -> Vec<Hostile> {
     vec![
         row("ways-out", guests::escapes(), "", Harmless),
         row("sockets", with(SOCKETS, "", &format!("(local $fd i32) {sockets}")), "", Harmless),
-        row("input-changed", with(PATHS, "xvictim..../out", into_input), "", Harmless),
+        row("input-changed", with(PATHS, "xvictim..../outtrap/x", into_input), "", Harmless),
         row("directories-moved", with(PATHS, "xvictim..../out", moved_out), "", Harmless),
         row("link-left", guests::leaves_a_link(), "", Stopped("link: neither a file nor a directory")),
         // What it leaves fires it by its rule; its own hand in it does not let it.

@@ -51,6 +51,7 @@ mod guests;
 mod hooks_command;
 mod hooks_hostile;
 mod hooks_run;
+mod hooks_sync;
 #[path = "../hooks_room/hostile_guests.rs"]
 mod hostile_guests;
 mod kills;

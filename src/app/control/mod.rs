@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::hooking::{DeadLetter, Description, Invocation, Trace, Which};
+use super::hooking::{DeadLetter, Description, Invocation, Rejected, Trace, Which};
 use super::{Failure, Left, Status};
 
 /// What a command asks of a running mount.
@@ -68,6 +68,12 @@ pub enum HooksRequest {
         event: String,
         dry_run: bool,
     },
+    /// What synchronous hooks have refused and is kept.
+    Rejected,
+    /// Forget one of these, or all.
+    DropRejected {
+        id: Option<String>,
+    },
     /// What is known of a path.
     Trace {
         path: String,
@@ -116,7 +122,8 @@ pub enum Reply {
     Hooks(Vec<Description>),
     /// Some of the dead letters that were asked for; `Done` follows the last.
     DeadLetters(Vec<DeadLetter>),
-    /// So many dead letters are delivered again, or dropped.
+    Rejected(Vec<Rejected>),
+    /// So many dead letters are delivered again, or so many things dropped.
     Moved {
         count: u64,
         /// Hooks whose dead letters stay, because the settings do not name them.

@@ -110,7 +110,10 @@ fn described(hook: &Description) -> String {
     let mut lines = vec![printable(&hook.name)];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {}", printable(&text)));
     line("module", hook.wasm.to_string_lossy().into_owned());
-    line("events", hook.events.join(", "));
+    match &hook.on_error {
+        Some(on_error) => line("asked before", format!("{}; if it fails: {on_error}", hook.events.join(", "))),
+        None => line("events", hook.events.join(", ")),
+    }
     for (name, patterns) in [("match", &hook.matches), ("exclude", &hook.exclude)] {
         if !patterns.is_empty() {
             line(name, patterns.join("  "));
@@ -121,7 +124,9 @@ fn described(hook: &Description) -> String {
             line(name, text.clone());
         }
     }
-    line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
+    if hook.on_error.is_none() {
+        line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
+    }
     line("kind", hook.kind.clone());
     line("wants", wanted(&hook.imports));
     for (name, granted) in [("may read", &hook.read), ("may write", &hook.write), ("config", &hook.config)] {
@@ -148,7 +153,9 @@ fn described(hook: &Description) -> String {
     let age =
         hook.max_age_s.map_or(String::new(), |age_s| format!(", as long as the event is not older than {age_s} s"));
     let (first, longest) = (time(hook.retry_delay_ms), time(hook.retry_max_delay_ms));
-    line("retries", format!("{}, the first after {first}, at most {longest} apart{age}", hook.retries));
+    if hook.on_error.is_none() {
+        line("retries", format!("{}, the first after {first}, at most {longest} apart{age}", hook.retries));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -179,6 +186,9 @@ fn counted_one(hook: &Value) -> String {
     let mut line = |name: &str, value: String| lines.push(format!("    {name:<12} {value}"));
     line("runs", format!("{}, {} failed, {} running", number("invocations"), number("errors"), number("running")));
     line("waiting", format!("{}, {} given up, {} overtaken", number("queued"), number("dead"), number("superseded")));
+    if number("refused") > 0 {
+        line("refused", number("refused").to_string());
+    }
     let mean_ms = number("duration_ms").checked_div(number("invocations")).unwrap_or(0);
     let billed = hook["gb_seconds"].as_f64().unwrap_or(0.0);
     line("time", format!("{mean_ms} ms a run, {billed:.3} GB-seconds in all"));

@@ -4,6 +4,7 @@ mod dead_letters;
 mod invoke;
 mod list;
 mod logs;
+mod rejected;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ enum Command {
     Trace(trace::Trace),
     /// Wait until the hooks of a path are done
     Wait(trace::Wait),
+    /// Look at files that a synchronous hook has refused, forget them
+    Rejected(rejected::Arguments),
     /// Look at events that were given up, deliver them again, drop them
     DeadLetters(dead_letters::Arguments),
 }
@@ -49,6 +52,7 @@ impl Arguments {
             Command::Invoke(arguments) => arguments.run(),
             Command::Trace(arguments) => arguments.run(),
             Command::Wait(arguments) => arguments.run(),
+            Command::Rejected(arguments) => arguments.run(),
             Command::DeadLetters(arguments) => arguments.run(),
         }
     }

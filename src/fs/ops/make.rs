@@ -10,7 +10,7 @@ use nix::libc;
 
 use super::Entry;
 use super::read::MAX_LINK_BYTES;
-use crate::bucket::{Condition, PutOptions};
+use crate::bucket::{Condition, ETag, PutOptions};
 use crate::error::Kind;
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::stat::{FileKind, Stat};
@@ -18,7 +18,8 @@ use crate::fs::{Caller, Fs, Result};
 use crate::key::MAX_KEY_BYTES;
 
 impl Fs {
-    /// `mkdir(2)`: a zero-byte object `name/` that carries the directory's attributes.
+    /// `mkdir(2)`: a zero-byte object `name/` that carries the directory's attributes. In a write-back mount
+    /// S3 is told a moment later ([`crate::fs::noted`]).
     pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         let stat = self.new_stat(parent, FileKind::Directory, mode, caller)?;
         let entry = self.make(parent, name, stat, Bytes::new()).await?;
@@ -65,18 +66,36 @@ impl Fs {
         }
         let metadata = stat.to_attributes(None).to_metadata()?;
         let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
-        let etag = match self.bucket.put(&key, body, &options).await {
-            Err(error) if error.kind == Kind::Changed => return Err(Errno::EEXIST.into()),
-            other => other?,
-        };
+        let is_noted = directory && self.may_note_new(&key);
+        let etag = if is_noted { None } else { Some(self.put_new(&key, body, &options).await?) };
         let ino = {
             let mut tree = self.tree.lock();
             let ino = tree.pick_ino(&key, None);
             tree.link(Node::new(ino, parent, &name, stat, Instant::now()));
             ino
         };
-        self.stored(ino, &key, &etag);
+        match etag {
+            Some(etag) => self.stored(ino, &key, &etag),
+            None => self.note_made(parent, &name, ino, &key)?,
+        }
         self.touch_directory(parent);
         self.enter(ino)
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        match self.bucket.put(key, body, options).await {
+            Err(error) if error.kind == Kind::Changed => Err(Errno::EEXIST.into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// A directory that was linked is noted, or not there.
+    fn note_made(&self, parent: Ino, name: &str, ino: Ino, key: &str) -> Result<()> {
+        let noted = self.note_directory(ino);
+        match noted {
+            Ok(()) => self.remember(ino, key, None),
+            Err(_) => drop(self.tree.lock().unlink(parent, name)),
+        }
+        noted
     }
 }

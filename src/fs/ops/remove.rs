@@ -33,6 +33,7 @@ impl Fs {
         if let Some(content) = &content {
             self.resolve_doubt(ino, content).await?;
         }
+        self.permit_removal(&self.snapshot(ino)?).await?;
         self.keep_for_openers(ino).await?;
         let snapshot = self.snapshot(ino)?;
         self.keep_soon(parent, &name)?;
@@ -74,11 +75,20 @@ impl Fs {
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
         let _stable = self.namespace.read().await;
+        let noted = self.noted(ino);
+        let _gate = match &noted {
+            Some(noted) => Some(noted.gate.lock().await),
+            None => None,
+        };
         let key = self.empty_directory(ino).await?;
         let etag = self.snapshot(ino)?.etag;
         self.keep_soon(parent, &name)?;
+        // Also where S3 was told of it by nobody yet: another client may have made it as well.
         self.remove_soon(&key, etag.as_ref(), false)?;
         failpoint::reach(Failpoint::RmdirNoted);
+        if let Some(noted) = &noted {
+            self.forget_noted(ino, noted);
+        }
         self.detach(parent, &name, ino, &key).await
     }
 

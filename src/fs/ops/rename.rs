@@ -9,7 +9,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
+use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, PutOptions};
 use crate::cache::Pinned;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -47,12 +47,15 @@ impl Fs {
         if target == Some(ino) {
             return Ok(());
         }
-        if flags & libc::RENAME_NOREPLACE != 0 && (target.is_some() || self.exists_now(new_parent, &new_name).await?) {
+        let no_replace = flags & libc::RENAME_NOREPLACE != 0;
+        if no_replace && target.is_some() {
             return Err(Errno::EEXIST.into());
         }
         let plan = Move { ino, from: (parent, name), to: (new_parent, new_name), target };
-        if self.check_kinds(&plan)? {
-            return self.rename_directory(&plan).await;
+        let is_directory = self.check_kinds(&plan)?;
+        let is_vacant = no_replace && self.is_vacant_now(&plan.to, is_directory).await?;
+        if is_directory {
+            return self.rename_directory(&plan, is_vacant).await;
         }
         self.hold(ino)?;
         let renamed = self.rename_file(&plan).await;
@@ -60,11 +63,25 @@ impl Fs {
         renamed
     }
 
-    /// Whether S3 has an object of that name now, whatever the last listing said.
-    async fn exists_now(&self, parent: Ino, name: &str) -> Result<bool> {
-        let key = self.key_of(&(parent, name.to_owned()))?;
+    /// Whether S3 has neither an object of that name now nor a directory, whatever the last listing said.
+    /// Of what is to be a file, only the object is looked for.
+    ///
+    /// # Errors
+    /// `EEXIST` if there is an object.
+    async fn is_vacant_now(&self, to: &(Ino, String), is_directory: bool) -> Result<bool> {
+        let key = self.key_of(to)?;
+        if is_directory {
+            // One request for both: the object would come before everything that begins like it.
+            let request = ListRequest { prefix: key.clone(), max_keys: Some(1), ..ListRequest::default() };
+            let first = self.bucket.list(&request).await?.objects.into_iter().next();
+            return match first {
+                None => Ok(true),
+                Some(first) if first.key == key => Err(Errno::EEXIST.into()),
+                Some(_) => Ok(false),
+            };
+        }
         match self.bucket.head(&key).await {
-            Ok(_) => Ok(true),
+            Ok(_) => Err(Errno::EEXIST.into()),
             Err(error) if error.kind == Kind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -96,9 +113,6 @@ impl Fs {
         if let Some(target) = plan.target {
             self.keep_for_openers(target).await?;
         }
-        if plan.from.0 != plan.to.0 {
-            self.keep_soon(plan.from.0, &plan.from.1)?;
-        }
         let before = self.snapshot(plan.ino)?;
         if !before.linked {
             // Another version took the name while this waited: the kernel looks it up anew.
@@ -119,6 +133,10 @@ impl Fs {
             }
         }
         let before = self.snapshot(plan.ino)?;
+        self.permit_rename(plan.ino, &before, content.as_deref(), &self.key_of(&plan.to)?).await?;
+        if plan.from.0 != plan.to.0 {
+            self.keep_soon(plan.from.0, &plan.from.1)?;
+        }
         match &content {
             Some(content) if is_unsent(content, &before) => self.rename_unsent(plan, &before, content).await?,
             Some(content) if content.bytes_dirty() => self.rename_dirty(plan, &before, content).await?,

@@ -4,6 +4,7 @@
 //! way takes the copies back. Nobody here sees a half: the namespace is held meanwhile.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +15,11 @@ use parking_lot::Mutex;
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
 use crate::failpoint::{self, Failpoint};
-use crate::fs::content::Deferral;
+use crate::fs::content::{Content, Deferral};
 use crate::fs::deferral::deferred_intent;
+use crate::fs::heads::is_version;
 use crate::fs::inodes::Ino;
+use crate::fs::names::Seen;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, IntentId};
@@ -24,6 +27,8 @@ use crate::key::MAX_KEY_BYTES;
 
 /// Copies under way at once.
 const PARALLEL_COPIES: usize = 32;
+/// Objects that somebody is asked about at once.
+const PARALLEL_ASKS: usize = 8;
 /// How long a directory's rename waits for uploads under way.
 const NAMESPACE_DEADLINE: Duration = Duration::from_mins(1);
 const NAMESPACE_POLL: Duration = Duration::from_millis(10);
@@ -41,7 +46,8 @@ pub(in crate::fs) struct Copied {
 }
 
 impl Fs {
-    pub(super) async fn rename_directory(&self, plan: &Move) -> Result<()> {
+    /// `is_vacant`: nothing lies where it goes, as far as S3 was asked just now.
+    pub(super) async fn rename_directory(&self, plan: &Move, is_vacant: bool) -> Result<()> {
         let _paused = self.backlog.pause();
         let _exclusive = self.whole_namespace().await?;
         let from = self.snapshot(plan.ino)?.key;
@@ -50,7 +56,13 @@ impl Fs {
         self.settle_below(&from).await?;
         self.settle_below(&to).await?;
         self.send_waiting_attributes(plan.ino).await?;
-        self.must_be_empty(plan.target, &to).await?;
+        if let Some(target) = plan.target {
+            self.send_waiting_attributes(target).await?;
+        }
+        if !is_vacant {
+            self.must_be_empty(plan.target, &to).await?;
+        }
+        self.permit_rename_tree(plan.ino, &from, &to).await?;
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
@@ -103,6 +115,36 @@ impl Fs {
         if page.objects.is_empty() { Ok(()) } else { Err(Errno::ENOTEMPTY.into()) }
     }
 
+    /// Whether all that lies below may have other keys; of what nobody may say no to, S3 is not asked.
+    async fn permit_rename_tree(&self, above: Ino, from: &str, to: &str) -> Result<()> {
+        if !self.has_gatekeeper() {
+            return Ok(());
+        }
+        for (ino, key, content) in self.closed_and_unsent(above, from, to) {
+            drop(self.permit_draft(ino, &content, &key, None).await?);
+        }
+        let objects = self.keys_below(from).await?.into_iter().filter(|object| !object.key.ends_with('/'));
+        let asks = stream::iter(objects.collect::<Vec<_>>()).map(|object| async move {
+            let key = format!("{to}{}", &object.key[from.len()..]);
+            self.permit_copy(&object.key, &object.etag, object.size, &key).await?;
+            self.permit_removal_of(&object.key).await
+        });
+        asks.buffer_unordered(PARALLEL_ASKS).try_collect().await
+    }
+
+    /// Files below that a close has left to be sent, with their keys after the rename.
+    fn closed_and_unsent(&self, above: Ino, from: &str, to: &str) -> Vec<(Ino, String, Arc<Content>)> {
+        let tree = self.tree.lock();
+        let below = tree.nodes().filter(|node| node.is_unstored() && tree.is_within(node.ino, above));
+        let closed =
+            below.filter_map(|node| Some((node.ino, node.content.clone().filter(|it| it.is_deferred_whole())?)));
+        let with_keys = closed.filter_map(|(ino, content)| {
+            let key = tree.key(ino)?;
+            Some((ino, format!("{to}{}", key.strip_prefix(from)?), content))
+        });
+        with_keys.collect()
+    }
+
     /// After a failure the bucket alone knows what is where.
     fn expire_around(&self, plan: &Move) {
         let mut tree = self.tree.lock();
@@ -127,8 +169,9 @@ impl Fs {
             let there = self.snapshot(ino)?;
             let Some(size) = deferral.file.promised() else { continue };
             ended.push(deferral.id);
-            begun.push(deferred_intent(&there, deferral.file.name(), size, deferral.metadata.clone()));
-            moved.push((content, Deferral { key: there.key, ..deferral }));
+            let allowed = content.verdicts.lock().allow(deferral.generation, &there.key);
+            begun.push(deferred_intent(&there, deferral.file.name(), size, deferral.metadata.clone(), allowed));
+            moved.push((content, Deferral { key: there.key, allowed, ..deferral }));
         }
         let ids = self.journal.replace(&ended, begun).await?;
         for (id, (content, deferral)) in ids.into_iter().zip(moved) {
@@ -198,18 +241,33 @@ impl Fs {
     async fn copy_one(&self, object: &Listed, from: &str, to: &str) -> Result<ETag> {
         let key = format!("{to}{}", &object.key[from.len()..]);
         if object.size == 0 {
-            // Not every server copies `dir/` markers; written anew they cost a HEAD more.
-            let info = self.bucket.head(&object.key).await?;
-            if info.size != 0 {
-                return Err(Errno::ESTALE.into());
-            }
-            let options =
-                PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None };
+            // Not every server copies `dir/` markers; written anew they cost a HEAD more at most.
+            let options = match self.known_options(object) {
+                Some(options) => options,
+                None => self.asked_options(object).await?,
+            };
             return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
         }
         let from_etag = Some(object.etag.clone());
         let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
         Ok(self.copy(&request, object.size).await?)
+    }
+
+    /// What a listed version carries, if the index was told all of it.
+    fn known_options(&self, object: &Listed) -> Option<PutOptions> {
+        let Listed { etag, size, modified, .. } = object.clone();
+        let seen = Seen { etag, size, modified, asks: true };
+        let known = self.index.get(&object.key).filter(|known| !known.untold && is_version(known, &seen))?;
+        let (metadata, content_type) = (known.attributes.to_metadata().ok()?, known.content_type);
+        Some(PutOptions { metadata, content_type, condition: Condition::None })
+    }
+
+    async fn asked_options(&self, object: &Listed) -> Result<PutOptions> {
+        let info = self.bucket.head(&object.key).await?;
+        if info.size != 0 {
+            return Err(Errno::ESTALE.into());
+        }
+        Ok(PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None })
     }
 
     /// Deletes keys that are in binary order, the last first: a server with real directories

@@ -64,6 +64,11 @@ impl Removals {
         self.waiting.book.lock().len()
     }
 
+    /// Whether nothing waits that has to come before a change of the object at `key`.
+    pub fn is_free(&self, key: &str) -> bool {
+        matches!(self.waiting.book.lock().standing(Wanted::Free(key)), Standing::Over)
+    }
+
     /// Some of the keys that wait, and how many more there are.
     pub fn some_keys(&self, most: usize) -> (Vec<String>, usize) {
         self.waiting.book.lock().some_keys(most)
@@ -212,7 +217,7 @@ impl Fs {
             let others = node.directory.as_ref().is_some_and(|directory| {
                 directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
             });
-            ino != ROOT_INO && node.etag.is_none() && !others
+            ino != ROOT_INO && node.etag.is_none() && !node.is_noted() && !others
         };
         if !needed {
             return Ok(None);

@@ -1,0 +1,169 @@
+//! Directories of which S3 is told a moment later: their attributes, and in a write-back mount that
+//! they are there at all.
+//!
+//! A note in the journal answers for them meanwhile ([`Note::Attributes`]); the uploader tells S3. So
+//! what `mkdir`, `chmod` and `utimes` say of a directory one after the other is one request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::inodes::Ino;
+use super::persist::Snapshot;
+use super::{Error, Fs, Result};
+use crate::failpoint::{self, Failpoint};
+use crate::journal::{Note, stored_etag};
+use crate::key::ROOT_INO;
+
+/// What S3 is to be told of a directory.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// Held while it is told, and while the directory is removed.
+    pub(super) gate: tokio::sync::Mutex<()>,
+    /// Locked after the tree, where both are.
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// The note in the journal.
+    number: Option<u64>,
+    changes: u64,
+}
+
+impl Noted {
+    /// S3 has yet to be told.
+    pub fn is_open(&self) -> bool {
+        self.open.lock().number.is_some()
+    }
+
+    /// Which change is the last, if S3 has yet to be told.
+    fn last_change(&self) -> Option<u64> {
+        let open = self.open.lock();
+        open.number.map(|_| open.changes)
+    }
+
+    /// S3 was told of this change: the number of the note, unless another has come since.
+    fn end(&self, change: u64) -> Option<u64> {
+        let mut open = self.open.lock();
+        if open.changes == change { open.number.take() } else { None }
+    }
+}
+
+impl Fs {
+    /// Whether S3 may be told of a directory a moment later. Not while a removal or another marker waits
+    /// under its key: after a crash nobody could say which came first.
+    pub(super) fn may_note(&self, key: &str) -> bool {
+        self.settings.attributes_wait && !key.is_empty() && self.removals.is_free(key)
+    }
+
+    /// As [`Fs::may_note`], of a node.
+    pub(super) fn may_note_directory(&self, ino: Ino) -> bool {
+        let key = {
+            let tree = self.tree.lock();
+            tree.get(ino).filter(|node| node.is_directory()).and_then(|_| tree.key(ino))
+        };
+        key.is_some_and(|key| self.may_note(&key))
+    }
+
+    /// Whether S3 may be told a moment later that a directory was made.
+    pub(super) fn may_note_new(&self, key: &str) -> bool {
+        let Some(limits) = &self.settings.write_back else { return false };
+        // The root never waits: it stands for who has no number yet.
+        self.may_note(key) && !self.backlog.is_full_for(ROOT_INO, limits, &self.settings.draft_dir)
+    }
+
+    /// Notes a directory as it is, and has S3 told soon.
+    ///
+    /// # Errors
+    /// What the journal says: then nothing is noted.
+    pub(super) fn note_directory(&self, ino: Ino) -> Result<()> {
+        let noted = match self.tree.lock().get_mut(ino) {
+            Some(node) => node.noted.get_or_insert_default().clone(),
+            None => return Ok(()),
+        };
+        let note = note_of(self.snapshot(ino)?)?;
+        {
+            let mut open = noted.open.lock();
+            match open.number {
+                Some(number) => self.journal.note_again(number, &note)?,
+                None => open.number = Some(self.journal.note(&note)?),
+            }
+            open.changes += 1;
+        }
+        failpoint::reach(Failpoint::AttributesNoted);
+        self.backlog.add(ino, 0, Instant::now());
+        Ok(())
+    }
+
+    /// What waits to be told of a directory, if anything ever did.
+    pub(super) fn noted(&self, ino: Ino) -> Option<Arc<Noted>> {
+        self.tree.lock().get(ino)?.noted.clone()
+    }
+
+    /// Tells S3 now what is noted of a directory, if something is. For callers that hold the namespace.
+    ///
+    /// # Errors
+    /// What S3 answers. What another client has made of the marker stays, and ends the note.
+    pub(super) async fn tell_noted(&self, ino: Ino) -> Result<()> {
+        let Some(noted) = self.noted(ino) else { return Ok(()) };
+        let _gate = noted.gate.lock().await;
+        let Some(change) = noted.last_change() else { return Ok(()) };
+        let is_new = self.snapshot(ino)?.etag.is_none();
+        match self.store_attributes_stable(ino).await {
+            Ok(()) => {
+                self.end_note(noted.end(change));
+                let Snapshot { key, etag, .. } = self.snapshot(ino)?;
+                self.remember(ino, &key, etag.as_ref());
+                Ok(())
+            }
+            Err(error) if error.is_conflict() => {
+                self.end_note(noted.end(change));
+                self.tree.lock().doubt(ino);
+                // Somebody else has made it as well: it is there.
+                if is_new { Ok(()) } else { Err(error) }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The directory is gone: S3 need not be told of it. For callers that hold its gate.
+    pub(super) fn forget_noted(&self, ino: Ino, noted: &Noted) {
+        let number = noted.open.lock().number.take();
+        self.end_note(number);
+        self.backlog.remove(ino);
+    }
+
+    /// `fsync(2)` of a directory: what was made, changed or removed in it is in the bucket when this
+    /// returns, and its own attributes are.
+    ///
+    /// # Errors
+    /// What S3 answered. What could not be sent is sent later; what S3 refused to remove is there again.
+    pub async fn sync_directory(&self, ino: Ino) -> Result<()> {
+        self.settle_removals().await?;
+        let waiting: Vec<Ino> = {
+            let tree = self.tree.lock();
+            let here = tree.nodes().filter(|node| node.ino == ino || node.parent == ino);
+            here.filter(|node| node.linked && node.is_noted()).map(|node| node.ino).collect()
+        };
+        let _stable = self.namespace.read().await;
+        for ino in waiting {
+            self.tell_noted(ino).await?;
+        }
+        Ok(())
+    }
+
+    fn end_note(&self, number: Option<u64>) {
+        if let Err(error) = self.journal.close_notes(number.as_slice()) {
+            tracing::warn!(cause = %error, "a directory that is stored is looked at once more by the next start");
+        }
+    }
+}
+
+/// What the journal keeps of a directory.
+fn note_of(there: Snapshot) -> Result<Note> {
+    let metadata = there.stat.to_attributes(None).to_metadata().map_err(Error::from)?;
+    let etag = there.etag.as_ref().map(stored_etag);
+    Ok(Note::Attributes { key: there.key, etag, size: 0, metadata, content_type: there.stat.content_type })
+}

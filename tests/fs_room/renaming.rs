@@ -1,0 +1,66 @@
+//! rename, where somebody else has been or S3 refuses.
+
+use super::*;
+
+#[tokio::test]
+async fn noreplace_asks_the_bucket_and_not_the_last_listing() {
+    let house = House::new().await;
+    house.write_file(ROOT, "a", b"ours").await;
+    house.bucket.insert("b", "theirs", Metadata::new());
+    let (a, b) = (OsStr::new("a"), OsStr::new("b"));
+    let refused = house.fs.rename(ROOT, a, ROOT, b, libc::RENAME_NOREPLACE).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EEXIST);
+    assert_eq!(house.bucket.bytes("b").unwrap(), "theirs");
+
+    let directory = house.fs.mkdir(ROOT, OsStr::new("d"), 0o755, ME).await.unwrap().ino;
+    house.write_file(directory, "f", b"x").await;
+    house.bucket.insert("c/f", "theirs", Metadata::new());
+    house.bucket.insert("e-f", "theirs", Metadata::new());
+    for (name, expected) in [("b", Err(Errno::EEXIST)), ("c", Err(Errno::ENOTEMPTY)), ("e", Ok(()))] {
+        let renamed = house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new(name), libc::RENAME_NOREPLACE).await;
+        assert_eq!(renamed.map_err(|error| error.errno()), expected, "{name}");
+    }
+    assert_eq!(house.bucket.keys(), ["a", "b", "c/f", "e-f", "e/", "e/f"]);
+}
+
+#[tokio::test]
+async fn a_failed_directory_rename_leaves_only_the_old_tree() {
+    let house = House::new().await;
+    house.bucket.insert("d/a", "1", Metadata::new());
+    house.bucket.insert("d/b", "2", Metadata::new());
+    house.lookup(ROOT, "d").await.unwrap();
+    house.bucket.inject(Fault::once("CopyObject", Effect::Fail(Kind::AccessDenied)).on_key("e/b"));
+    let refused = house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EACCES);
+    assert_eq!(house.bucket.keys(), ["d/a", "d/b"]);
+}
+
+#[tokio::test]
+async fn an_empty_file_that_grew_elsewhere_survives_our_rename() {
+    let house = House::new().await;
+    house.bucket.insert("f", "", Metadata::new());
+    house.lookup(ROOT, "f").await.unwrap();
+    house.bucket.insert("f", "a gigabyte", Metadata::new());
+    let refused = house.fs.rename(ROOT, OsStr::new("f"), ROOT, OsStr::new("g"), 0).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::ESTALE);
+    assert_eq!(house.bucket.bytes("f").unwrap(), "a gigabyte");
+}
+
+#[tokio::test]
+async fn a_failed_rename_of_an_open_file_leaves_both_as_they_were() {
+    let house = House::new().await;
+    let target = house.write_file(ROOT, "t", b"target").await.ino;
+    let (source, opened) = house.fs.create(ROOT, OsStr::new("s"), 0o644, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"source").await.unwrap();
+    house.bucket.inject(Fault::once("PutObject", Effect::Fail(Kind::Unreachable)));
+    let (from, to) = (OsStr::new("s"), OsStr::new("t"));
+    let refused = house.fs.rename(ROOT, from, ROOT, to, 0).await.unwrap_err();
+    assert_eq!(refused.errno(), Errno::EHOSTUNREACH);
+    assert_eq!(house.lookup(ROOT, "t").await.unwrap().ino, target);
+    assert_eq!(house.lookup(ROOT, "s").await.unwrap().ino, source.ino);
+    assert_eq!(house.read_file(target).await, "target");
+    house.fs.rename(ROOT, from, ROOT, to, 0).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.bytes("t").unwrap(), "source");
+    assert_eq!(house.bucket.keys(), ["t"]);
+}
