@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::deploying::HookPlace;
 use super::places::Places;
 use super::{Failure, Left};
 use crate::bucket::client::{self, ConnectSettings, Connection};
@@ -15,7 +16,7 @@ use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSet
 use crate::config::{Attrs, Config};
 use crate::error::Kind;
 use crate::fs::{self, Fs};
-use crate::hooks::{self, HookSettings, HookSpec, Hooks};
+use crate::hooks::{self, Deployed, HookSettings, HookSpec};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
 use crate::mount::{self, Mounted};
@@ -69,7 +70,7 @@ pub(super) struct Rooms {
     pub(super) fs: Arc<Fs>,
     /// Until the end, in a write-back mount.
     uploader: Mutex<Option<fs::Uploader>>,
-    pub(super) hooks: Option<Hooks>,
+    pub(super) hooks: HookPlace,
 }
 
 /// What each room tells of itself.
@@ -102,6 +103,8 @@ impl Rooms {
         forget_above(&index_path, disk.as_ref().map_or(LARGEST_INDEX_BYTES, |disk| disk.stats().limit_bytes / 2));
         let index = AttributeIndex::open(&index_path)?;
         let journal = Journal::open(&places.state)?;
+        let deployed = Deployed::new(&places.state, &config.source.bucket, config.hooks.as_deref());
+        let specs = tokio::task::block_in_place(|| deployed.at_start(specs))?;
         let settings = fs::Settings {
             root_prefix: config.source.prefix.clone(),
             bucket_name: config.source.bucket.clone(),
@@ -139,10 +142,10 @@ impl Rooms {
             // Only the kernel's own reads want that beforehand.
             disk.verify_recent();
         }
-        let hooks = match specs {
-            Some(specs) => Some(start_hooks(config, places, &connection, specs, &fs, &journal)?),
-            None => None,
-        };
+        let hooks = HookPlace::new(hook_settings(config, places, &connection, &fs), deployed, &fs, &journal);
+        if let Some(specs) = specs {
+            hooks.start(specs)?;
+        }
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
         let uploader = Mutex::new(Some(uploader));
         Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, uploader, hooks })
@@ -182,7 +185,7 @@ impl Rooms {
             uploader.stop().await;
             tracing::debug!("uploader stopped");
         }
-        if let Some(hooks) = &self.hooks {
+        if let Some(hooks) = self.hooks.running() {
             hooks.stop(HOOK_GRACE).await;
             tracing::debug!("hooks stopped");
         }
@@ -207,7 +210,7 @@ impl Rooms {
                 told
             }),
             files: value(serde_json::to_value(self.fs.status())),
-            hooks: value(serde_json::to_value(self.hooks.as_ref().map(Hooks::status))),
+            hooks: value(serde_json::to_value(self.hooks.running().map(|hooks| hooks.status()))),
         }
     }
 }
@@ -258,26 +261,15 @@ async fn recover(fs: &Fs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn start_hooks(
-    config: &Config,
-    places: &Places,
-    connection: &Connection,
-    specs: Vec<HookSpec>,
-    fs: &Arc<Fs>,
-    journal: &Arc<Journal>,
-) -> Result<Hooks, Failure> {
-    let (fs, bucket) = (Arc::clone(fs), fs.bucket());
-    let settings = HookSettings {
+fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: &Arc<Fs>) -> HookSettings {
+    let fs = Arc::clone(fs);
+    HookSettings {
         region: connection.region.clone(),
         prefix: config.source.prefix.clone(),
         mountpoint: Some(config.mountpoint.clone()),
         on_published: Arc::new(move |key| fs.forget_key(key)),
-        ..HookSettings::new(specs, &config.source.bucket, &places.state)
-    };
-    // What a hook writes under a key that was removed just now must not go with it.
-    let journal = Arc::clone(journal);
-    let runtime = tokio::runtime::Handle::current();
-    Ok(tokio::task::block_in_place(|| hooks::start(settings, bucket, journal, &runtime))?)
+        ..HookSettings::new(Vec::new(), &config.source.bucket, &places.state)
+    }
 }
 
 impl From<crate::bucket::Error> for Failure {
