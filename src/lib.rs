@@ -5,6 +5,7 @@
 //! ```text
 //! main → cli → app ─┬→ mount → fs ─┬→ cache ──→ bucket
 //!                   │              └→ journal
+//!                   ├→ lambda → hooks
 //!                   └→ hooks ──────┬→ journal
 //!                                  └→ bucket
 //! floor (imports nothing above it): key, error, telemetry, failpoint
@@ -25,5 +26,6 @@ pub mod fs;
 pub mod hooks;
 pub mod journal;
 pub mod key;
+pub mod lambda;
 pub mod mount;
 pub mod telemetry;

@@ -6,6 +6,8 @@
 mod delivery;
 #[path = "hooks_room/guests.rs"]
 mod guests;
+#[path = "hooks_room/reload.rs"]
+mod reload;
 
 use std::path::Path;
 use std::sync::Arc;

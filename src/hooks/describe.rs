@@ -72,7 +72,7 @@ impl Hooks {
     /// How the hooks are set up, in the order of the settings.
     #[must_use]
     pub fn describe(&self) -> Vec<Description> {
-        self.worker.hooks.iter().map(|hook| describe(&hook.spec, &hook.program)).collect()
+        self.worker.hooks().iter().map(|hook| describe(&hook.spec, &hook.program)).collect()
     }
 }
 

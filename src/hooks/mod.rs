@@ -12,11 +12,14 @@
 //!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
-//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`.
+//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`. Which hooks there
+//! are: `settings` (`serverless`, `yaml`), changed while they work by `reload`, kept by `deployed`.
 
+mod call;
 mod cycles;
 mod dead_letters;
 mod delivery;
+mod deployed;
 mod describe;
 mod error;
 mod event;
@@ -25,10 +28,12 @@ mod invocation;
 mod invoke;
 mod modules;
 mod publish;
+mod reload;
 mod report;
 mod rules;
 mod run;
 mod sandbox;
+mod serverless;
 mod settings;
 mod status;
 mod trace;
@@ -36,13 +41,14 @@ mod units;
 mod veto;
 mod worker;
 mod workspace;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -55,13 +61,16 @@ use run::Runner;
 use sandbox::Sandbox;
 use worker::{Phase, Worker};
 
+pub use call::{CallProblem, Called};
 pub use dead_letters::{DeadLetter, Redriven, Which};
 pub use delivery::Delivery;
+pub use deployed::{Copied, Deployed};
 pub use describe::{Description, validate};
 pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
+pub use reload::{Prepared, Switched};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
-pub use settings::{HookSpec, MAX_MODULE_BYTES, Mode, OnError, load};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, Mode, OnError, load, load_for};
 pub use status::{HookStatus, HooksStatus, LastError};
 pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 pub use veto::{Bytes, Decision, Question};
@@ -111,6 +120,8 @@ impl HookSettings {
 /// Running hooks. Dropping it cancels them; their events stay in the journal.
 pub struct Hooks {
     worker: Arc<Worker>,
+    /// Where logs and modules are.
+    directory: PathBuf,
     phase: watch::Sender<Phase>,
     /// Places for runs on demand: as many as for those of the queue.
     on_demand: Semaphore,
@@ -146,15 +157,11 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
     clear(&work);
     let sandbox =
         Arc::new(Sandbox::new().map_err(|cause| Error::Start { what: "WebAssembly does not run here".into(), cause })?);
-    tell_of_unknown_hooks(&journal, &settings.specs)?;
-    let programs = modules::prepare(&sandbox, &directory.join("modules"), &settings.specs)?;
-    let hooks = settings.specs.into_iter().zip(programs).map(|(spec, program)| {
-        let log = directory.join(format!("{}.log", spec.name));
-        Arc::new(Hook::new(spec, program, log))
-    });
+    let hooks = reload::prepare(&sandbox, &directory, settings.specs, &[])?;
+    tell_of_unknown_hooks(&journal, &hooks)?;
     let (phase, phase_changes) = watch::channel(Phase::Work);
     let worker = Arc::new(Worker {
-        hooks: hooks.collect(),
+        hooks: RwLock::new(Arc::new(hooks)),
         surroundings: Surroundings {
             runner: Runner {
                 sandbox,
@@ -173,9 +180,10 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
         phase: phase_changes,
         cancel: watch::channel(false).0,
         rounds: watch::channel(0).0,
+        switches: watch::channel(0).0,
     });
     let on_demand = Semaphore::new(worker.concurrency);
-    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(None) })
+    Ok(Hooks { worker, directory, phase, on_demand, task: Mutex::new(None) })
 }
 
 impl Hooks {
@@ -190,7 +198,8 @@ impl Hooks {
     /// Counters since the start, and what waits.
     pub fn status(&self) -> HooksStatus {
         let journal = &self.worker.journal;
-        let hooks = self.worker.hooks.iter().map(|hook| {
+        let hooks = self.worker.hooks();
+        let hooks = hooks.iter().map(|hook| {
             // A journal that can't be read complains elsewhere; the status tells what it knows.
             let counts = journal.counts(&hook.spec.name).unwrap_or_default();
             HookStatus {
@@ -236,7 +245,7 @@ impl Hooks {
         if journal.events_waiting()? > 0 {
             return Ok(false);
         }
-        for hook in &self.worker.hooks {
+        for hook in self.worker.hooks().iter() {
             if journal.has_tasks(&hook.spec.name)? {
                 return Ok(false);
             }
@@ -267,9 +276,9 @@ impl Drop for Hooks {
 }
 
 /// Their tasks wait for the day the settings name them again; nothing else tells of them.
-fn tell_of_unknown_hooks(journal: &Journal, specs: &[HookSpec]) -> Result<()> {
+fn tell_of_unknown_hooks(journal: &Journal, hooks: &[Arc<Hook>]) -> Result<()> {
     for name in journal.hooks_with_tasks()? {
-        if !specs.iter().any(|spec| spec.name == name) {
+        if !hooks.iter().any(|hook| hook.spec.name == name) {
             tracing::warn!("events wait for the hook \"{name}\", which the settings do not name any more");
         }
     }

@@ -158,6 +158,9 @@ impl HookSpec {
         if let Some(refusal) = self.refusal(path) {
             return (false, refusal.to_string());
         }
+        if self.events.is_empty() {
+            return (false, "its events are none: it runs only when it is called".into());
+        }
         let events: Vec<_> = self.events.iter().map(|event| event.name()).collect();
         let verb = if self.mode.is_sync() { "is asked before" } else { "fires for" };
         (true, format!("{verb} {}", events.join(", ")))
@@ -196,8 +199,12 @@ impl HookSpec {
         }
     }
 
-    /// The directory below the mount's root that `/out` is published to for this path.
+    /// The directory below the mount's root that `/out` is published to for this path; for none, what is
+    /// about no object.
     pub(super) fn output_directory<'a>(&'a self, path: &'a str) -> &'a str {
+        if path.is_empty() {
+            return self.output_directories().first().copied().unwrap_or_default();
+        }
         self.output.as_deref().unwrap_or_else(|| self.base(path))
     }
 

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::delivery::Delivery;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, cycles, units};
+use super::{Error, Result, cycles, serverless, units, yaml};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
 pub const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -48,6 +48,7 @@ pub struct HookSpec {
     pub name: String,
     /// The module, `.wasm` or `.wat`.
     pub wasm: PathBuf,
+    /// None: nothing that happens to an object fires it.
     pub events: Vec<EventPattern>,
     pub mode: Mode,
     /// Any of these must match the path in the mount; every path when there is none.
@@ -127,8 +128,7 @@ struct RawFile {
 struct RawHook {
     name: Spanned<String>,
     wasm: Spanned<PathBuf>,
-    #[serde(default)]
-    events: Vec<Spanned<String>>,
+    events: Option<Vec<Spanned<String>>>,
     mode: Option<Spanned<String>>,
     on_error: Option<Spanned<String>>,
     #[serde(default, rename = "match")]
@@ -154,14 +154,47 @@ struct RawHook {
     allow_recursion: bool,
 }
 
-/// Reads hooks from a TOML file with `[[hook]]` entries. Paths of modules are relative to it.
+/// Reads hooks from a TOML file with `[[hook]]` entries, or from a `serverless.yml`. Paths of modules
+/// are relative to it.
 ///
 /// # Errors
 /// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
 /// modules that are missing, too large or no core WebAssembly, hooks that fire each other in a ring.
 pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
-    let text = read_text(path)?;
-    let reader = Reader { path, text: &text };
+    read(&Given { path, text: &read_text(path)?, modules: None, bucket: None })
+}
+
+/// The same for the mount of a bucket: events of another bucket are errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(path: &Path, bucket: &str) -> Result<Vec<HookSpec>> {
+    read(&Given { path, text: &read_text(path)?, modules: None, bucket: Some(bucket) })
+}
+
+/// A settings file that was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+    /// Where the modules lie as `NAME.wasm`, if not where the settings say.
+    pub(super) modules: Option<&'a Path>,
+    /// The bucket that is mounted.
+    pub(super) bucket: Option<&'a str>,
+}
+
+pub(super) fn read(given: &Given) -> Result<Vec<HookSpec>> {
+    let Given { path, text, modules, bucket } = *given;
+    if serverless::is_meant(path) {
+        let translated = serverless::translate(text, bucket).map_err(|(hook, problem)| {
+            let yaml::Problem { line, text: problem } = problem;
+            Error::Settings { path: path.to_owned(), line, hook, problem }
+        })?;
+        // In Lambda no function has a place of its own for output: that it fires itself is found at run
+        // time, by the lineage.
+        return Ok(Reader { path, text: &translated.toml, modules, lines: Some(&translated.lines) }.hooks()?.0);
+    }
+    let reader = Reader { path, text, modules, lines: None };
     let (specs, places) = reader.hooks()?;
     let Some(ring) = cycles::find(&specs) else { return Ok(specs) };
     let names: Vec<&str> = ring.iter().map(|&index| specs[index].name.as_str()).collect();
@@ -172,10 +205,10 @@ pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
 #[cfg(test)]
 pub(super) fn parse(path: &Path) -> Result<Vec<HookSpec>> {
     let text = read_text(path)?;
-    Ok(Reader { path, text: &text }.hooks()?.0)
+    Ok(Reader { path, text: &text, modules: None, lines: None }.hooks()?.0)
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     read_limited(path, SETTINGS_MAX_BYTES)
         .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
         .map_err(|cause| Error::File { path: path.to_owned(), cause })
@@ -195,12 +228,16 @@ fn recursion(hook: &HookSpec, others: &[&str]) -> String {
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    modules: Option<&'a Path>,
+    /// For each line of the text that of the file, where it is a translation.
+    lines: Option<&'a [usize]>,
 }
 
 impl Reader<'_> {
     fn wrong(&self, hook: &str, at: &Range<usize>, problem: String) -> Error {
         let before = self.text.get(..at.start).unwrap_or_default();
-        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        let line = before.bytes().filter(|&byte| byte == b'\n').count();
+        let line = self.lines.map_or(line + 1, |lines| lines.get(line).copied().unwrap_or(1));
         Error::Settings { path: self.path.to_owned(), line, hook: hook.to_owned(), problem }
     }
 
@@ -226,7 +263,6 @@ impl Reader<'_> {
         let name = raw.name.get_ref().clone();
         let wrong = |(at, problem): (Range<usize>, String)| self.wrong(&name, &at, problem);
         check_name(&name).map_err(|problem| wrong((raw.name.span(), problem)))?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
         let mode = mode(&raw).map_err(wrong)?;
@@ -235,8 +271,8 @@ impl Reader<'_> {
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
         Ok(HookSpec {
-            wasm: directory.join(raw.wasm.get_ref()),
-            events: events(&raw.events).map_err(wrong)?,
+            wasm: self.module(&name, raw.wasm.get_ref()),
+            events: events(raw.events.as_deref()).map_err(wrong)?,
             mode,
             matches: globs(&raw.matches).map_err(wrong)?,
             exclude: globs(&raw.exclude).map_err(wrong)?,
@@ -258,6 +294,13 @@ impl Reader<'_> {
             name,
         })
     }
+
+    fn module(&self, hook: &str, said: &Path) -> PathBuf {
+        match self.modules {
+            Some(directory) => directory.join(format!("{hook}.wasm")),
+            None => self.path.parent().unwrap_or(Path::new(".")).join(said),
+        }
+    }
 }
 
 /// A problem and where it stands.
@@ -276,10 +319,8 @@ fn check_name(name: &str) -> Checked<()> {
     Ok(())
 }
 
-fn events(raw: &[Spanned<String>]) -> Located<Vec<EventPattern>> {
-    if raw.is_empty() {
-        return Ok(vec![EventPattern::AnyCreated]);
-    }
+fn events(raw: Option<&[Spanned<String>]>) -> Located<Vec<EventPattern>> {
+    let Some(raw) = raw else { return Ok(vec![EventPattern::AnyCreated]) };
     raw.iter().map(|text| EventPattern::parse(text.get_ref()).map_err(|problem| (text.span(), problem))).collect()
 }
 

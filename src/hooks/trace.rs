@@ -66,7 +66,7 @@ impl Hooks {
         let mut dead_letters = self.dead_letters(&Which::default())?;
         dead_letters.retain(|dead| dead.key == key);
         let mut hooks = Vec::new();
-        for hook in &self.worker.hooks {
+        for hook in self.worker.hooks().iter() {
             let name = hook.spec.name.clone();
             let (fires, why) = hook.spec.explain(path);
             let tasks = journal.tasks_of(&name, usize::MAX, |event| event.key == key)?;
@@ -116,7 +116,7 @@ impl Hooks {
         if journal.events(usize::MAX)?.iter().any(|event| concerned(&event.fact)) {
             return Ok(true);
         }
-        for hook in &self.worker.hooks {
+        for hook in self.worker.hooks().iter() {
             if !journal.tasks_of(&hook.spec.name, 1, concerned)?.is_empty() {
                 return Ok(true);
             }

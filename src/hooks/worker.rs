@@ -1,10 +1,12 @@
 //! The loop behind the hooks: events → tasks → runs → settled.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -33,9 +35,13 @@ pub(super) enum Phase {
     Cancel,
 }
 
+/// Runs of each hook, whatever version of it.
+type Running = HashMap<String, usize>;
+
 /// What the loop and its runs share.
 pub(super) struct Worker {
-    pub(super) hooks: Vec<Arc<Hook>>,
+    /// Those that count now; runs that have begun hold theirs.
+    pub(super) hooks: RwLock<Arc<Vec<Arc<Hook>>>>,
     pub(super) surroundings: Surroundings,
     pub(super) journal: Arc<Journal>,
     /// How many guests at a time, over all hooks.
@@ -45,15 +51,30 @@ pub(super) struct Worker {
     pub(super) cancel: watch::Sender<bool>,
     /// Changes after every round, for those who wait for quiet.
     pub(super) rounds: watch::Sender<u64>,
+    /// Changes when other hooks count.
+    pub(super) switches: watch::Sender<u64>,
 }
 
 impl Worker {
+    /// The hooks that count at this moment.
+    pub(super) fn hooks(&self) -> Arc<Vec<Arc<Hook>>> {
+        Arc::clone(&self.hooks.read())
+    }
+
+    /// From now on these count; returns those before them.
+    pub(super) fn switch(&self, hooks: Vec<Arc<Hook>>) -> Arc<Vec<Arc<Hook>>> {
+        let before = std::mem::replace(&mut *self.hooks.write(), Arc::new(hooks));
+        self.switches.send_modify(|count| *count += 1);
+        before
+    }
+
     /// Works until the phase says otherwise and nothing runs any more.
     pub(super) async fn work(self: Arc<Self>) {
         let mut news = self.journal.changes();
         let mut phase = self.phase.clone();
-        let mut runs: JoinSet<usize> = JoinSet::new();
-        let mut running = vec![0_usize; self.hooks.len()];
+        let mut switches = self.switches.subscribe();
+        let mut runs: JoinSet<String> = JoinSet::new();
+        let mut running = Running::new();
         loop {
             news.mark_unchanged();
             let now = *phase.borrow_and_update();
@@ -76,8 +97,9 @@ impl Worker {
                 // A closed channel: the journal or the owner is gone, and so is the work.
                 told = news.changed() => if told.is_err() { return },
                 told = phase.changed() => if told.is_err() { return },
+                _ = switches.changed() => {}
                 Some(ended) = runs.join_next() => match ended {
-                    Ok(hook) => running[hook] -= 1,
+                    Ok(hook) => *running.entry(hook).or_insert(1) -= 1,
                     // Only an abort gets here, and nobody aborts; panics are caught inside.
                     Err(error) => tracing::error!("hooks: a run was lost: {error}"),
                 },
@@ -89,27 +111,30 @@ impl Worker {
     /// Makes tasks of new events and starts what may start; says when the next task is due.
     async fn round(
         self: &Arc<Self>,
-        runs: &mut JoinSet<usize>,
-        running: &mut [usize],
+        runs: &mut JoinSet<String>,
+        running: &mut Running,
     ) -> journal::Result<Option<SystemTime>> {
         self.fan_out().await?;
         let mut next_due: Option<SystemTime> = None;
         // Each time another hook is first, or one with a long queue would take every place.
         let first = usize::try_from(*self.rounds.borrow()).unwrap_or_default();
-        for index in (0..self.hooks.len()).map(|index| (index + first) % self.hooks.len()) {
-            let hook = &self.hooks[index];
-            let places = (self.concurrency - runs.len()).min(hook.spec.concurrency - running[index]);
+        let hooks = self.hooks();
+        for index in (0..hooks.len()).map(|index| (index + first) % hooks.len()) {
+            let hook = &hooks[index];
+            let busy = running.entry(hook.spec.name.clone()).or_default();
+            // More may run than it allows now, from before.
+            let places = (self.concurrency - runs.len()).min(hook.spec.concurrency.saturating_sub(*busy));
             if places == 0 {
                 continue;
             }
             let taken = self.journal.take(&hook.spec.name, places, SystemTime::now())?;
             next_due = [next_due, taken.next_due].into_iter().flatten().min();
             for task in taken.tasks {
-                running[index] += 1;
+                *busy += 1;
                 let (worker, hook) = (Arc::clone(self), Arc::clone(hook));
                 runs.spawn(async move {
                     worker.run(&hook, task).await;
-                    index
+                    hook.spec.name.clone()
                 });
             }
         }
@@ -134,7 +159,8 @@ impl Worker {
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
-        let told = self.hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
+        let hooks = self.hooks();
+        let told = hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
         let wanted = told.filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }

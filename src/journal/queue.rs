@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::store::Change;
-use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Task};
+use super::{DeadTask, Event, EventName, Journal, NewCall, NewEvent, Result, Task};
 
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
@@ -68,7 +68,9 @@ impl Journal {
             if taken.tasks.len() == limit {
                 break;
             }
-            if !busy_keys.insert(task.event.fact.key.clone()) || leases.contains(&lease(&task)) {
+            // Calls have no order among them.
+            let is_behind = task.payload.is_none() && !busy_keys.insert(task.event.fact.key.clone());
+            if is_behind || leases.contains(&lease(&task)) {
                 continue;
             }
             match task.not_before {
@@ -85,7 +87,15 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
     pub async fn finish(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
-        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events };
+        self.finish_and_call(task, events, Vec::new()).await
+    }
+
+    /// The same, with calls that follow from it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn finish_and_call(&self, task: &Task, events: Vec<NewEvent>, calls: Vec<NewCall>) -> Result<()> {
+        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, calls };
         self.change_and_release(change, task).await
     }
 
@@ -103,8 +113,16 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
     pub async fn bury(&self, dead: DeadTask) -> Result<()> {
+        self.bury_and_call(dead, Vec::new()).await
+    }
+
+    /// The same, with calls that follow from it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn bury_and_call(&self, dead: DeadTask, calls: Vec<NewCall>) -> Result<()> {
         let task = dead.task.clone();
-        self.change_and_release(Change::Bury(dead), &task).await
+        self.change_and_release(Change::Bury(dead, calls), &task).await
     }
 
     /// Puts dead tasks back at their places as if they had never been tried, all in one transaction.
