@@ -6,6 +6,8 @@
 mod delivery;
 #[path = "hooks_room/guests.rs"]
 mod guests;
+#[path = "hooks_room/same.rs"]
+mod same;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -77,6 +79,7 @@ impl Bench {
             etag: etag.map(s3mount::journal::stored_etag),
             time: SystemTime::now(),
             lineage: Vec::new(),
+            rewritten: false,
         };
         self.journal.settle(&[], vec![event]).await.unwrap();
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::input;
 use super::publish::{self, OutFile};
 use super::report;
 use super::run::Runner;
@@ -13,6 +12,7 @@ use super::sandbox::Program;
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
+use super::{identity, input};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -27,12 +27,14 @@ pub(super) struct Hook {
     pub(super) log: PathBuf,
     /// Of a synchronous hook: as many as may run at a time.
     pub(super) places: Semaphore,
+    /// What it is: see [`identity`].
+    pub(super) identity: String,
 }
 
 impl Hook {
     pub(super) fn new(spec: HookSpec, program: Program, log: PathBuf) -> Self {
-        let places = Semaphore::new(spec.concurrency);
-        Self { spec, program, counters: Counters::default(), log, places }
+        let (places, identity) = (Semaphore::new(spec.concurrency), identity::of(&spec));
+        Self { spec, program, counters: Counters::default(), log, places, identity }
     }
 }
 
@@ -80,6 +82,8 @@ pub(super) struct Tried {
     pub(super) digest: String,
     /// What it left for publication.
     pub(super) output: Vec<OutFile>,
+    /// It saw the version that the event tells of.
+    pub(super) as_told: bool,
 }
 
 impl Surroundings {
@@ -111,10 +115,12 @@ impl Surroundings {
                 return Tried::without_run(Outcome::Delayed(format!("no directory to run in: {error}")));
             }
         };
+        let told = task;
         let task = match self.fetch(hook, task, &workspace.input().join(path)).await {
             Ok(task) => task,
             Err(outcome) => return Tried::without_run(outcome),
         };
+        let as_told = task.event.fact.etag == told.event.fact.etag;
         let ran = self.runner.run(hook, &task, path, &workspace, cancel).await;
         let (outcome, output) = match &ran.verdict {
             Ok(()) => self.publish(hook, &task.event.fact, path, &workspace.output(), publication).await,
@@ -125,7 +131,7 @@ impl Surroundings {
         // Kept with a dead letter only.
         let digest = if report.again.is_some() { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
-        Tried { outcome, log, digest, output }
+        Tried { outcome, log, digest, output, as_told }
     }
 
     /// The path in the mount, or why there is none.
@@ -197,7 +203,7 @@ impl Surroundings {
 impl Tried {
     /// Of what ended before the hook was started.
     pub(super) fn without_run(outcome: Outcome) -> Self {
-        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new() }
+        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new(), as_told: false }
     }
 }
 

@@ -135,7 +135,7 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     }
     // The command that runs it again is the one that ran it now.
     let report = super::report::Report { again: None, ..runner.report(&hook, &task, &ran, &outcome) };
-    let tried = Tried { log: report.text(), digest: String::new(), outcome, output };
+    let tried = Tried { log: report.text(), digest: String::new(), outcome, output, as_told: true };
     Ok(invocation(task, tried, false))
 }
 
@@ -186,7 +186,15 @@ fn event_name(text: &str) -> Result<EventName> {
 }
 
 pub(super) fn fact(name: EventName, key: &str) -> NewEvent {
-    NewEvent { name, key: key.to_owned(), size: 0, etag: None, time: SystemTime::now(), lineage: Vec::new() }
+    NewEvent {
+        name,
+        key: key.to_owned(),
+        size: 0,
+        etag: None,
+        time: SystemTime::now(),
+        lineage: Vec::new(),
+        rewritten: false,
+    }
 }
 
 /// A task that no journal knows.

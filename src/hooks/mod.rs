@@ -20,6 +20,7 @@ mod delivery;
 mod describe;
 mod error;
 mod event;
+mod identity;
 mod input;
 mod invocation;
 mod invoke;

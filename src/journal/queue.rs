@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::store::Change;
-use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Task};
+use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Seen, Task};
 
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
@@ -85,8 +85,26 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
     pub async fn finish(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
-        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events };
+        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, seen: None };
         self.change_and_release(change, task).await
+    }
+
+    /// The same, and in the same transaction remembers which version the hook was done with.
+    ///
+    /// # Errors
+    /// As [`Journal::finish`].
+    pub async fn finish_with(&self, task: &Task, events: Vec<NewEvent>, seen: Seen) -> Result<()> {
+        let seen = Some((task.event.fact.key.clone(), seen));
+        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, seen };
+        self.change_and_release(change, task).await
+    }
+
+    /// The version of a key that a hook was done with last, if that is remembered.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or the record can't be decoded.
+    pub fn seen(&self, hook: &str, key: &str) -> Result<Option<Seen>> {
+        self.store()?.seen(hook, key)
     }
 
     /// Puts a task back as it is given, with its counts of failures, to be tried from `not_before` on.

@@ -9,7 +9,8 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{DeadTask, Error, Event, Intent, IntentId, NewEvent, Result, Task};
+use super::seen;
+use super::{DeadTask, Error, Event, EventName, Intent, IntentId, NewEvent, Result, Seen, Task};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const INTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("intents");
@@ -58,6 +59,8 @@ pub(super) enum Change {
         hook: String,
         number: u64,
         events: Vec<NewEvent>,
+        /// The key, and what the hook was done with of it.
+        seen: Option<(String, Seen)>,
     },
     /// A task failed and will be tried again.
     Postpone(Task),
@@ -108,6 +111,7 @@ impl Store {
             transaction.open_table(EVENTS).map_err(storage)?;
             transaction.open_table(TASKS).map_err(storage)?;
             transaction.open_table(DEAD).map_err(storage)?;
+            transaction.open_table(seen::TABLE).map_err(storage)?;
         }
         transaction.commit().map_err(|error| Error::storage("its first commit", error))?;
         Ok(store)
@@ -217,6 +221,11 @@ impl Store {
         Ok(count)
     }
 
+    pub(super) fn seen(&self, hook: &str, key: &str) -> Result<Option<Seen>> {
+        let row = self.read(seen::TABLE)?.get((key, hook)).map_err(storage)?;
+        row.map(|row| decode("seen version", row.value())).transpose()
+    }
+
     fn begin(&self) -> Result<WriteTransaction> {
         let mut transaction = self.database.begin_write().map_err(|error| Error::storage("begin", error))?;
         transaction.set_durability(Durability::Immediate).map_err(|error| Error::storage("begin", error))?;
@@ -242,13 +251,18 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
             settle(transaction, before.as_slice(), events)
         }
         Change::FanOut(events) => fan_out(transaction, events),
-        Change::Finish { hook, number, events } => {
+        Change::Finish { hook, number, events, seen } => {
             remove_task(transaction, &hook, number)?;
+            if let Some((key, seen)) = seen {
+                seen::remember(transaction, &hook, &key, &seen)?;
+            }
             append(transaction, events)
         }
         Change::Postpone(task) => put_task(transaction, &task),
         Change::Bury(dead) => {
             remove_task(transaction, &dead.task.hook, dead.task.number)?;
+            // It may have done half of it: nothing is as that version left it.
+            seen::forget(transaction, &dead.task.hook, &dead.task.event.fact.key)?;
             bury(transaction, &dead)
         }
         Change::Redrive { numbers, now } => {
@@ -300,6 +314,9 @@ fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -
         // Gone already: its tasks were made before.
         if events.remove(event.sequence).map_err(storage)?.is_none() {
             continue;
+        }
+        if event.fact.name == EventName::RemovedDelete {
+            seen::forget_key(transaction, &event.fact.key)?;
         }
         let first = next_number(&mut meta, NEXT_TASK_ROW, hooks.len() as u64)?;
         for (number, hook) in (first..).zip(hooks) {
@@ -364,7 +381,7 @@ fn rows(
     Ok(range.map(|row| row.map_err(storage).map(|(id, bytes)| (id.value(), bytes.value().to_vec()))))
 }
 
-fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     let mut bytes = vec![RECORD_VERSION];
     serde_json::to_writer(&mut bytes, record).map_err(|error| Error::corrupt("a record to be written", error))?;
     Ok(bytes)
@@ -382,7 +399,7 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T> {
     }
 }
 
-fn storage(error: impl Into<redb::Error>) -> Error {
+pub(super) fn storage(error: impl Into<redb::Error>) -> Error {
     Error::storage("access", error)
 }
 
