@@ -159,6 +159,7 @@ impl Fs {
                 return Err(error);
             }
         };
+        self.renew_deferral(content, before, only).await;
         let multipart = still.in_parts;
         let op_id = still.outgoing.as_ref().map_or_else(|| self.new_op_id(), |outgoing| outgoing.op_id().cloned());
         let intent = match &op_id {

@@ -148,6 +148,21 @@ impl Fs {
         Ok(())
     }
 
+    /// What the journal answers for becomes what is about to be sent, where that is newer: a start after a
+    /// crash would take it for somebody else's version. (Close on exec is enough for that: a program that
+    /// starts another one while it writes has closed what it had written by then.)
+    pub(super) async fn renew_deferral(&self, content: &Content, there: &Snapshot, only: Option<u64>) {
+        let is_older = |deferral: &Deferral| deferral.key == there.key && deferral.generation != content.generation();
+        let is_older = content.deferred.lock().as_ref().is_some_and(is_older);
+        // Without the old version's bytes the draft alone is not the file.
+        if !is_older || content.draft.lock().base().is_some() {
+            return;
+        }
+        if let Err(error) = self.defer_at(content, there, only, &[]).await {
+            tracing::debug!(key = %there.key.escape_debug(), cause = %error, "an older close is answered for");
+        }
+    }
+
     /// The file is gone or stored under another name: the journal need not send it any more.
     pub(super) async fn undefer(&self, ino: Ino, content: &Content) -> Result<()> {
         let deferred = content.deferred.lock().clone();

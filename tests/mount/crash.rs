@@ -184,3 +184,24 @@ fn a_multipart_upload_cut_by_a_kill_leaves_the_old_object_and_no_upload() {
     assert!(found == wanted || found == 100 << 20, "a torn object of {found} bytes");
     wait_for("the upload's end", PATIENCE, || mount.outside().pending_uploads().is_empty().then_some(()));
 }
+
+/// A program that starts another one while it writes has closed what it had written by then (close on
+/// exec). Its own close is the last word, also if a crash comes before that is noted here.
+#[test]
+fn what_was_written_after_a_childs_close_is_not_taken_for_somebody_elses() {
+    for (point, rest) in [("put-after", 10), ("upload-completed", 17 << 20)] {
+        let mut mount = Stage::on(Maker::Embedded).prepare();
+        mount.crash_at(Some(point));
+        mount.start();
+        let mut file = File::create(mount.at("f")).unwrap();
+        file.write_all(b"before").unwrap();
+        assert!(Command::new("true").status().unwrap().success());
+        file.write_all(&vec![b'x'; rest]).unwrap();
+        sys::close(file).unwrap_err();
+        mount.wait_end(PATIENCE);
+        mount.crash_at(None);
+        mount.start();
+        assert_eq!(mount.conflicts(), Vec::<String>::new(), "{point}: {}", mount.log());
+        assert_eq!(fs::metadata(mount.at("f")).unwrap().len(), 6 + rest as u64, "{point}");
+    }
+}
