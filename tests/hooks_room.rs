@@ -8,6 +8,8 @@ mod delivery;
 mod guests;
 #[path = "hooks_room/reload.rs"]
 mod reload;
+#[path = "hooks_room/same.rs"]
+mod same;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -79,6 +81,7 @@ impl Bench {
             etag: etag.map(s3mount::journal::stored_etag),
             time: SystemTime::now(),
             lineage: Vec::new(),
+            rewritten: false,
         };
         self.journal.settle(&[], vec![event]).await.unwrap();
     }

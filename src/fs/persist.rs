@@ -302,7 +302,7 @@ impl Fs {
 /// What the object at `key` has become.
 pub fn created(name: EventName, key: &str, size: u64, etag: &ETag) -> NewEvent {
     let etag = Some(stored_etag(etag));
-    NewEvent { name, key: key.to_owned(), size, etag, time: SystemTime::now(), lineage: Vec::new() }
+    NewEvent { name, key: key.to_owned(), size, etag, time: SystemTime::now(), lineage: Vec::new(), rewritten: false }
 }
 
 /// The object at `key` is gone.
@@ -314,6 +314,7 @@ pub fn removed(key: &str) -> NewEvent {
         etag: None,
         time: SystemTime::now(),
         lineage: Vec::new(),
+        rewritten: false,
     }
 }
 

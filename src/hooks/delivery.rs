@@ -78,6 +78,7 @@ mod tests {
             etag: None,
             time: UNIX_EPOCH,
             lineage: Vec::new(),
+            rewritten: false,
         };
         let event = Event { id: "id".into(), sequence: 1, fact };
         let mut task = Task::new("h".into(), 1, None, event);

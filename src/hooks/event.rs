@@ -190,6 +190,7 @@ mod tests {
             etag: Some("d41d8cd98f00b204e9800998ecf8427e".into()),
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             lineage: vec!["unzip".into()],
+            rewritten: false,
         };
         let event = Event { id: "0190-id".into(), sequence: 0x61_8F0A, fact };
         Task { failures: 1, ..Task::new("thumbnail".into(), 1, None, event) }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::input;
 use super::publish::{self, OutFile};
 use super::report;
 use super::run::Runner;
@@ -13,6 +12,7 @@ use super::sandbox::{Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
+use super::{identity, input};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -28,12 +28,14 @@ pub(super) struct Hook {
     pub(super) log: PathBuf,
     /// Of a synchronous hook: as many as may run at a time.
     pub(super) places: Semaphore,
+    /// What it is: see [`identity`].
+    pub(super) identity: String,
 }
 
 impl Hook {
     pub(super) fn new(spec: HookSpec, program: Program, counters: Arc<Counters>, log: PathBuf) -> Self {
-        let places = Semaphore::new(spec.concurrency);
-        Self { spec, program, counters, log, places }
+        let (places, identity) = (Semaphore::new(spec.concurrency), identity::of(&spec));
+        Self { spec, program, counters, log, places, identity }
     }
 }
 
@@ -83,6 +85,8 @@ pub(super) struct Tried {
     pub(super) output: Vec<OutFile>,
     /// How the hook itself ended and what it answered on stdout, if it was started.
     pub(super) answer: Option<(Ended, Captured)>,
+    /// It saw the version that the event tells of.
+    pub(super) as_told: bool,
 }
 
 impl Surroundings {
@@ -127,6 +131,7 @@ impl Surroundings {
                 return Tried::without_run(Outcome::Delayed(format!("no directory to run in: {error}")));
             }
         };
+        let told = task;
         let task = if path.is_empty() {
             task.clone()
         } else {
@@ -135,6 +140,7 @@ impl Surroundings {
                 Err(outcome) => return Tried::without_run(outcome),
             }
         };
+        let as_told = task.event.fact.etag == told.event.fact.etag;
         let ran = self.runner.run(hook, &task, path, &workspace, cancel).await;
         let (outcome, output) = match &ran.verdict {
             Ok(()) => self.publish(hook, &task.event.fact, path, &workspace.output(), publication).await,
@@ -146,7 +152,7 @@ impl Surroundings {
         let failed = matches!(outcome, Outcome::Failed(_) | Outcome::Fatal(_));
         let digest = if failed { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
-        Tried { outcome, log, digest, output, answer: Some(ran.answer()) }
+        Tried { outcome, log, digest, output, answer: Some(ran.answer()), as_told }
     }
 
     /// The path in the mount, or why there is none.
@@ -220,7 +226,8 @@ impl Surroundings {
 impl Tried {
     /// Of what ended before the hook was started.
     pub(super) fn without_run(outcome: Outcome) -> Self {
-        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new(), answer: None }
+        let (log, digest, output) = (String::new(), String::new(), Vec::new());
+        Self { outcome, log, digest, output, answer: None, as_told: false }
     }
 }
 

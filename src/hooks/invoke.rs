@@ -134,7 +134,8 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     }
     // The command that runs it again is the one that ran it now.
     let report = super::report::Report { again: None, ..runner.report(&hook, &task, &ran, &outcome) };
-    let tried = Tried { log: report.text(), digest: String::new(), outcome, output, answer: None };
+    let (log, digest) = (report.text(), String::new());
+    let tried = Tried { log, digest, outcome, output, answer: None, as_told: true };
     Ok(invocation(task, tried, false))
 }
 
@@ -191,7 +192,15 @@ fn event_name(text: &str) -> Result<EventName> {
 }
 
 pub(super) fn fact(name: EventName, key: &str) -> NewEvent {
-    NewEvent { name, key: key.to_owned(), size: 0, etag: None, time: SystemTime::now(), lineage: Vec::new() }
+    NewEvent {
+        name,
+        key: key.to_owned(),
+        size: 0,
+        etag: None,
+        time: SystemTime::now(),
+        lineage: Vec::new(),
+        rewritten: false,
+    }
 }
 
 /// A task that no journal knows.

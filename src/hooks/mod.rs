@@ -23,6 +23,7 @@ mod deployed;
 mod describe;
 mod error;
 mod event;
+mod identity;
 mod input;
 mod invocation;
 mod invoke;

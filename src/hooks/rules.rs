@@ -224,7 +224,15 @@ mod tests {
     use super::*;
 
     fn event(name: EventName) -> NewEvent {
-        NewEvent { name, key: String::new(), size: 0, etag: None, time: UNIX_EPOCH, lineage: Vec::new() }
+        NewEvent {
+            name,
+            key: String::new(),
+            size: 0,
+            etag: None,
+            time: UNIX_EPOCH,
+            lineage: Vec::new(),
+            rewritten: false,
+        }
     }
 
     fn spec(settings: &str) -> HookSpec {

@@ -15,7 +15,7 @@ use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append}
 use super::rules::MAX_LINEAGE;
 use crate::bucket::retry::doubled;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{self, DeadTask, Event, Journal, Task};
+use crate::journal::{self, DeadTask, Event, EventName, Journal, Seen, Task};
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
@@ -166,6 +166,13 @@ impl Worker {
     }
 
     async fn run(&self, hook: &Hook, task: Task) {
+        if self.is_done_with(hook, &task) {
+            if let Err(error) = self.pass_over(hook, &task).await {
+                tracing::error!("hook \"{}\": {error}", hook.spec.name);
+                tokio::time::sleep(JOURNAL_PAUSE).await;
+            }
+            return;
+        }
         let tried = match hook.spec.delivery.too_old(&task, SystemTime::now()) {
             Some(problem) => Tried::without_run(Outcome::TooOld(problem)),
             None => self.attempt(hook, &task).await,
@@ -174,6 +181,21 @@ impl Worker {
             tracing::error!("hook \"{}\": {error}", hook.spec.name);
             tokio::time::sleep(JOURNAL_PAUSE).await;
         }
+    }
+
+    /// Whether the bytes of an event are written over the same ones, and the hook has done all it does
+    /// with them.
+    fn is_done_with(&self, hook: &Hook, task: &Task) -> bool {
+        let Some(now) = seen_of(hook, task).filter(|_| task.event.fact.rewritten) else { return false };
+        // What can't be read is not known.
+        self.journal.seen(&hook.spec.name, &task.event.fact.key).is_ok_and(|seen| seen == Some(now))
+    }
+
+    async fn pass_over(&self, hook: &Hook, task: &Task) -> journal::Result<()> {
+        hook.counters.unchanged();
+        let (id, key) = (&task.event.id, task.event.fact.key.escape_debug());
+        append(hook, format!("UNCHANGED RequestId: {id}\tKey: {key}\n")).await;
+        self.journal.finish(task, Vec::new()).await
     }
 
     async fn attempt(&self, hook: &Hook, task: &Task) -> Tried {
@@ -187,7 +209,8 @@ impl Worker {
         match tried.outcome {
             Outcome::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
-                self.journal.finish(&task, events).await
+                let seen = seen_of(hook, &task).filter(|_| tried.as_told);
+                self.journal.finish_with(&task, events, Vec::new(), seen).await
             }
             Outcome::Superseded => {
                 hook.counters.superseded();
@@ -241,6 +264,13 @@ impl Worker {
         append(hook, line).await;
         self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
     }
+}
+
+/// What is remembered of a hook that was done with this; nothing of a removal.
+fn seen_of(hook: &Hook, task: &Task) -> Option<Seen> {
+    let fact = &task.event.fact;
+    let etag = fact.etag.clone().filter(|_| fact.name != EventName::RemovedDelete)?;
+    Some(Seen { etag, size: fact.size, by: hook.identity.clone() })
 }
 
 fn complain(hook: &Hook, key: &str, problem: &str) {

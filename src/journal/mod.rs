@@ -9,6 +9,7 @@
 //! | `events` | sequence number | a fact that no hook was asked about yet ([`Event`]) |
 //! | `tasks` | hook, number | one hook has to see one event ([`Task`]) |
 //! | `dead` | number | a task that was given up ([`DeadTask`]) |
+//! | `seen` | key, hook | the version that the hook was done with last ([`Seen`]); of some, none |
 //! | `meta` | name | format of the file and the next numbers |
 //!
 //! Beside it lies a file of [`Note`]s, which cost no fsync: what was answered and S3 is told soon.
@@ -17,6 +18,7 @@ mod error;
 mod notes;
 mod open;
 mod queue;
+mod seen;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -112,6 +114,18 @@ pub struct NewEvent {
     pub time: SystemTime,
     /// Hooks whose output this object is, oldest first: they do not fire for it again.
     pub lineage: Vec<String>,
+    /// The version that it has replaced had the same bytes (the same ETag).
+    #[serde(default)]
+    pub rewritten: bool,
+}
+
+/// The version of a key that a hook was done with last.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Seen {
+    pub etag: String,
+    pub size: u64,
+    /// What the hook was then: another module, or other settings, may do something else.
+    pub by: String,
 }
 
 /// A fact with its name and its place in the order of facts.

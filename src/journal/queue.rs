@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::store::Change;
-use super::{DeadTask, Event, EventName, Journal, NewCall, NewEvent, Result, Task};
+use super::{DeadTask, Event, EventName, Journal, NewCall, NewEvent, Result, Seen, Task};
 
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
@@ -87,16 +87,32 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
     pub async fn finish(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
-        self.finish_and_call(task, events, Vec::new()).await
+        self.finish_with(task, events, Vec::new(), None).await
     }
 
-    /// The same, with calls that follow from it.
+    /// The same, with calls that follow from it, and remembers which version the hook was done with, all
+    /// in one transaction.
     ///
     /// # Errors
     /// As there.
-    pub async fn finish_and_call(&self, task: &Task, events: Vec<NewEvent>, calls: Vec<NewCall>) -> Result<()> {
-        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, calls };
+    pub async fn finish_with(
+        &self,
+        task: &Task,
+        events: Vec<NewEvent>,
+        calls: Vec<NewCall>,
+        seen: Option<Seen>,
+    ) -> Result<()> {
+        let seen = seen.map(|seen| (task.event.fact.key.clone(), seen));
+        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, calls, seen };
         self.change_and_release(change, task).await
+    }
+
+    /// The version of a key that a hook was done with last, if that is remembered.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or the record can't be decoded.
+    pub fn seen(&self, hook: &str, key: &str) -> Result<Option<Seen>> {
+        self.store()?.seen(hook, key)
     }
 
     /// Puts a task back as it is given, with its counts of failures, to be tried from `not_before` on.

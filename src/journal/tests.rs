@@ -11,6 +11,7 @@ fn created(key: &str) -> NewEvent {
         etag: Some("e".into()),
         time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         lineage: vec!["unzip".into()],
+        rewritten: false,
     }
 }
 
