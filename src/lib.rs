@@ -7,7 +7,8 @@
 //!                   │              └→ journal
 //!                   ├→ lambda → hooks
 //!                   └→ hooks ──────┬→ journal
-//!                                  └→ bucket
+//!                                  ├→ bucket
+//!                                  └→ relay
 //! floor (imports nothing above it): key, error, telemetry, failpoint
 //! ```
 //!
@@ -28,4 +29,5 @@ pub mod journal;
 pub mod key;
 pub mod lambda;
 pub mod mount;
+pub mod relay;
 pub mod telemetry;

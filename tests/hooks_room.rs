@@ -4,6 +4,8 @@
 
 #[path = "hooks_room/delivery.rs"]
 mod delivery;
+#[path = "hooks_room/destinations.rs"]
+mod destinations;
 #[path = "hooks_room/guests.rs"]
 mod guests;
 #[path = "hooks_room/reload.rs"]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import (`crate::ROOM`): data takes one direction through the house.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
     ("cli", &["app", "config", "mount", "error", "telemetry"]),
     (
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "journal",
             "hooks",
             "lambda",
+            "relay",
             "demo",
             "key",
             "error",
@@ -30,8 +31,9 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("config", &["key", "error", "telemetry"]),
     ("mount", &["fs", "key", "error", "telemetry"]),
     ("fs", &["cache", "bucket", "journal", "key", "error", "telemetry", "failpoint"]),
-    ("hooks", &["journal", "bucket", "key", "error", "telemetry", "failpoint"]),
+    ("hooks", &["journal", "bucket", "relay", "key", "error", "telemetry", "failpoint"]),
     ("lambda", &["hooks", "error"]),
+    ("relay", &["error"]),
     ("cache", &["bucket", "key", "error", "telemetry"]),
     ("journal", &["key", "error", "telemetry", "failpoint"]),
     ("bucket", &["key", "error", "telemetry", "failpoint"]),

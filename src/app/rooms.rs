@@ -20,6 +20,7 @@ use crate::hooks::{self, Deployed, HookSettings, HookSpec};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
 use crate::mount::{self, Mounted};
+use crate::relay::Relay;
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
@@ -276,6 +277,7 @@ fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: 
                 fs.forget_key(key);
             }
         }),
+        relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
         ..HookSettings::new(Vec::new(), &config.source.bucket, &places.state)
     }
 }

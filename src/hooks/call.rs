@@ -5,9 +5,9 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use super::destinations::error_kind;
 use super::invocation::{Outcome, Publication, Surroundings, Tried, by_bucket};
 use super::invoke::{Cancel, find};
-use super::sandbox::Ended;
 use super::{Error, Hooks, Result};
 use crate::error::Kind;
 use crate::journal::{Event, EventName, NewCall, NewEvent, Task, stored_etag};
@@ -76,15 +76,6 @@ impl Hooks {
 }
 
 fn called(tried: Tried) -> Called {
-    let kind = |ended: Option<&Ended>| match ended {
-        Some(Ended::Exit(_)) => "Runtime.ExitError",
-        Some(Ended::TimedOut) => "Sandbox.Timedout",
-        Some(Ended::Trapped(_)) => "Runtime.Trapped",
-        Some(Ended::StorageExceeded(_)) => "Runtime.StorageExceeded",
-        Some(Ended::Cancelled) => "Runtime.Cancelled",
-        Some(Ended::NotStarted(_)) => "Runtime.InvalidEntrypoint",
-        None => "Runtime.NotStarted",
-    };
     let ended = tried.answer.as_ref().map(|(ended, _)| ended);
     let problem = match &tried.outcome {
         Outcome::Done(_) => None,
@@ -94,9 +85,7 @@ fn called(tried: Tried) -> Called {
             Some(problem.clone())
         }
     };
-    // It ended well, and what it left could not be stored.
-    let kind = if ended == Some(&Ended::Exit(0)) { "Runtime.OutputFailed" } else { kind(ended) };
-    let problem = problem.map(|message| CallProblem { kind, message });
+    let problem = problem.map(|message| CallProblem { kind: error_kind(ended), message });
     let (answer, answer_dropped) = match tried.answer {
         Some((_, captured)) if problem.is_none() => (captured.bytes, captured.dropped),
         _ => (Vec::new(), 0),

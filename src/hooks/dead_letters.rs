@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::event::timestamp;
+use super::worker::task_names;
 use super::{Hooks, Result};
 use crate::journal::DeadTask;
 
@@ -73,8 +74,8 @@ impl Hooks {
     /// # Errors
     /// [`super::Error::Journal`]; nothing has changed then.
     pub async fn redrive(&self, which: &Which) -> Result<Redriven> {
-        let hooks = self.worker.hooks();
-        let known = |dead: &DeadTask| hooks.iter().any(|hook| hook.spec.name == dead.task.hook);
+        let names = task_names(&self.worker.hooks());
+        let known = |dead: &DeadTask| names.contains(&dead.task.hook);
         let (tasks, others): (Vec<_>, Vec<_>) = self.meant(which)?.into_iter().partition(known);
         let numbers: Vec<u64> = tasks.iter().map(|dead| dead.task.number).collect();
         let count = numbers.len() as u64;

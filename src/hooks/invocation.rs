@@ -18,6 +18,7 @@ use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
+use crate::relay::Relay;
 
 /// A hook with all that its runs need.
 pub(super) struct Hook {
@@ -45,6 +46,7 @@ pub(super) struct Surroundings {
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) journal: Arc<Journal>,
     pub(super) on_published: OnPublished,
+    pub(super) relay: Arc<Relay>,
 }
 
 /// What became of a task.
@@ -153,6 +155,12 @@ impl Surroundings {
         let digest = if failed { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
         Tried { outcome, log, digest, output, answer: Some(ran.answer()), as_told }
+    }
+
+    /// What a hook was given for a task.
+    pub(super) fn payload(&self, hook: &Hook, task: &Task) -> String {
+        let path = self.path_of(&task.event.fact).unwrap_or_default();
+        self.runner.payload(task, &Runner::place(&hook.spec, task, path))
     }
 
     /// The path in the mount, or why there is none.

@@ -21,6 +21,7 @@ mod dead_letters;
 mod delivery;
 mod deployed;
 mod describe;
+mod destinations;
 mod error;
 mod event;
 mod identity;
@@ -56,6 +57,7 @@ use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
 use crate::journal::Journal;
+use crate::relay::Relay;
 use event::Source;
 use invocation::{Hook, Surroundings};
 use run::Runner;
@@ -67,6 +69,7 @@ pub use dead_letters::{DeadLetter, Redriven, Which};
 pub use delivery::Delivery;
 pub use deployed::{Copied, Deployed};
 pub use describe::{Description, validate};
+pub use destinations::Destination;
 pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use reload::{Prepared, Switched};
@@ -99,6 +102,8 @@ pub struct HookSettings {
     /// How many guests run at a time, over all hooks.
     pub concurrency: usize,
     pub on_published: OnPublished,
+    /// For destinations that are neither hooks nor objects.
+    pub relay: Arc<Relay>,
 }
 
 impl HookSettings {
@@ -114,6 +119,7 @@ impl HookSettings {
             concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             mountpoint: None,
             on_published: Arc::new(|_| {}),
+            relay: Arc::new(Relay::new(None, "us-east-1")),
         }
     }
 }
@@ -174,6 +180,7 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
             bucket,
             journal: Arc::clone(&journal),
             on_published: settings.on_published,
+            relay: settings.relay,
         },
         journal,
         concurrency: settings.concurrency.max(1),
@@ -246,8 +253,8 @@ impl Hooks {
         if journal.events_waiting()? > 0 {
             return Ok(false);
         }
-        for hook in self.worker.hooks().iter() {
-            if journal.has_tasks(&hook.spec.name)? {
+        for name in worker::task_names(&self.worker.hooks()) {
+            if journal.has_tasks(&name)? {
                 return Ok(false);
             }
         }
@@ -278,10 +285,9 @@ impl Drop for Hooks {
 
 /// Their tasks wait for the day the settings name them again; nothing else tells of them.
 fn tell_of_unknown_hooks(journal: &Journal, hooks: &[Arc<Hook>]) -> Result<()> {
-    for name in journal.hooks_with_tasks()? {
-        if !hooks.iter().any(|hook| hook.spec.name == name) {
-            tracing::warn!("events wait for the hook \"{name}\", which the settings do not name any more");
-        }
+    let known = worker::task_names(hooks);
+    for name in journal.hooks_with_tasks()?.iter().filter(|name| !known.contains(name)) {
+        tracing::warn!("events wait for the hook \"{name}\", which the settings do not name any more");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::HookSpec;
+use super::destinations::Destination;
 use crate::journal::{EventName, NewEvent};
 
 /// How many hooks may have had a hand in an object before no further one fires (as in Lambda).
@@ -171,6 +172,14 @@ impl HookSpec {
         let written = [EventName::CreatedPut, EventName::CreatedMultipart];
         let seen = |pattern: &EventPattern| written.into_iter().any(|name| pattern.matches(name));
         self.events.iter().any(seen) && self.refusal(path).is_none()
+    }
+
+    /// The directories that objects of its destinations go to.
+    pub(super) fn told_directories(&self) -> impl Iterator<Item = &str> {
+        [&self.on_success, &self.on_failure].into_iter().flatten().filter_map(|destination| match destination {
+            Destination::Prefix(directory) => Some(directory.as_str()),
+            _ => None,
+        })
     }
 
     /// The directories that `/out` can be published to.

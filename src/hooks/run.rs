@@ -62,9 +62,7 @@ impl Runner {
         workspace: &Workspace,
         cancel: watch::Receiver<bool>,
     ) -> Ran {
-        let is_there = task.event.fact.name != EventName::RemovedDelete && !path.is_empty();
-        let input = is_there.then(|| format!("/in/{path}"));
-        let place = Place { path, name: &path[hook.spec.base(path).len()..], input };
+        let place = Self::place(&hook.spec, task, path);
         let began = SystemTime::now();
         let call = self.call(&hook.spec, task, &place, workspace);
         let run = self.sandbox.run(&hook.program, call, cancel).await;
@@ -111,6 +109,16 @@ impl Runner {
         Some(format!("s3mount hooks invoke {hook} --key {}{removed}", report::shell_word(&place)))
     }
 
+    pub(super) fn place<'a>(spec: &HookSpec, task: &Task, path: &'a str) -> Place<'a> {
+        let is_there = task.event.fact.name != EventName::RemovedDelete && !path.is_empty();
+        Place { path, name: &path[spec.base(path).len()..], input: is_there.then(|| format!("/in/{path}")) }
+    }
+
+    /// What a hook gets on stdin.
+    pub(super) fn payload(&self, task: &Task, place: &Place) -> String {
+        task.payload.clone().unwrap_or_else(|| event::message(&self.source, task, place))
+    }
+
     fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
         let mut env: Vec<(String, String)> = [
             ("AWS_LAMBDA_FUNCTION_NAME", spec.name.as_str()),
@@ -136,7 +144,7 @@ impl Runner {
         Call {
             name: spec.name.clone(),
             env,
-            stdin: task.payload.clone().unwrap_or_else(|| event::message(&self.source, task, place)),
+            stdin: self.payload(task, place),
             input: workspace.input(),
             quota: Quota::new(vec![scratch.clone(), output.clone()], spec.storage_bytes),
             scratch,

@@ -4,11 +4,12 @@
 //! What only says how AWS is to be set up (region, roles, tags) is passed over by name; what would
 //! change what happens and can't be done here is an error.
 
-use std::fmt::Write as _;
+mod triggers;
+
 use std::path::Path;
 
-use super::rules::EventPattern;
 use super::yaml::{self, Entry, Node, Problem, Value};
+use triggers::{Trigger, triggers, write_triggers};
 
 /// As the Framework has them.
 const MEMORY_DEFAULT_MIB: &str = "1024";
@@ -66,8 +67,6 @@ const IGNORED_FUNCTION: [&str; 12] = [
     "provisionedConcurrency",
 ];
 const IGNORED_PACKAGE: [&str; 5] = ["individually", "patterns", "include", "exclude", "excludeDevDependencies"];
-/// The bucket is there: nothing of it has to be made.
-const IGNORED_S3: [&str; 2] = ["existing", "forceDeploy"];
 
 /// A settings file, and for each of its lines the one that it comes from.
 #[derive(Debug, Default)]
@@ -147,6 +146,8 @@ struct Function<'a> {
     concurrency: Option<Line<'a>>,
     retries: Option<Line<'a>>,
     max_age: Option<Line<'a>>,
+    on_success: Option<(usize, String)>,
+    on_failure: Option<(usize, String)>,
     triggers: Vec<Trigger<'a>>,
 }
 
@@ -163,6 +164,8 @@ impl<'a> Function<'a> {
             concurrency: None,
             retries: None,
             max_age: None,
+            on_success: None,
+            on_failure: None,
             triggers: Vec::new(),
         };
         for entry in map(&entry.node, "a function")? {
@@ -177,16 +180,29 @@ impl<'a> Function<'a> {
                 "reservedConcurrency" => function.concurrency = Some(number(node)?),
                 "maximumRetryAttempts" => function.retries = Some(number(node)?),
                 "maximumEventAge" => function.max_age = Some(number(node)?),
+                "destinations" => function.read_destinations(node)?,
                 "events" => function.triggers = triggers(node, bucket)?,
                 name if IGNORED_FUNCTION.contains(&name) => {}
                 _ => {
                     let known = "handler, package.artifact, memorySize, timeout, ephemeralStorageSize, environment, \
-                         reservedConcurrency, maximumRetryAttempts, maximumEventAge and events";
+                         reservedConcurrency, maximumRetryAttempts, maximumEventAge, destinations and events";
                     return Err(unknown(entry, "", known));
                 }
             }
         }
         Ok(function)
+    }
+
+    fn read_destinations(&mut self, node: &Node) -> Checked<()> {
+        for entry in map(node, "`destinations`")? {
+            let place = match entry.name.as_str() {
+                "onSuccess" => &mut self.on_success,
+                "onFailure" => &mut self.on_failure,
+                _ => return Err(unknown(entry, "destinations.", "onSuccess and onFailure")),
+            };
+            *place = Some(destination(&entry.node)?);
+        }
+        Ok(())
     }
 
     fn write(&self, provider: &Provider, to: &mut Translated) -> Checked<()> {
@@ -202,6 +218,11 @@ impl<'a> Function<'a> {
         }
         if let Some(max_age) = self.max_age {
             to.unit("max-age", max_age, "s");
+        }
+        for (key, given) in [("on-success", &self.on_success), ("on-failure", &self.on_failure)] {
+            if let Some((line, destination)) = given {
+                to.set(key, (*line, destination));
+            }
         }
         for (key, given) in [("concurrency", self.concurrency), ("retries", self.retries)] {
             if let Some((line, number)) = given {
@@ -238,128 +259,23 @@ impl<'a> Function<'a> {
     }
 }
 
-/// One `- s3: …`.
-struct Trigger<'a> {
-    line: usize,
-    event: Line<'a>,
-    prefix: &'a str,
-    suffix: &'a str,
-}
-
-fn triggers<'a>(node: &'a Node, bucket: Option<&str>) -> Checked<Vec<Trigger<'a>>> {
-    let mut triggers = Vec::new();
-    for item in list(node, "`events`")? {
-        for entry in map(item, "an event")? {
-            match entry.name.as_str() {
-                "s3" => triggers.push(trigger(entry, bucket)?),
-                _ => return Err(unknown(entry, "events of ", "s3")),
-            }
+/// Another function of the file by its name, or a queue by its ARN; the ARN also as `{type, arn}`.
+fn destination(node: &Node) -> Checked<(usize, String)> {
+    let (line, said) = match &node.value {
+        Value::Map(entries) => {
+            let arn = entries.iter().find(|entry| entry.name == "arn");
+            text(&arn.ok_or_else(|| Problem::new(node.line, "a destination has an arn"))?.node)?
         }
-    }
-    Ok(triggers)
-}
-
-fn trigger<'a>(entry: &'a Entry, mounted: Option<&str>) -> Checked<Trigger<'a>> {
-    let mut trigger = Trigger { line: entry.line, event: (entry.line, "s3:ObjectCreated:*"), prefix: "", suffix: "" };
-    let mut bucket = None;
-    if matches!(entry.node.value, Value::Map(_)) {
-        for entry in map(&entry.node, "`s3`")? {
-            match entry.name.as_str() {
-                "bucket" => bucket = Some(text(&entry.node)?),
-                "event" => trigger.event = text(&entry.node)?,
-                "rules" => rules(&entry.node, &mut trigger)?,
-                name if IGNORED_S3.contains(&name) => {}
-                _ => return Err(unknown(entry, "s3.", "bucket, event, rules and existing")),
-            }
-        }
-    } else {
-        bucket = Some(text(&entry.node)?);
-    }
-    let Some((line, bucket)) = bucket else { return Err(Problem::new(entry.line, "s3 names no bucket")) };
-    if let Some(mounted) = mounted.filter(|mounted| *mounted != bucket) {
-        return Err(Problem::new(line, format!("its bucket is {bucket}, and the mount's is {mounted}")));
-    }
-    Ok(trigger)
-}
-
-fn rules<'a>(node: &'a Node, trigger: &mut Trigger<'a>) -> Checked<()> {
-    for rule in list(node, "`rules`")? {
-        for entry in map(rule, "a rule")? {
-            let (line, value) = text(&entry.node)?;
-            let place = match entry.name.as_str() {
-                "prefix" => &mut trigger.prefix,
-                "suffix" => &mut trigger.suffix,
-                _ => return Err(unknown(entry, "a rule's ", "prefix and suffix")),
-            };
-            // As in S3.
-            if !place.is_empty() {
-                return Err(Problem::new(line, format!("one {} a rule, as in S3", entry.name)));
-            }
-            *place = value;
-        }
-    }
-    Ok(())
-}
-
-/// Several triggers of one function have either the same events or the same rule.
-fn write_triggers(triggers: &[Trigger], to: &mut Translated) -> Checked<()> {
-    let Some(first) = triggers.first() else {
-        let line = to.lines.last().copied().unwrap_or(1);
-        to.add(line, "events = []");
-        return Ok(());
+        _ => text(node)?,
     };
-    let rule = |trigger: &Trigger| (trigger.prefix.to_owned(), trigger.suffix.to_owned());
-    let differing = triggers.iter().find(|trigger| rule(trigger) != rule(first));
-    let other_event = triggers.iter().find(|trigger| trigger.event.1 != first.event.1);
-    if let (Some(differing), Some(_)) = (differing, other_event) {
-        let problem = "its events differ in rule and kind: give one of them a function of its own";
-        return Err(Problem::new(differing.line, problem));
-    }
-    for trigger in triggers {
-        let (line, event) = trigger.event;
-        EventPattern::parse(event).map_err(|problem| Problem::new(line, problem))?;
-    }
-    let events: Vec<String> = triggers.iter().map(|trigger| quoted(trigger.event.1)).collect();
-    to.add(first.event.0, &format!("events = [{}]", events.join(", ")));
-    if differing.is_some() {
-        to.add(first.line, "match = [");
-        for trigger in triggers {
-            for pattern in patterns(trigger.prefix, trigger.suffix) {
-                to.add(trigger.line, &format!("{},", quoted(&pattern)));
-            }
+    let words: Vec<&str> = said.split(':').collect();
+    match words[..] {
+        [name] => Ok((line, format!("hook:{name}"))),
+        ["arn", "aws", "sqs", region, account, queue] => {
+            Ok((line, format!("sqs:https://sqs.{region}.amazonaws.com/{account}/{queue}")))
         }
-        to.add(first.line, "]");
-        return Ok(());
+        _ => Err(Problem::new(line, format!("{said} is neither a function of this file nor the ARN of an SQS queue"))),
     }
-    for (key, value) in [("prefix", first.prefix), ("suffix", first.suffix)] {
-        if !value.is_empty() {
-            to.set(key, (first.line, value));
-        }
-    }
-    Ok(())
-}
-
-/// Globs for the paths that begin and end so.
-fn patterns(prefix: &str, suffix: &str) -> Vec<String> {
-    let (directory, begin) =
-        prefix.rsplit_once('/').map_or(("", prefix), |(dir, begin)| (&prefix[..=dir.len()], begin));
-    let (directory, begin, end) = (literal(directory), literal(begin), literal(suffix));
-    if begin.is_empty() && !suffix.contains('/') {
-        return vec![format!("{directory}**/*{end}")];
-    }
-    vec![format!("{directory}{begin}*{end}"), format!("{directory}{begin}*/**/*{end}")]
-}
-
-/// A text as a pattern that means just it.
-fn literal(text: &str) -> String {
-    text.chars().fold(String::new(), |mut out, c| {
-        if "*?[]{}\\".contains(c) {
-            let _ = write!(out, "[{c}]");
-        } else {
-            out.push(c);
-        }
-        out
-    })
 }
 
 fn artifact(node: &Node) -> Checked<Option<Line<'_>>> {
@@ -515,6 +431,23 @@ mod tests {
     }
 
     #[test]
+    fn destinations_are_functions_and_queues() {
+        let text = "functions:\n  resize:\n    handler: resize.handler\n    destinations:\n      onSuccess: users\n      \
+            onFailure:\n        type: sqs\n        arn: arn:aws:sqs:eu-west-1:1:q\n  users:\n    handler: users.handler\n";
+        let spec = read(text, None).unwrap().remove(0);
+        assert_eq!(spec.on_success.unwrap().to_string(), "hook:users");
+        assert_eq!(spec.on_failure.unwrap().to_string(), "sqs:https://sqs.eu-west-1.amazonaws.com/1/q");
+        for (wrong, line) in [("none", 5), ("resize", 5), ("arn:aws:sns:eu-west-1:1:t", 5)] {
+            let Error::Settings { line: found, .. } =
+                read(&text.replace("onSuccess: users", &format!("onSuccess: {wrong}")), None).unwrap_err()
+            else {
+                panic!("no settings")
+            };
+            assert_eq!(found, line, "{wrong}");
+        }
+    }
+
+    #[test]
     fn several_events_of_a_function_are_one_rule() {
         let s3 = |event: &str, prefix: &str, suffix: &str| {
             format!("  - s3: {{bucket: b, event: '{event}', rules: [{{prefix: '{prefix}'}}, {{suffix: {suffix}}}]}}\n")
@@ -557,7 +490,7 @@ mod tests {
             ("functions:\n  a: x\n", 2, "no mapping"),
             ("functions: [\n", 2, ""),
             (&function("layers: []"), 4, "resize: `layers`"),
-            (&function("events:\n  - http: GET /"), 5, "`events of http` means nothing here"),
+            (&function("events:\n  - http: GET /"), 5, "`events.http` means nothing here"),
             (&function("events:\n  - s3: other"), 5, "its bucket is other, and the mount's is photos"),
             (&function("events:\n  - s3: ${self:custom.bucket}"), 5, "${self:custom.bucket} are not resolved"),
             (&function("events:\n  - s3: !Ref Bucket"), 5, "plain text"),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::delivery::Delivery;
+use super::destinations::Destination;
 use super::rules::{EventPattern, Globs};
 use super::{Error, Result, cycles, serverless, units, yaml};
 
@@ -67,6 +68,9 @@ pub struct HookSpec {
     /// How many events at a time.
     pub concurrency: usize,
     pub delivery: Delivery,
+    /// Who is told of its events that went well, and of those that were given up.
+    pub on_success: Option<Destination>,
+    pub on_failure: Option<Destination>,
     /// Its output may fire it again, also through others.
     pub allow_recursion: bool,
     /// What `/tmp` and `/out` may hold together.
@@ -150,8 +154,19 @@ struct RawHook {
     max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
+    on_success: Option<Spanned<String>>,
+    on_failure: Option<Spanned<String>>,
     #[serde(default)]
     allow_recursion: bool,
+}
+
+impl RawHook {
+    /// Where a hook of the settings is named as a destination.
+    fn called(&self) -> Vec<(String, Range<usize>)> {
+        let named = [&self.on_success, &self.on_failure].into_iter().flatten();
+        let of_hook = |said: &Spanned<String>| Some((said.get_ref().strip_prefix("hook:")?.to_owned(), said.span()));
+        named.filter_map(of_hook).collect()
+    }
 }
 
 /// Reads hooks from a TOML file with `[[hook]]` entries, or from a `serverless.yml`. Paths of modules
@@ -246,8 +261,11 @@ impl Reader<'_> {
         let file: RawFile = toml::from_str(self.text)
             .map_err(|error| self.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
         let (mut specs, mut places): (Vec<HookSpec>, _) = (Vec::new(), Vec::new());
+        let mut calls: Vec<(String, String, Range<usize>)> = Vec::new();
         for raw in file.hook {
             let place = raw.get_ref().name.span();
+            let own_name = raw.get_ref().name.get_ref().clone();
+            calls.extend(raw.get_ref().called().into_iter().map(|(called, at)| (own_name.clone(), called, at)));
             let spec = self.hook(raw.into_inner())?;
             if specs.iter().any(|other| other.name == spec.name) {
                 return Err(self.wrong(&spec.name, &place, "another hook has this name already".into()));
@@ -255,6 +273,13 @@ impl Reader<'_> {
             check_module(&spec)?;
             specs.push(spec);
             places.push(place);
+        }
+        let is_there = |name: &String| specs.iter().any(|spec| spec.name == *name);
+        if let Some((hook, called, at)) =
+            calls.into_iter().find(|(hook, called, _)| !is_there(called) || hook == called)
+        {
+            let problem = if hook == called { "it can't be its own destination" } else { "no hook has this name" };
+            return Err(self.wrong(&hook, &at, format!("hook:{called}: {problem}")));
         }
         Ok((specs, places))
     }
@@ -288,6 +313,8 @@ impl Reader<'_> {
                 CONCURRENCY_DEFAULT
             }),
             delivery,
+            on_success: value(raw.on_success.as_ref(), Destination::parse).map_err(wrong)?,
+            on_failure: value(raw.on_failure.as_ref(), Destination::parse).map_err(wrong)?,
             allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),

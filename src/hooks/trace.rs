@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dead_letters::{DeadLetter, Which};
 use super::event::timestamp;
+use super::worker::task_names;
 use super::{Hooks, Result};
 use crate::journal::{NewEvent, Task};
 
@@ -116,8 +117,8 @@ impl Hooks {
         if journal.events(usize::MAX)?.iter().any(|event| concerned(&event.fact)) {
             return Ok(true);
         }
-        for hook in self.worker.hooks().iter() {
-            if !journal.tasks_of(&hook.spec.name, 1, concerned)?.is_empty() {
+        for name in task_names(&self.worker.hooks()) {
+            if !journal.tasks_of(&name, 1, concerned)?.is_empty() {
                 return Ok(true);
             }
         }

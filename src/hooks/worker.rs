@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::delivery::jittered;
+use super::destinations::{self, Condition, Delivered, Destination};
 use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append};
 use super::rules::MAX_LINEAGE;
 use crate::bucket::retry::doubled;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{self, DeadTask, Event, EventName, Journal, Seen, Task};
+use crate::journal::{self, DeadTask, Event, EventName, Journal, NewCall, Seen, Task};
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
@@ -24,6 +25,9 @@ const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the first try of what is delayed from outside, and the longest.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_mins(1);
+
+/// To one destination at a time.
+const DELIVERIES: usize = 4;
 
 /// What the worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +123,14 @@ impl Worker {
         // Each time another hook is first, or one with a long queue would take every place.
         let first = usize::try_from(*self.rounds.borrow()).unwrap_or_default();
         let hooks = self.hooks();
+        self.start_deliveries(&hooks, runs, running, &mut next_due)?;
+        let deliveries: usize = running.iter().filter(|(name, _)| is_destination(name)).map(|(_, count)| count).sum();
+        let guests = |runs: &JoinSet<String>| runs.len() - deliveries;
         for index in (0..hooks.len()).map(|index| (index + first) % hooks.len()) {
             let hook = &hooks[index];
             let busy = running.entry(hook.spec.name.clone()).or_default();
             // More may run than it allows now, from before.
-            let places = (self.concurrency - runs.len()).min(hook.spec.concurrency.saturating_sub(*busy));
+            let places = (self.concurrency - guests(runs)).min(hook.spec.concurrency.saturating_sub(*busy));
             if places == 0 {
                 continue;
             }
@@ -205,12 +212,13 @@ impl Worker {
         })
     }
 
-    async fn settle(&self, hook: &Hook, mut task: Task, tried: Tried) -> journal::Result<()> {
-        match tried.outcome {
+    async fn settle(&self, hook: &Hook, mut task: Task, mut tried: Tried) -> journal::Result<()> {
+        match std::mem::replace(&mut tried.outcome, Outcome::Cancelled) {
             Outcome::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
+                let calls = self.calls(hook, &task, Condition::Success, &tried, None);
                 let seen = seen_of(hook, &task).filter(|_| tried.as_told);
-                self.journal.finish_with(&task, events, Vec::new(), seen).await
+                self.journal.finish_with(&task, events, calls, seen).await
             }
             Outcome::Superseded => {
                 hook.counters.superseded();
@@ -223,14 +231,14 @@ impl Worker {
                 self.journal.release(&task);
                 Ok(())
             }
-            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried.digest).await,
+            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await,
             Outcome::Fatal(problem) => {
                 task.failures += 1;
-                self.give_up(hook, task, problem, tried.digest).await
+                self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await
             }
             Outcome::Failed(problem) => {
                 task.failures += 1;
-                self.try_again(hook, task, problem, tried.digest).await
+                self.try_again(hook, task, problem, tried).await
             }
             Outcome::Delayed(problem) => {
                 complain(hook, &task.event.fact.key, &problem);
@@ -242,28 +250,118 @@ impl Worker {
     }
 
     /// Unless it was the last try, or the next one would come too late.
-    async fn try_again(&self, hook: &Hook, task: Task, problem: String, digest: String) -> journal::Result<()> {
+    async fn try_again(&self, hook: &Hook, task: Task, problem: String, tried: Tried) -> journal::Result<()> {
         let delivery = &hook.spec.delivery;
         if task.failures > delivery.retries {
-            return self.give_up(hook, task, problem, digest).await;
+            return self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await;
         }
         let due = SystemTime::now() + delivery.pause(task.failures);
         if let Some(late) = delivery.too_old(&task, due) {
-            return self
-                .give_up(hook, task, format!("{problem}; at its next try the event would be {late}"), digest)
-                .await;
+            let problem = format!("{problem}; at its next try the event would be {late}");
+            return self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await;
         }
         complain(hook, &task.event.fact.key, &problem);
         self.journal.postpone(&task, due).await
     }
 
-    async fn give_up(&self, hook: &Hook, task: Task, reason: String, report: String) -> journal::Result<()> {
+    async fn give_up(
+        &self,
+        hook: &Hook,
+        task: Task,
+        reason: String,
+        tried: Tried,
+        condition: Condition,
+    ) -> journal::Result<()> {
         let (id, key) = (&task.event.id, &task.event.fact.key);
         complain(hook, key, &reason);
         let line = format!("DEAD RequestId: {id}\tKey: {}\tAttempts: {}\n", key.escape_debug(), task.failures);
         append(hook, line).await;
-        self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
+        let calls = self.calls(hook, &task, condition, &tried, Some(&reason));
+        let dead = DeadTask { task, reason, report: tried.digest, time: SystemTime::now() };
+        self.journal.bury_and_call(dead, calls).await
     }
+
+    /// Who is to be told that a task has ended so.
+    fn calls(
+        &self,
+        hook: &Hook,
+        task: &Task,
+        condition: Condition,
+        tried: &Tried,
+        problem: Option<&str>,
+    ) -> Vec<NewCall> {
+        if hook.spec.on_success.is_none() && hook.spec.on_failure.is_none() {
+            return Vec::new();
+        }
+        // As it was when it was tried last.
+        let failures = if problem.is_some() { task.failures.saturating_sub(1) } else { task.failures };
+        let payload = self.surroundings.payload(hook, &Task { failures, ..task.clone() });
+        destinations::calls(&hook.spec, &self.surroundings.runner.source, task, &payload, condition, tried, problem)
+    }
+
+    /// Starts what may be told to destinations that are no hooks.
+    fn start_deliveries(
+        self: &Arc<Self>,
+        hooks: &[Arc<Hook>],
+        runs: &mut JoinSet<String>,
+        running: &mut Running,
+        next_due: &mut Option<SystemTime>,
+    ) -> journal::Result<()> {
+        for destination in destinations::queues(hooks.iter().map(|hook| &hook.spec)) {
+            let name = destination.task_name();
+            let busy = running.entry(name.clone()).or_default();
+            let taken = self.journal.take(&name, DELIVERIES.saturating_sub(*busy), SystemTime::now())?;
+            *next_due = [*next_due, taken.next_due].into_iter().flatten().min();
+            for task in taken.tasks {
+                *busy += 1;
+                let (worker, destination, name) = (Arc::clone(self), Arc::clone(&destination), name.clone());
+                runs.spawn(async move {
+                    worker.deliver(&destination, task).await;
+                    name
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, destination: &Destination, mut task: Task) {
+        let mut cancel = self.cancel.subscribe();
+        let delivered = tokio::select! {
+            delivered = self.surroundings.deliver(destination, &task) => delivered,
+            _ = cancel.wait_for(|&cancelled| cancelled) => return self.journal.release(&task),
+        };
+        let settled = match delivered {
+            Delivered::Done(events) => self.journal.finish(&task, events).await,
+            Delivered::Again(problem) => {
+                tracing::warn!("a hook's destination: {}", problem.escape_debug());
+                let delay = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
+                task.delays = task.delays.saturating_add(1);
+                self.journal.postpone(&task, SystemTime::now() + delay).await
+            }
+            Delivered::Never(reason) => {
+                tracing::warn!("a hook's destination, given up: {}", reason.escape_debug());
+                task.failures += 1;
+                let report = String::new();
+                self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
+            }
+        };
+        if let Err(error) = settled {
+            tracing::error!("a hook's destination: {error}");
+            tokio::time::sleep(JOURNAL_PAUSE).await;
+        }
+    }
+}
+
+/// The names under which tasks are taken: of hooks, and of their destinations that are none.
+pub(super) fn task_names(hooks: &[Arc<Hook>]) -> Vec<String> {
+    let destinations = destinations::queues(hooks.iter().map(|hook| &hook.spec));
+    let others = destinations.iter().map(|destination| destination.task_name());
+    hooks.iter().map(|hook| hook.spec.name.clone()).chain(others).collect()
+}
+
+/// No hook has such a name.
+fn is_destination(task_name: &str) -> bool {
+    task_name.contains(':')
 }
 
 /// What is remembered of a hook that was done with this; nothing of a removal.

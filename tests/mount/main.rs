@@ -47,6 +47,7 @@ mod conflicts;
 mod crash;
 mod hooks_command;
 mod hooks_deploy;
+mod hooks_destinations;
 mod hooks_run;
 mod hooks_sync;
 mod kills;
