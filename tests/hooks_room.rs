@@ -10,12 +10,18 @@ mod component_guests;
 mod components;
 #[path = "hooks_room/delivery.rs"]
 mod delivery;
+#[path = "hooks_room/destinations.rs"]
+mod destinations;
 #[path = "hooks_room/guests.rs"]
 mod guests;
 #[path = "hooks_room/hostile.rs"]
 mod hostile;
 #[path = "hooks_room/hostile_guests.rs"]
 mod hostile_guests;
+#[path = "hooks_room/reload.rs"]
+mod reload;
+#[path = "hooks_room/same.rs"]
+mod same;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -87,6 +93,7 @@ impl Bench {
             etag: etag.map(s3mount::journal::stored_etag),
             time: SystemTime::now(),
             lineage: Vec::new(),
+            rewritten: false,
         };
         self.journal.settle(&[], vec![event]).await.unwrap();
     }

@@ -17,7 +17,7 @@ use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{EventName, Intent, IntentId};
+use crate::journal::{EventName, Intent, IntentId, NewEvent};
 
 /// How much of the old version is fetched at a time to complete a draft.
 pub(super) const FILL_BYTES: u64 = 8 << 20;
@@ -204,7 +204,9 @@ impl Fs {
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }
-        self.settle(&settled, vec![created(name, &before.key, written.size, &pinned.etag)]).await?;
+        let rewritten = before.etag.as_ref() == Some(&pinned.etag);
+        let event = NewEvent { rewritten, ..created(name, &before.key, written.size, &pinned.etag) };
+        self.settle(&settled, vec![event]).await?;
         failpoint::reach(Failpoint::PutSettled);
         if deferred.is_some() {
             content.set_deferral(None);

@@ -269,7 +269,7 @@ impl Fs {
 
     /// Says in the journal what is about to be done; `None` when no hook listens.
     pub(super) async fn intend(&self, intent: impl FnOnce() -> Intent) -> Result<Option<IntentId>> {
-        if !self.settings.events {
+        if !self.tells_hooks() {
             return Ok(None);
         }
         Ok(Some(self.journal.intend(intent()).await?))
@@ -277,7 +277,7 @@ impl Fs {
 
     /// It is done: the intents go, the events come, in one transaction.
     pub(super) async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
-        let events = if self.settings.events { events } else { Vec::new() };
+        let events = if self.tells_hooks() { events } else { Vec::new() };
         if intents.is_empty() && events.is_empty() {
             return Ok(());
         }
@@ -302,7 +302,7 @@ impl Fs {
 /// What the object at `key` has become.
 pub fn created(name: EventName, key: &str, size: u64, etag: &ETag) -> NewEvent {
     let etag = Some(stored_etag(etag));
-    NewEvent { name, key: key.to_owned(), size, etag, time: SystemTime::now(), lineage: Vec::new() }
+    NewEvent { name, key: key.to_owned(), size, etag, time: SystemTime::now(), lineage: Vec::new(), rewritten: false }
 }
 
 /// The object at `key` is gone.
@@ -314,6 +314,7 @@ pub fn removed(key: &str) -> NewEvent {
         etag: None,
         time: SystemTime::now(),
         lineage: Vec::new(),
+        rewritten: false,
     }
 }
 

@@ -234,7 +234,7 @@ mod tests {
         fs::write(&draft, "two").unwrap();
         let two = shelf.keep(&draft, "in/a", &refusal(), Some(&one.id)).unwrap();
         assert_eq!((two.errno.as_str(), two.size), ("EINVAL", 3));
-        assert_eq!(shelf.list().unwrap(), [two.clone()]);
+        assert_eq!(shelf.list().unwrap(), std::slice::from_ref(&two));
         assert_eq!(fs::read_to_string(&two.path).unwrap(), "two");
         shelf.remove(&two.id).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("rejected")).unwrap().count(), 0);

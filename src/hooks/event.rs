@@ -161,7 +161,13 @@ pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
 }
 
 /// The same for a typed hook, which is stopped at `deadline`.
-pub(super) fn record(source: &Source, task: &Task, place: &Place, deadline: SystemTime) -> sandbox::Event {
+pub(super) fn record(
+    source: &Source,
+    task: &Task,
+    place: &Place,
+    deadline: SystemTime,
+    json: String,
+) -> sandbox::Event {
     let event = &task.event;
     let fact = &event.fact;
     sandbox::Event {
@@ -178,7 +184,7 @@ pub(super) fn record(source: &Source, task: &Task, place: &Place, deadline: Syst
         attempt: task.failures + 1,
         deadline_ms: sandbox::since_1970_ms(deadline),
         depth: fact.lineage.len() as u32,
-        json: message(source, task, place),
+        json,
     }
 }
 
@@ -213,9 +219,10 @@ mod tests {
             etag: Some("d41d8cd98f00b204e9800998ecf8427e".into()),
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             lineage: vec!["unzip".into()],
+            rewritten: false,
         };
         let event = Event { id: "0190-id".into(), sequence: 0x61_8F0A, fact };
-        Task { hook: "thumbnail".into(), number: 1, failures: 1, delays: 0, not_before: None, redriven: None, event }
+        Task { failures: 1, ..Task::new("thumbnail".into(), 1, None, event) }
     }
 
     fn written(name: EventName, input: Option<&str>) -> String {

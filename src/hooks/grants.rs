@@ -174,7 +174,15 @@ impl Granted {
         work: impl Future<Output = bucket::Result<ETag>>,
     ) -> Result<ETag> {
         let lineage = self.lineage.clone();
-        let fact = NewEvent { name, key: key.to_owned(), size, etag: None, time: SystemTime::now(), lineage };
+        let fact = NewEvent {
+            name,
+            key: key.to_owned(),
+            size,
+            etag: None,
+            time: SystemTime::now(),
+            lineage,
+            rewritten: false,
+        };
         if self.publication == Publication::Dry {
             self.facts.lock().push(fact);
             return Ok(ETag::new("dry-run"));

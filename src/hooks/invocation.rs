@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 
-use super::input;
 use super::publish::{self, OutFile};
 use super::report;
 use super::run::Runner;
-use super::sandbox::Program;
+use super::sandbox::{Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
+use super::{identity, input};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
+use crate::relay::Relay;
 
 /// A hook with all that its runs need.
 pub(super) struct Hook {
@@ -25,16 +26,20 @@ pub(super) struct Hook {
     pub(super) program: Program,
     /// Looked up once: [`Program::wants_files`].
     pub(super) wants_files: bool,
-    pub(super) counters: Counters,
+    /// Shared with the versions of the hook before and after this one.
+    pub(super) counters: Arc<Counters>,
     pub(super) log: PathBuf,
     /// Of a synchronous hook: as many as may run at a time.
     pub(super) places: Semaphore,
+    /// What it is: see [`identity`].
+    pub(super) identity: String,
 }
 
 impl Hook {
-    pub(super) fn new(spec: HookSpec, program: Program, log: PathBuf) -> Self {
-        let (places, wants_files) = (Semaphore::new(spec.concurrency), program.wants_files());
-        Self { spec, program, wants_files, counters: Counters::default(), log, places }
+    pub(super) fn new(spec: HookSpec, program: Program, counters: Arc<Counters>, log: PathBuf) -> Self {
+        let (places, identity) = (Semaphore::new(spec.concurrency), identity::of(&spec));
+        let wants_files = program.wants_files();
+        Self { spec, program, wants_files, counters, log, places, identity }
     }
 }
 
@@ -44,6 +49,7 @@ pub(super) struct Surroundings {
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) journal: Arc<Journal>,
     pub(super) on_published: OnPublished,
+    pub(super) relay: Arc<Relay>,
 }
 
 /// What became of a task.
@@ -84,6 +90,10 @@ pub(super) struct Tried {
     pub(super) output: Vec<OutFile>,
     /// What it did to objects itself, whatever the outcome.
     pub(super) wrote: Vec<NewEvent>,
+    /// How the hook itself ended and what it answered on stdout, if it was started.
+    pub(super) answer: Option<(Ended, Captured)>,
+    /// It saw the version that the event tells of.
+    pub(super) as_told: bool,
 }
 
 impl Surroundings {
@@ -105,14 +115,37 @@ impl Surroundings {
     }
 
     async fn run(&self, hook: &Hook, task: &Task, publication: Publication, cancel: watch::Receiver<bool>) -> Tried {
+        let called;
+        let task = match &task.payload {
+            None => task,
+            Some(payload) => match self.called(task, payload).await {
+                Ok(task) => {
+                    called = task;
+                    &called
+                }
+                Err(outcome) => return Tried::without_run(outcome),
+            },
+        };
         let path = match self.path_of(&task.event.fact) {
             Ok(path) => path,
+            // A call need not be about an object.
+            Err(_) if task.payload.is_some() => "",
             Err(problem) => return Tried::without_run(Outcome::Fatal(problem)),
         };
-        let (workspace, task) = match self.prepare(hook, task, path).await {
-            Ok(prepared) => prepared,
+        let (workspace, told) = (self.workspace(hook), task);
+        let workspace = match workspace {
+            Ok(workspace) => workspace,
             Err(outcome) => return Tried::without_run(outcome),
         };
+        let task = if path.is_empty() || !workspace.is_there() {
+            task.clone()
+        } else {
+            match self.fetch(hook, task, &workspace.input().join(path)).await {
+                Ok(task) => task,
+                Err(outcome) => return Tried::without_run(outcome),
+            }
+        };
+        let as_told = task.event.fact.etag == told.event.fact.etag;
         let mut ran = self.runner.run_for(publication, hook, &task, path, &workspace, cancel).await;
         let wrote = std::mem::take(&mut ran.wrote);
         let (outcome, output) = match &ran.verdict {
@@ -123,25 +156,28 @@ impl Surroundings {
         let report = self.runner.report(hook, &task, &ran, &outcome);
         let log = report.text();
         // Kept with a dead letter only.
-        let digest = if report.again.is_some() { report.digest() } else { String::new() };
+        let failed = matches!(outcome, Outcome::Failed(_) | Outcome::Fatal(_));
+        let digest = if failed { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
-        Tried { outcome, log, digest, output, wrote }
+        Tried { outcome, log, digest, output, wrote, answer: Some(ran.answer()), as_told }
     }
 
-    /// The directories of a run with its object in them, unless its guest opens no files; and the task as
-    /// the guest shall see it.
-    async fn prepare(&self, hook: &Hook, task: &Task, path: &str) -> Result<(Workspace, Task), Outcome> {
+    /// The directories of a run, unless its guest opens no files.
+    fn workspace(&self, hook: &Hook) -> Result<Workspace, Outcome> {
         if !hook.wants_files {
-            return Ok((Workspace::without_files(), task.clone()));
+            return Ok(Workspace::without_files());
         }
-        let workspace = Workspace::new(&self.runner.work)
-            .map_err(|error| Outcome::Delayed(format!("no directory to run in: {error}")))?;
-        let task = self.fetch(hook, task, &workspace.input().join(path)).await?;
-        Ok((workspace, task))
+        Workspace::new(&self.runner.work).map_err(|error| Outcome::Delayed(format!("no directory to run in: {error}")))
+    }
+
+    /// What a hook was given for a task.
+    pub(super) fn payload(&self, hook: &Hook, task: &Task) -> String {
+        let path = self.path_of(&task.event.fact).unwrap_or_default();
+        self.runner.payload(task, &Runner::place(&hook.spec, task, path))
     }
 
     /// The path in the mount, or why there is none.
-    fn path_of<'a>(&self, event: &'a NewEvent) -> Result<&'a str, String> {
+    pub(super) fn path_of<'a>(&self, event: &'a NewEvent) -> Result<&'a str, String> {
         let path = event.key.strip_prefix(&self.runner.prefix).ok_or("its key is outside of the mount")?;
         match path.split('/').find_map(key::oddity) {
             Some(oddity) => Err(format!("its key has no path ({oddity:?})")),
@@ -165,7 +201,9 @@ impl Surroundings {
             Err(input::Error::Superseded) => {}
             Err(error) => return Err(by_input(&error)),
         }
-        let overtaken = self.journal.is_overtaken(task).map_err(|error| Outcome::Delayed(error.to_string()))?;
+        // Who calls a hook wants it run, whatever follows.
+        let overtaken = task.payload.is_none()
+            && self.journal.is_overtaken(task).map_err(|error| Outcome::Delayed(error.to_string()))?;
         let now = match bucket.head(&fact.key).await {
             Err(error) if error.kind == Kind::NotFound => return Err(Outcome::Superseded),
             Err(error) => return Err(by_bucket(&error)),
@@ -209,7 +247,8 @@ impl Surroundings {
 impl Tried {
     /// Of what ended before the hook was started.
     pub(super) fn without_run(outcome: Outcome) -> Self {
-        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new(), wrote: Vec::new() }
+        let (log, digest, output) = (String::new(), String::new(), Vec::new());
+        Self { outcome, log, digest, output, wrote: Vec::new(), answer: None, as_told: false }
     }
 }
 
@@ -231,7 +270,7 @@ fn by_input(error: &input::Error) -> Outcome {
 }
 
 /// Whether S3 may answer otherwise the next time.
-fn by_bucket(error: &bucket::Error) -> Outcome {
+pub(super) fn by_bucket(error: &bucket::Error) -> Outcome {
     match error.kind {
         Kind::Busy | Kind::Deadline | Kind::Unreachable | Kind::NoCredentials | Kind::NoSuchUpload => {
             Outcome::Delayed(error.to_string())

@@ -92,6 +92,7 @@ pub(super) async fn publish(
                     etag: Some(stored_etag(&etag)),
                     time: SystemTime::now(),
                     lineage: lineage.to_vec(),
+                    rewritten: false,
                 });
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use super::event::{self, Place, Source};
 use super::grants::Granted;
 use super::invocation::{Hook, Outcome, Publication};
 use super::report::{self, Report};
-use super::sandbox::{Call, Directories, Ended, Quota, Run, Sandbox, Typed};
+use super::sandbox::{Call, Captured, Directories, Ended, Quota, Run, Sandbox, Typed};
 use super::veto::Veto;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
@@ -52,6 +52,11 @@ impl Ran {
     pub(super) fn veto(&self) -> Option<Veto> {
         (self.run.ended == Ended::Exit(EXIT_VETO)).then(|| Veto::said(&self.run.stdout, &self.run.stderr))
     }
+
+    /// How the hook ended, and what it answered.
+    pub(super) fn answer(&self) -> (Ended, Captured) {
+        (self.run.ended.clone(), self.run.stdout.clone())
+    }
 }
 
 impl Runner {
@@ -77,9 +82,10 @@ impl Runner {
         workspace: &Workspace,
         cancel: watch::Receiver<bool>,
     ) -> Ran {
-        let is_there = task.event.fact.name != EventName::RemovedDelete && workspace.is_there();
-        let input = is_there.then(|| format!("/in/{path}"));
-        let place = Place { path, name: &path[hook.spec.base(path).len()..], input };
+        let mut place = Self::place(&hook.spec, task, path);
+        if !workspace.is_there() {
+            place.input = None;
+        }
         let began = SystemTime::now();
         let mut call = self.call(&hook.spec, task, &place, workspace);
         let granted = hook.program.is_typed().then(|| Arc::new(self.granted(publication, &hook.spec, task, path)));
@@ -97,7 +103,8 @@ impl Runner {
     }
 
     fn typed(&self, spec: &HookSpec, task: &Task, place: &Place, began: SystemTime, granted: Arc<Granted>) -> Typed {
-        let event = event::record(&self.source, task, place, began + spec.timeout);
+        let json = self.payload(task, place);
+        let event = event::record(&self.source, task, place, began + spec.timeout, json);
         let mut config = spec.env.clone();
         config.extend(spec.config.clone());
         Typed { event, granted, config }
@@ -120,21 +127,35 @@ impl Runner {
             memory_limit_bytes: hook.spec.memory_bytes,
             memory_peak_bytes: ran.run.memory_peak_bytes,
             status,
-            again: failed.then(|| self.command_again(&hook.spec.name, &task.event.fact)),
+            again: failed.then(|| self.command_again(task)).flatten(),
             stdout: &ran.run.stdout,
             stderr: &ran.run.stderr,
         }
     }
 
-    /// The words that run a hook for the object of an event once more.
-    pub(super) fn command_again(&self, hook: &str, event: &NewEvent) -> String {
+    /// The words that run a hook for the object of an event once more; of a call only who called knows.
+    pub(super) fn command_again(&self, task: &Task) -> Option<String> {
+        if task.payload.is_some() {
+            return None;
+        }
+        let (hook, event) = (&task.hook, &task.event.fact);
         let path = event.key.strip_prefix(&self.prefix).unwrap_or(&event.key);
         let place = match &self.mountpoint {
             Some(mountpoint) => mountpoint.join(path).to_string_lossy().into_owned(),
             None => path.to_owned(),
         };
         let removed = if event.name == EventName::RemovedDelete { " --event ObjectRemoved:Delete" } else { "" };
-        format!("s3mount hooks invoke {hook} --key {}{removed}", report::shell_word(&place))
+        Some(format!("s3mount hooks invoke {hook} --key {}{removed}", report::shell_word(&place)))
+    }
+
+    pub(super) fn place<'a>(spec: &HookSpec, task: &Task, path: &'a str) -> Place<'a> {
+        let is_there = task.event.fact.name != EventName::RemovedDelete && !path.is_empty();
+        Place { path, name: &path[spec.base(path).len()..], input: is_there.then(|| format!("/in/{path}")) }
+    }
+
+    /// What a hook gets on stdin.
+    pub(super) fn payload(&self, task: &Task, place: &Place) -> String {
+        task.payload.clone().unwrap_or_else(|| event::message(&self.source, task, place))
     }
 
     fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
@@ -146,7 +167,7 @@ impl Runner {
             ("AWS_LAMBDA_REQUEST_ID", &task.event.id),
             ("AWS_REGION", &self.source.region),
             ("AWS_DEFAULT_REGION", &self.source.region),
-            ("S3MOUNT_EVENT", task.event.fact.name.s3_name()),
+            ("S3MOUNT_EVENT", if place.path.is_empty() { "Invoke" } else { task.event.fact.name.s3_name() }),
             ("S3MOUNT_PATH", place.path),
             ("S3MOUNT_NAME", place.name),
             ("HOME", "/tmp"),
@@ -163,7 +184,7 @@ impl Runner {
         Call {
             name: spec.name.clone(),
             env,
-            stdin: event::message(&self.source, task, place),
+            stdin: self.payload(task, place),
             quota: Quota::new(counted, spec.storage_bytes),
             directories: workspace.is_there().then_some(Directories { input, scratch, output }),
             memory_bytes: spec.memory_bytes,

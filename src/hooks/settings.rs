@@ -11,8 +11,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::delivery::Delivery;
+use super::destinations::Destination;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, cycles, units};
+use super::{Error, Result, cycles, serverless, units, yaml};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
 pub const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -48,6 +49,7 @@ pub struct HookSpec {
     pub name: String,
     /// The module, `.wasm` or `.wat`.
     pub wasm: PathBuf,
+    /// None: nothing that happens to an object fires it.
     pub events: Vec<EventPattern>,
     pub mode: Mode,
     /// Any of these must match the path in the mount; every path when there is none.
@@ -72,6 +74,9 @@ pub struct HookSpec {
     /// How many events at a time.
     pub concurrency: usize,
     pub delivery: Delivery,
+    /// Who is told of its events that went well, and of those that were given up.
+    pub on_success: Option<Destination>,
+    pub on_failure: Option<Destination>,
     /// Its output may fire it again, also through others.
     pub allow_recursion: bool,
     /// What `/tmp` and `/out` may hold together.
@@ -133,8 +138,7 @@ struct RawFile {
 struct RawHook {
     name: Spanned<String>,
     wasm: Spanned<PathBuf>,
-    #[serde(default)]
-    events: Vec<Spanned<String>>,
+    events: Option<Vec<Spanned<String>>>,
     mode: Option<Spanned<String>>,
     on_error: Option<Spanned<String>>,
     #[serde(default, rename = "match")]
@@ -162,18 +166,62 @@ struct RawHook {
     max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
+    on_success: Option<Spanned<String>>,
+    on_failure: Option<Spanned<String>>,
     #[serde(default)]
     allow_recursion: bool,
 }
 
-/// Reads hooks from a TOML file with `[[hook]]` entries. Paths of modules are relative to it.
+impl RawHook {
+    /// Where a hook of the settings is named as a destination.
+    fn called(&self) -> Vec<(String, Range<usize>)> {
+        let named = [&self.on_success, &self.on_failure].into_iter().flatten();
+        let of_hook = |said: &Spanned<String>| Some((said.get_ref().strip_prefix("hook:")?.to_owned(), said.span()));
+        named.filter_map(of_hook).collect()
+    }
+}
+
+/// Reads hooks from a TOML file with `[[hook]]` entries, or from a `serverless.yml`. Paths of modules
+/// are relative to it.
 ///
 /// # Errors
 /// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
 /// modules that are missing, too large or no WebAssembly, hooks that fire each other in a ring.
 pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
-    let text = read_text(path)?;
-    let reader = Reader { path, text: &text };
+    read(&Given { path, text: &read_text(path)?, modules: None, bucket: None })
+}
+
+/// The same for the mount of a bucket: events of another bucket are errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(path: &Path, bucket: &str) -> Result<Vec<HookSpec>> {
+    read(&Given { path, text: &read_text(path)?, modules: None, bucket: Some(bucket) })
+}
+
+/// A settings file that was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+    /// Where the modules lie as `NAME.wasm`, if not where the settings say.
+    pub(super) modules: Option<&'a Path>,
+    /// The bucket that is mounted.
+    pub(super) bucket: Option<&'a str>,
+}
+
+pub(super) fn read(given: &Given) -> Result<Vec<HookSpec>> {
+    let Given { path, text, modules, bucket } = *given;
+    if serverless::is_meant(path) {
+        let translated = serverless::translate(text, bucket).map_err(|(hook, problem)| {
+            let yaml::Problem { line, text: problem } = problem;
+            Error::Settings { path: path.to_owned(), line, hook, problem }
+        })?;
+        // In Lambda no function has a place of its own for output: that it fires itself is found at run
+        // time, by the lineage.
+        return Ok(Reader { path, text: &translated.toml, modules, lines: Some(&translated.lines) }.hooks()?.0);
+    }
+    let reader = Reader { path, text, modules, lines: None };
     let (specs, places) = reader.hooks()?;
     let Some(ring) = cycles::find(&specs) else { return Ok(specs) };
     let names: Vec<&str> = ring.iter().map(|&index| specs[index].name.as_str()).collect();
@@ -184,10 +232,10 @@ pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
 #[cfg(test)]
 pub(super) fn parse(path: &Path) -> Result<Vec<HookSpec>> {
     let text = read_text(path)?;
-    Ok(Reader { path, text: &text }.hooks()?.0)
+    Ok(Reader { path, text: &text, modules: None, lines: None }.hooks()?.0)
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     read_limited(path, SETTINGS_MAX_BYTES)
         .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
         .map_err(|cause| Error::File { path: path.to_owned(), cause })
@@ -207,12 +255,16 @@ fn recursion(hook: &HookSpec, others: &[&str]) -> String {
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    modules: Option<&'a Path>,
+    /// For each line of the text that of the file, where it is a translation.
+    lines: Option<&'a [usize]>,
 }
 
 impl Reader<'_> {
     fn wrong(&self, hook: &str, at: &Range<usize>, problem: String) -> Error {
         let before = self.text.get(..at.start).unwrap_or_default();
-        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        let line = before.bytes().filter(|&byte| byte == b'\n').count();
+        let line = self.lines.map_or(line + 1, |lines| lines.get(line).copied().unwrap_or(1));
         Error::Settings { path: self.path.to_owned(), line, hook: hook.to_owned(), problem }
     }
 
@@ -221,8 +273,11 @@ impl Reader<'_> {
         let file: RawFile = toml::from_str(self.text)
             .map_err(|error| self.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
         let (mut specs, mut places): (Vec<HookSpec>, _) = (Vec::new(), Vec::new());
+        let mut calls: Vec<(String, String, Range<usize>)> = Vec::new();
         for raw in file.hook {
             let place = raw.get_ref().name.span();
+            let own_name = raw.get_ref().name.get_ref().clone();
+            calls.extend(raw.get_ref().called().into_iter().map(|(called, at)| (own_name.clone(), called, at)));
             let spec = self.hook(raw.into_inner())?;
             if specs.iter().any(|other| other.name == spec.name) {
                 return Err(self.wrong(&spec.name, &place, "another hook has this name already".into()));
@@ -231,6 +286,13 @@ impl Reader<'_> {
             specs.push(spec);
             places.push(place);
         }
+        let is_there = |name: &String| specs.iter().any(|spec| spec.name == *name);
+        if let Some((hook, called, at)) =
+            calls.into_iter().find(|(hook, called, _)| !is_there(called) || hook == called)
+        {
+            let problem = if hook == called { "it can't be its own destination" } else { "no hook has this name" };
+            return Err(self.wrong(&hook, &at, format!("hook:{called}: {problem}")));
+        }
         Ok((specs, places))
     }
 
@@ -238,7 +300,6 @@ impl Reader<'_> {
         let name = raw.name.get_ref().clone();
         let wrong = |(at, problem): (Range<usize>, String)| self.wrong(&name, &at, problem);
         check_name(&name).map_err(|problem| wrong((raw.name.span(), problem)))?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
         let mode = mode(&raw).map_err(wrong)?;
@@ -247,8 +308,8 @@ impl Reader<'_> {
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
         Ok(HookSpec {
-            wasm: directory.join(raw.wasm.get_ref()),
-            events: events(&raw.events).map_err(wrong)?,
+            wasm: self.module(&name, raw.wasm.get_ref()),
+            events: events(raw.events.as_deref()).map_err(wrong)?,
             mode,
             matches: globs(&raw.matches).map_err(wrong)?,
             exclude: globs(&raw.exclude).map_err(wrong)?,
@@ -267,11 +328,20 @@ impl Reader<'_> {
                 CONCURRENCY_DEFAULT
             }),
             delivery,
+            on_success: value(raw.on_success.as_ref(), Destination::parse).map_err(wrong)?,
+            on_failure: value(raw.on_failure.as_ref(), Destination::parse).map_err(wrong)?,
             allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
             name,
         })
+    }
+
+    fn module(&self, hook: &str, said: &Path) -> PathBuf {
+        match self.modules {
+            Some(directory) => directory.join(format!("{hook}.wasm")),
+            None => self.path.parent().unwrap_or(Path::new(".")).join(said),
+        }
     }
 }
 
@@ -291,10 +361,8 @@ fn check_name(name: &str) -> Checked<()> {
     Ok(())
 }
 
-fn events(raw: &[Spanned<String>]) -> Located<Vec<EventPattern>> {
-    if raw.is_empty() {
-        return Ok(vec![EventPattern::AnyCreated]);
-    }
+fn events(raw: Option<&[Spanned<String>]>) -> Located<Vec<EventPattern>> {
+    let Some(raw) = raw else { return Ok(vec![EventPattern::AnyCreated]) };
     raw.iter().map(|text| EventPattern::parse(text.get_ref()).map_err(|problem| (text.span(), problem))).collect()
 }
 
@@ -474,122 +542,4 @@ fn read_limited(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(settings: &str) -> Result<Vec<HookSpec>> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("m.wat"), "(module)").unwrap();
-        std::fs::write(dir.path().join("junk.wasm"), b"\x7fELF....").unwrap();
-        let file = dir.path().join("hooks.toml");
-        std::fs::write(&file, settings).unwrap();
-        load(&file)
-    }
-
-    fn problem(settings: &str) -> String {
-        let message = read(settings).expect_err(settings).to_string();
-        message.split_once("hooks.toml").map_or(message.clone(), |(_, rest)| rest.to_owned())
-    }
-
-    #[test]
-    fn what_is_not_said_has_its_default() {
-        let spec = read("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\nmatch = [\"a\"]").unwrap().remove(0);
-        assert!(!spec.allow_recursion);
-        assert_eq!(spec.memory_bytes, 128 << 20);
-        assert_eq!(spec.timeout, Duration::from_secs(30));
-        assert_eq!((spec.concurrency, spec.storage_bytes, spec.max_input_bytes), (2, 512 << 20, 5 << 30));
-        assert_eq!((spec.output, spec.env), (None, BTreeMap::new()));
-        let (first_delay, longest_delay) = (Duration::from_secs(1), Duration::from_mins(5));
-        assert_eq!(spec.delivery, Delivery { retries: 2, first_delay, longest_delay, max_age: None });
-        assert!(read("").unwrap().is_empty());
-    }
-
-    #[test]
-    fn everything_can_be_said() {
-        let spec = read(
-            "[[hook]]\nname = \"h-1\"\nwasm = \"m.wat\"\nevents = [\"ObjectRemoved:*\"]\nmatch = [\"a/**\"]\nexclude = [\"b\"]
-             prefix = \"a/\"\nsuffix = \".c\"\noutput = \"/thumbs\"\nenv = { A = \"b\" }\nmemory = \"1G\"\ntimeout = \"5m\"
-             concurrency = 8\nstorage = \"1G\"\nmax-input = \"10M\"
-             retries = 9\nretry-delay = \"10s\"\nretry-max-delay = \"1h\"\nmax-age = \"2d\"",
-        )
-        .unwrap()
-        .remove(0);
-        assert_eq!(spec.output.as_deref(), Some("thumbs/"));
-        assert_eq!(spec.timeout, Duration::from_mins(5));
-        assert_eq!((spec.memory_bytes, spec.max_input_bytes), (1 << 30, 10 << 20));
-        assert_eq!(spec.env["A"], "b");
-        let (first_delay, longest_delay) = (Duration::from_secs(10), Duration::from_hours(1));
-        let max_age = Some(Duration::from_hours(48));
-        assert_eq!(spec.delivery, Delivery { retries: 9, first_delay, longest_delay, max_age });
-    }
-
-    #[test]
-    fn errors_name_the_line_and_the_hook() {
-        let hook = |setting: &str| format!("# first\n[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{setting}");
-        for (setting, expected) in [
-            ("memory = \"lots\"", ":5: hook \"h\": \"lots\" is no size; write it like \"128M\" or \"2G\""),
-            ("memory = \"8G\"", ":5: hook \"h\": memory of 8G is outside of 64K to 4G"),
-            ("timeout = \"1h\"", ":5: hook \"h\": a timeout of 1h is outside of 1ms to 900s"),
-            ("concurrency = 0", ":5: hook \"h\": a concurrency of 0 is outside of 1 to 64"),
-            ("retries = 1001", ":5: hook \"h\": 1001 retries are more than 1000"),
-            ("retry-delay = \"0s\"", ":5: hook \"h\": a retry-delay of 0s is outside of 1ms to 24h"),
-            ("retry-max-delay = \"25h\"", ":5: hook \"h\": a retry-max-delay of 25h is outside of 1ms to 24h"),
-            ("retry-max-delay = \"1ms\"", ":5: hook \"h\": a retry-max-delay of 1ms is shorter than retry-delay"),
-            ("max-age = \"366d\"", ":5: hook \"h\": a max-age of 366d is outside of 1s to 365d"),
-            ("max-age = \"soon\"", ":5: hook \"h\": \"soon\" is no duration; write it like \"30s\" or \"5m\""),
-            ("mode = \"later\"", ":5: hook \"h\": there is no mode \"later\"; there are \"async\" and \"sync\""),
-            ("on-error = \"allow\"", ":5: hook \"h\": on-error is for hooks with mode = \"sync\""),
-            (
-                "mode = \"sync\"\nretries = 1",
-                ":6: hook \"h\": a synchronous hook publishes nothing and is asked once: it has no retries",
-            ),
-            ("output = \"a/../b\"", ":5: hook \"h\": \"a/../b\" can't be a directory (DotComponent)"),
-            ("env = { AWS_LAMBDA_X = \"1\" }", ":5: hook \"h\": AWS_LAMBDA_X is set by s3mount itself"),
-        ] {
-            assert_eq!(problem(&hook(setting)), expected);
-        }
-        assert!(problem(&hook("match = [\n\"ok\",\n\"[\"]")).starts_with(":7: hook \"h\": \"[\" is no pattern"));
-        assert!(problem(&hook("events = [\"ObjectSeen\"]")).contains("never happens here; there are ObjectCreated:*"));
-        assert!(problem(&hook("memmory = \"1G\"")).starts_with(":5: unknown field `memmory`"));
-        assert_eq!(
-            problem(&hook("output = \"made\"")),
-            ":3: hook \"h\": its output goes to \"made/\", where its own rule takes it; choose another output or match, \
-             exclude, or allow-recursion = true"
-        );
-        let one = |name: &str, from: &str, to: &str| {
-            format!("[[hook]]\nname = \"{name}\"\nwasm = \"m.wat\"\nmatch = [\"{from}/*\"]\noutput = \"{to}\"\n")
-        };
-        let ring = problem(&format!("{}{}", one("x", "a", "b"), one("y", "b", "a")));
-        let begin = ":2: hook \"x\": its output goes to \"b/\", where it fires \"y\", and that this hook again; ";
-        assert!(ring.starts_with(begin), "{ring}");
-        assert_eq!(problem(&hook(&hook(""))), ":7: hook \"h\": another hook has this name already");
-        assert!(problem("[[hook]]\nname = \"a b\"\nwasm = \"m.wat\"").starts_with(":2: hook \"a b\": a name has"));
-        assert!(problem("nonsense").starts_with(":1: "));
-    }
-
-    #[test]
-    fn a_synchronous_hook_denies_by_default_and_may_take_what_it_is_asked_about() {
-        let hook = |rest: &str| read(&format!("[[hook]]\nname = \"h\"\nwasm = \"m.wat\"\n{rest}")).unwrap().remove(0);
-        let spec = hook("mode = \"sync\"");
-        assert_eq!((spec.mode, spec.concurrency), (Mode::Sync { on_error: OnError::Deny }, 8));
-        assert_eq!(hook("mode = \"sync\"\non-error = \"allow\"").mode, Mode::Sync { on_error: OnError::Allow });
-        assert_eq!(hook("mode = \"async\"\nmatch = [\"a\"]").mode, Mode::Async);
-    }
-
-    #[test]
-    fn a_module_that_cannot_run_is_found_at_once() {
-        let hook = |wasm: &str| problem(&format!("[[hook]]\nname = \"h\"\nwasm = \"{wasm}\""));
-        assert!(hook("missing.wasm").contains("hook \"h\"") && hook("missing.wasm").contains("No such file"));
-        assert!(hook("junk.wasm").contains("is no WebAssembly"));
-    }
-
-    #[test]
-    fn a_huge_module_is_refused_unread() {
-        let dir = tempfile::tempdir().unwrap();
-        let huge = std::fs::File::create(dir.path().join("huge.wasm")).unwrap();
-        huge.set_len(1 << 40).unwrap();
-        let file = dir.path().join("hooks.toml");
-        std::fs::write(&file, "[[hook]]\nname = \"h\"\nwasm = \"huge.wasm\"").unwrap();
-        assert!(load(&file).unwrap_err().to_string().contains("larger than 64 MiB"));
-    }
-}
+mod tests;

@@ -30,6 +30,8 @@ pub struct HookStatus {
     pub refused: u64,
     /// Tasks whose object had changed before the hook saw it.
     pub superseded: u64,
+    /// Events that it was not run for, because it was done with the same bytes of the same path.
+    pub unchanged: u64,
     /// Time of all runs together.
     pub duration_ms: u64,
     /// Memory a hook may have, times the time it ran: what Lambda would bill.
@@ -77,6 +79,10 @@ impl Counters {
 
     pub(super) fn refused(&self) {
         self.0.lock().refused += 1;
+    }
+
+    pub(super) fn unchanged(&self) {
+        self.0.lock().unchanged += 1;
     }
 
     pub(super) fn superseded(&self) {

@@ -1,19 +1,22 @@
 //! The loop behind the hooks: events → tasks → runs → settled.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::delivery::jittered;
+use super::destinations::{self, Condition, Delivered, Destination};
 use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append};
 use super::rules::MAX_LINEAGE;
 use crate::bucket::retry::doubled;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{self, DeadTask, Event, Journal, Task};
+use crate::journal::{self, DeadTask, Event, EventName, Journal, NewCall, Seen, Task};
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
@@ -25,6 +28,9 @@ const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_mins(1);
 
+/// To one destination at a time.
+const DELIVERIES: usize = 4;
+
 /// What the worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -35,9 +41,13 @@ pub(super) enum Phase {
     Cancel,
 }
 
+/// Runs of each hook, whatever version of it.
+type Running = HashMap<String, usize>;
+
 /// What the loop and its runs share.
 pub(super) struct Worker {
-    pub(super) hooks: Vec<Arc<Hook>>,
+    /// Those that count now; runs that have begun hold theirs.
+    pub(super) hooks: RwLock<Arc<Vec<Arc<Hook>>>>,
     pub(super) surroundings: Surroundings,
     pub(super) journal: Arc<Journal>,
     /// How many guests at a time, over all hooks.
@@ -47,17 +57,32 @@ pub(super) struct Worker {
     pub(super) cancel: watch::Sender<bool>,
     /// Changes after every round, for those who wait for quiet.
     pub(super) rounds: watch::Sender<u64>,
+    /// Changes when other hooks count.
+    pub(super) switches: watch::Sender<u64>,
 }
 
 impl Worker {
+    /// The hooks that count at this moment.
+    pub(super) fn hooks(&self) -> Arc<Vec<Arc<Hook>>> {
+        Arc::clone(&self.hooks.read())
+    }
+
+    /// From now on these count; returns those before them.
+    pub(super) fn switch(&self, hooks: Vec<Arc<Hook>>) -> Arc<Vec<Arc<Hook>>> {
+        let before = std::mem::replace(&mut *self.hooks.write(), Arc::new(hooks));
+        self.switches.send_modify(|count| *count += 1);
+        before
+    }
+
     /// Works until the phase says otherwise and nothing runs any more.
     pub(super) async fn work(self: Arc<Self>) {
         let mut news = self.journal.changes();
         let mut phase = self.phase.clone();
+        let mut switches = self.switches.subscribe();
         let mut runs: JoinSet<()> = JoinSet::new();
-        let mut running = vec![0_usize; self.hooks.len()];
+        let mut running = Running::new();
         // A guest's place is free when it has ended; its task is done when the journal has it.
-        let (ended, mut endings) = mpsc::unbounded_channel();
+        let (ended, mut endings) = mpsc::unbounded_channel::<String>();
         loop {
             news.mark_unchanged();
             let now = *phase.borrow_and_update();
@@ -80,10 +105,11 @@ impl Worker {
                 // A closed channel: the journal or the owner is gone, and so is the work.
                 told = news.changed() => if told.is_err() { return },
                 told = phase.changed() => if told.is_err() { return },
+                _ = switches.changed() => {}
                 Some(hook) = endings.recv() => {
-                    running[hook] -= 1;
+                    *running.entry(hook).or_insert(1) -= 1;
                     while let Ok(hook) = endings.try_recv() {
-                        running[hook] -= 1;
+                        *running.entry(hook).or_insert(1) -= 1;
                     }
                 }
                 Some(settled) = runs.join_next() => if let Err(error) = settled {
@@ -99,29 +125,33 @@ impl Worker {
     async fn round(
         self: &Arc<Self>,
         runs: &mut JoinSet<()>,
-        running: &mut [usize],
-        ended: &mpsc::UnboundedSender<usize>,
+        running: &mut Running,
+        ended: &mpsc::UnboundedSender<String>,
     ) -> journal::Result<Option<SystemTime>> {
         self.fan_out().await?;
         let mut next_due: Option<SystemTime> = None;
         // Each time another hook is first, or one with a long queue would take every place.
         let first = usize::try_from(*self.rounds.borrow()).unwrap_or_default();
-        for index in (0..self.hooks.len()).map(|index| (index + first) % self.hooks.len()) {
-            let hook = &self.hooks[index];
-            let free = self.concurrency - running.iter().sum::<usize>();
-            let places = free.min(hook.spec.concurrency - running[index]);
+        let hooks = self.hooks();
+        self.start_deliveries(&hooks, runs, running, ended, &mut next_due)?;
+        for index in (0..hooks.len()).map(|index| (index + first) % hooks.len()) {
+            let hook = &hooks[index];
+            let guests: usize = running.iter().filter(|(name, _)| !is_destination(name)).map(|(_, count)| count).sum();
+            let busy = running.entry(hook.spec.name.clone()).or_default();
+            // More may run than it allows now, from before.
+            let places = (self.concurrency - guests).min(hook.spec.concurrency.saturating_sub(*busy));
             if places == 0 || runs.len() >= MAX_UNSETTLED {
                 continue;
             }
             let taken = self.journal.take(&hook.spec.name, places, SystemTime::now())?;
             next_due = [next_due, taken.next_due].into_iter().flatten().min();
             for task in taken.tasks {
-                running[index] += 1;
+                *busy += 1;
                 let (worker, hook, ended) = (Arc::clone(self), Arc::clone(hook), ended.clone());
                 runs.spawn(async move {
                     let tried = worker.run(&hook, &task).await;
                     // Nobody listens any more when hooks are stopped.
-                    let _ = ended.send(index);
+                    let _ = ended.send(hook.spec.name.clone());
                     worker.finish(&hook, task, tried).await;
                 });
             }
@@ -147,23 +177,47 @@ impl Worker {
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
-        let told = self.hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
+        let hooks = self.hooks();
+        let told = hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
         let wanted = told.filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }
 
-    async fn run(&self, hook: &Hook, task: &Task) -> Tried {
-        match hook.spec.delivery.too_old(task, SystemTime::now()) {
+    /// None: there is nothing to do for these bytes.
+    async fn run(&self, hook: &Hook, task: &Task) -> Option<Tried> {
+        if self.is_done_with(hook, task) {
+            return None;
+        }
+        Some(match hook.spec.delivery.too_old(task, SystemTime::now()) {
             Some(problem) => Tried::without_run(Outcome::TooOld(problem)),
             None => self.attempt(hook, task).await,
-        }
+        })
     }
 
-    async fn finish(&self, hook: &Hook, task: Task, tried: Tried) {
-        if let Err(error) = self.settle(hook, task, tried).await {
+    async fn finish(&self, hook: &Hook, task: Task, tried: Option<Tried>) {
+        let settled = match tried {
+            Some(tried) => self.settle(hook, task, tried).await,
+            None => self.pass_over(hook, &task).await,
+        };
+        if let Err(error) = settled {
             tracing::error!("hook \"{}\": {error}", hook.spec.name);
             tokio::time::sleep(JOURNAL_PAUSE).await;
         }
+    }
+
+    /// Whether the bytes of an event are written over the same ones, and the hook has done all it does
+    /// with them.
+    fn is_done_with(&self, hook: &Hook, task: &Task) -> bool {
+        let Some(now) = seen_of(hook, task).filter(|_| task.event.fact.rewritten) else { return false };
+        // What can't be read is not known.
+        self.journal.seen(&hook.spec.name, &task.event.fact.key).is_ok_and(|seen| seen == Some(now))
+    }
+
+    async fn pass_over(&self, hook: &Hook, task: &Task) -> journal::Result<()> {
+        hook.counters.unchanged();
+        let (id, key) = (&task.event.id, task.event.fact.key.escape_debug());
+        append(hook, format!("UNCHANGED RequestId: {id}\tKey: {key}\n")).await;
+        self.journal.finish(task, Vec::new()).await
     }
 
     async fn attempt(&self, hook: &Hook, task: &Task) -> Tried {
@@ -173,16 +227,18 @@ impl Worker {
         })
     }
 
-    async fn settle(&self, hook: &Hook, mut task: Task, tried: Tried) -> journal::Result<()> {
+    async fn settle(&self, hook: &Hook, mut task: Task, mut tried: Tried) -> journal::Result<()> {
         // What it wrote itself is there, also when it failed after that.
-        let wrote = tried.wrote;
+        let wrote = std::mem::take(&mut tried.wrote);
         if !wrote.is_empty() && !matches!(tried.outcome, Outcome::Done(_)) {
             self.journal.settle(&[], wrote.clone()).await?;
         }
-        match tried.outcome {
+        match std::mem::replace(&mut tried.outcome, Outcome::Cancelled) {
             Outcome::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
-                self.journal.finish(&task, [wrote, events].concat()).await
+                let calls = self.calls(hook, &task, Condition::Success, &tried, None);
+                let seen = seen_of(hook, &task).filter(|_| tried.as_told);
+                self.journal.finish_with(&task, [wrote, events].concat(), calls, seen).await
             }
             Outcome::Superseded => {
                 hook.counters.superseded();
@@ -195,14 +251,14 @@ impl Worker {
                 self.journal.release(&task);
                 Ok(())
             }
-            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried.digest).await,
+            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await,
             Outcome::Fatal(problem) => {
                 task.failures += 1;
-                self.give_up(hook, task, problem, tried.digest).await
+                self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await
             }
             Outcome::Failed(problem) => {
                 task.failures += 1;
-                self.try_again(hook, task, problem, tried.digest).await
+                self.try_again(hook, task, problem, tried).await
             }
             Outcome::Delayed(problem) => {
                 complain(hook, &task.event.fact.key, &problem);
@@ -214,28 +270,127 @@ impl Worker {
     }
 
     /// Unless it was the last try, or the next one would come too late.
-    async fn try_again(&self, hook: &Hook, task: Task, problem: String, digest: String) -> journal::Result<()> {
+    async fn try_again(&self, hook: &Hook, task: Task, problem: String, tried: Tried) -> journal::Result<()> {
         let delivery = &hook.spec.delivery;
         if task.failures > delivery.retries {
-            return self.give_up(hook, task, problem, digest).await;
+            return self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await;
         }
         let due = SystemTime::now() + delivery.pause(task.failures);
         if let Some(late) = delivery.too_old(&task, due) {
-            return self
-                .give_up(hook, task, format!("{problem}; at its next try the event would be {late}"), digest)
-                .await;
+            let problem = format!("{problem}; at its next try the event would be {late}");
+            return self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await;
         }
         complain(hook, &task.event.fact.key, &problem);
         self.journal.postpone(&task, due).await
     }
 
-    async fn give_up(&self, hook: &Hook, task: Task, reason: String, report: String) -> journal::Result<()> {
+    async fn give_up(
+        &self,
+        hook: &Hook,
+        task: Task,
+        reason: String,
+        tried: Tried,
+        condition: Condition,
+    ) -> journal::Result<()> {
         let (id, key) = (&task.event.id, &task.event.fact.key);
         complain(hook, key, &reason);
         let line = format!("DEAD RequestId: {id}\tKey: {}\tAttempts: {}\n", key.escape_debug(), task.failures);
         append(hook, line).await;
-        self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
+        let calls = self.calls(hook, &task, condition, &tried, Some(&reason));
+        let dead = DeadTask { task, reason, report: tried.digest, time: SystemTime::now() };
+        self.journal.bury_and_call(dead, calls).await
     }
+
+    /// Who is to be told that a task has ended so.
+    fn calls(
+        &self,
+        hook: &Hook,
+        task: &Task,
+        condition: Condition,
+        tried: &Tried,
+        problem: Option<&str>,
+    ) -> Vec<NewCall> {
+        if hook.spec.on_success.is_none() && hook.spec.on_failure.is_none() {
+            return Vec::new();
+        }
+        // As it was when it was tried last.
+        let failures = if problem.is_some() { task.failures.saturating_sub(1) } else { task.failures };
+        let payload = self.surroundings.payload(hook, &Task { failures, ..task.clone() });
+        destinations::calls(&hook.spec, &self.surroundings.runner.source, task, &payload, condition, tried, problem)
+    }
+
+    /// Starts what may be told to destinations that are no hooks.
+    fn start_deliveries(
+        self: &Arc<Self>,
+        hooks: &[Arc<Hook>],
+        runs: &mut JoinSet<()>,
+        running: &mut Running,
+        ended: &mpsc::UnboundedSender<String>,
+        next_due: &mut Option<SystemTime>,
+    ) -> journal::Result<()> {
+        for destination in destinations::queues(hooks.iter().map(|hook| &hook.spec)) {
+            let name = destination.task_name();
+            let busy = running.entry(name.clone()).or_default();
+            let taken = self.journal.take(&name, DELIVERIES.saturating_sub(*busy), SystemTime::now())?;
+            *next_due = [*next_due, taken.next_due].into_iter().flatten().min();
+            for task in taken.tasks {
+                *busy += 1;
+                let (worker, destination) = (Arc::clone(self), Arc::clone(&destination));
+                let (name, ended) = (name.clone(), ended.clone());
+                runs.spawn(async move {
+                    worker.deliver(&destination, task).await;
+                    let _ = ended.send(name);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, destination: &Destination, mut task: Task) {
+        let mut cancel = self.cancel.subscribe();
+        let delivered = tokio::select! {
+            delivered = self.surroundings.deliver(destination, &task) => delivered,
+            _ = cancel.wait_for(|&cancelled| cancelled) => return self.journal.release(&task),
+        };
+        let settled = match delivered {
+            Delivered::Done(events) => self.journal.finish(&task, events).await,
+            Delivered::Again(problem) => {
+                tracing::warn!("a hook's destination: {}", problem.escape_debug());
+                let delay = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
+                task.delays = task.delays.saturating_add(1);
+                self.journal.postpone(&task, SystemTime::now() + delay).await
+            }
+            Delivered::Never(reason) => {
+                tracing::warn!("a hook's destination, given up: {}", reason.escape_debug());
+                task.failures += 1;
+                let report = String::new();
+                self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
+            }
+        };
+        if let Err(error) = settled {
+            tracing::error!("a hook's destination: {error}");
+            tokio::time::sleep(JOURNAL_PAUSE).await;
+        }
+    }
+}
+
+/// The names under which tasks are taken: of hooks, and of their destinations that are none.
+pub(super) fn task_names(hooks: &[Arc<Hook>]) -> Vec<String> {
+    let destinations = destinations::queues(hooks.iter().map(|hook| &hook.spec));
+    let others = destinations.iter().map(|destination| destination.task_name());
+    hooks.iter().map(|hook| hook.spec.name.clone()).chain(others).collect()
+}
+
+/// No hook has such a name.
+fn is_destination(task_name: &str) -> bool {
+    task_name.contains(':')
+}
+
+/// What is remembered of a hook that was done with this; nothing of a removal.
+fn seen_of(hook: &Hook, task: &Task) -> Option<Seen> {
+    let fact = &task.event.fact;
+    let etag = fact.etag.clone().filter(|_| fact.name != EventName::RemovedDelete)?;
+    Some(Seen { etag, size: fact.size, by: hook.identity.clone() })
 }
 
 fn complain(hook: &Hook, key: &str, problem: &str) {

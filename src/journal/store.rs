@@ -9,7 +9,8 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{DeadTask, Error, Event, Intent, IntentId, NewEvent, Result, Task};
+use super::seen;
+use super::{DeadTask, Error, Event, EventName, Intent, IntentId, NewCall, NewEvent, Result, Seen, Task};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const INTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("intents");
@@ -58,11 +59,16 @@ pub(super) enum Change {
         hook: String,
         number: u64,
         events: Vec<NewEvent>,
+        calls: Vec<NewCall>,
+        /// The key, and what the hook was done with of it.
+        seen: Option<(String, Seen)>,
     },
+    /// Somebody calls hooks.
+    Call(Vec<NewCall>),
     /// A task failed and will be tried again.
     Postpone(Task),
     /// A task failed for the last time.
-    Bury(DeadTask),
+    Bury(DeadTask, Vec<NewCall>),
     /// Dead tasks become open ones again.
     Redrive {
         numbers: Vec<u64>,
@@ -79,7 +85,7 @@ impl Change {
         match self {
             Self::Intend { .. } | Self::Replace { .. } => false,
             Self::Settle { events, .. } | Self::Removed { events, .. } => !events.is_empty(),
-            Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
+            Self::FanOut(_) | Self::Finish { .. } | Self::Call(_) | Self::Postpone(_) | Self::Bury(..) => true,
             Self::Redrive { numbers, .. } | Self::ForgetDead { numbers } => !numbers.is_empty(),
         }
     }
@@ -108,6 +114,7 @@ impl Store {
             transaction.open_table(EVENTS).map_err(storage)?;
             transaction.open_table(TASKS).map_err(storage)?;
             transaction.open_table(DEAD).map_err(storage)?;
+            transaction.open_table(seen::TABLE).map_err(storage)?;
         }
         transaction.commit().map_err(|error| Error::storage("its first commit", error))?;
         Ok(store)
@@ -217,6 +224,11 @@ impl Store {
         Ok(count)
     }
 
+    pub(super) fn seen(&self, hook: &str, key: &str) -> Result<Option<Seen>> {
+        let row = self.read(seen::TABLE)?.get((key, hook)).map_err(storage)?;
+        row.map(|row| decode("seen version", row.value())).transpose()
+    }
+
     fn begin(&self) -> Result<WriteTransaction> {
         let mut transaction = self.database.begin_write().map_err(|error| Error::storage("begin", error))?;
         transaction.set_durability(Durability::Immediate).map_err(|error| Error::storage("begin", error))?;
@@ -242,14 +254,22 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
             settle(transaction, before.as_slice(), events)
         }
         Change::FanOut(events) => fan_out(transaction, events),
-        Change::Finish { hook, number, events } => {
+        Change::Finish { hook, number, events, calls, seen } => {
             remove_task(transaction, &hook, number)?;
-            append(transaction, events)
+            if let Some((key, seen)) = seen {
+                seen::remember(transaction, &hook, &key, &seen)?;
+            }
+            append(transaction, events)?;
+            call(transaction, calls)
         }
+        Change::Call(calls) => call(transaction, calls),
         Change::Postpone(task) => put_task(transaction, &task),
-        Change::Bury(dead) => {
+        Change::Bury(dead, calls) => {
             remove_task(transaction, &dead.task.hook, dead.task.number)?;
-            bury(transaction, &dead)
+            // It may have done half of it: nothing is as that version left it.
+            seen::forget(transaction, &dead.task.hook, &dead.task.event.fact.key)?;
+            bury(transaction, &dead)?;
+            call(transaction, calls)
         }
         Change::Redrive { numbers, now } => {
             for dead in exhume(transaction, &numbers)? {
@@ -301,12 +321,29 @@ fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -
         if events.remove(event.sequence).map_err(storage)?.is_none() {
             continue;
         }
+        if event.fact.name == EventName::RemovedDelete {
+            seen::forget_key(transaction, &event.fact.key)?;
+        }
         let first = next_number(&mut meta, NEXT_TASK_ROW, hooks.len() as u64)?;
         for (number, hook) in (first..).zip(hooks) {
-            let task =
-                Task { hook, number, failures: 0, delays: 0, not_before: None, redriven: None, event: event.clone() };
+            let task = Task::new(hook, number, None, event.clone());
             tasks.insert((task.hook.as_str(), number), encode(&task)?.as_slice()).map_err(storage)?;
         }
+    }
+    Ok(())
+}
+
+fn call(transaction: &WriteTransaction, calls: Vec<NewCall>) -> Result<()> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let mut meta = transaction.open_table(META).map_err(storage)?;
+    let first = next_number(&mut meta, NEXT_TASK_ROW, calls.len() as u64)?;
+    for (number, NewCall { id, hook, payload, lineage }) in (first..).zip(calls) {
+        let (name, time) = (EventName::CreatedPut, SystemTime::now());
+        let fact = NewEvent { name, key: String::new(), size: 0, etag: None, time, lineage, rewritten: false };
+        let event = Event { id, sequence: number, fact };
+        put_task(transaction, &Task::new(hook, number, Some(payload), event))?;
     }
     Ok(())
 }
@@ -364,7 +401,7 @@ fn rows(
     Ok(range.map(|row| row.map_err(storage).map(|(id, bytes)| (id.value(), bytes.value().to_vec()))))
 }
 
-fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     let mut bytes = vec![RECORD_VERSION];
     serde_json::to_writer(&mut bytes, record).map_err(|error| Error::corrupt("a record to be written", error))?;
     Ok(bytes)
@@ -382,7 +419,7 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T> {
     }
 }
 
-fn storage(error: impl Into<redb::Error>) -> Error {
+pub(super) fn storage(error: impl Into<redb::Error>) -> Error {
     Error::storage("access", error)
 }
 

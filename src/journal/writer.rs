@@ -127,6 +127,7 @@ mod tests {
                 etag: None,
                 time: std::time::UNIX_EPOCH,
                 lineage: Vec::new(),
+                rewritten: false,
             }];
             sender.try_send((Change::Settle { intents: Vec::new(), events }, done)).expect("a place in the queue");
             outcomes.push(outcome);

@@ -97,7 +97,9 @@ impl House {
         };
         let settings = change(settings);
         let fs = Fs::new(shared, cache.clone(), index, journal.clone(), settings);
-        gatekeeper.into_iter().for_each(|gatekeeper| fs.guard_with(gatekeeper));
+        if let Some(gatekeeper) = gatekeeper {
+            fs.guard_with(gatekeeper);
+        }
         fs.recover().await.unwrap();
         Self { bucket, cache, fs, journal, state }
     }

@@ -39,6 +39,7 @@ async fn what_is_older_than_max_age_is_given_up_untried() {
         etag: Some(s3mount::journal::stored_etag(&etag)),
         time: SystemTime::now() - Duration::from_hours(hours),
         lineage: Vec::new(),
+        rewritten: false,
     };
     bench.journal.settle(&[], vec![event(2), event(0)]).await.unwrap();
     let hooks = bench.start();

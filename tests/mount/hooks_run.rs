@@ -70,6 +70,23 @@ fn each_version_of_a_file_fires_the_hook() {
 }
 
 #[test]
+fn the_same_bytes_written_again_fire_nothing() {
+    let mount = Stage::on(Maker::Embedded).hooks(&sha256sum_hooks()).mount();
+    fs::create_dir(mount.at("uploads")).unwrap();
+    let hook = || mount.status()["hooks"]["hooks"][0].clone();
+    for (bytes, runs, unchanged) in [("one", 1, 0), ("one", 1, 1), ("two", 2, 1), ("one", 3, 1), ("one", 3, 2)] {
+        fs::write(mount.at("uploads/f"), bytes).unwrap();
+        wait_for("the hook", PATIENCE, || {
+            let hook = hook();
+            (hook["invocations"] == runs && hook["unchanged"] == unchanged && hook["queued"] == 0).then_some(())
+        });
+    }
+    fs::remove_file(mount.at("uploads/f")).unwrap();
+    fs::write(mount.at("uploads/f"), "one").unwrap();
+    wait_for("the hook, because it is another file", PATIENCE, || (hook()["invocations"] == 4).then_some(()));
+}
+
+#[test]
 fn a_multipart_upload_and_a_rename_fire_too() {
     let mount = Stage::on(Maker::Embedded).hooks(&sha256sum_hooks()).mount();
     fs::create_dir(mount.at("uploads")).unwrap();

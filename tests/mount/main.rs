@@ -49,12 +49,15 @@ mod crash;
 #[expect(dead_code, reason = "most of them are for the hooks by themselves")]
 mod guests;
 mod hooks_command;
+mod hooks_deploy;
+mod hooks_destinations;
 mod hooks_hostile;
 mod hooks_run;
 mod hooks_sync;
 #[path = "../hooks_room/hostile_guests.rs"]
 mod hostile_guests;
 mod kills;
+mod lambda_api;
 mod objects;
 mod odd_keys;
 mod outage;

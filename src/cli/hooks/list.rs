@@ -137,6 +137,11 @@ fn described(hook: &Description) -> String {
     if hook.allow_recursion {
         line("recursion", "may fire itself, also through others".into());
     }
+    for (name, destination) in [("on success", &hook.on_success), ("on failure", &hook.on_failure)] {
+        if let Some(destination) = destination {
+            line(name, destination.clone());
+        }
+    }
     if !hook.env.is_empty() {
         line("environment", hook.env.join(", "));
     }
@@ -185,7 +190,8 @@ fn counted_one(hook: &Value) -> String {
     let mut lines = vec![format!("  {}", printable(hook["name"].as_str().unwrap_or("?")))];
     let mut line = |name: &str, value: String| lines.push(format!("    {name:<12} {value}"));
     line("runs", format!("{}, {} failed, {} running", number("invocations"), number("errors"), number("running")));
-    line("waiting", format!("{}, {} given up, {} overtaken", number("queued"), number("dead"), number("superseded")));
+    let passed_over = format!("{} overtaken, {} unchanged", number("superseded"), number("unchanged"));
+    line("waiting", format!("{}, {} given up, {passed_over}", number("queued"), number("dead")));
     if number("refused") > 0 {
         line("refused", number("refused").to_string());
     }
