@@ -53,6 +53,7 @@ impl Hooks {
             etag: None,
             time: std::time::SystemTime::now(),
             lineage: Vec::new(),
+            rewritten: false,
         };
         let event = Event { id: id.to_owned(), sequence: 0, fact };
         let task = Task::new(hook.spec.name.clone(), 0, Some(payload), event);

@@ -100,6 +100,7 @@ async fn what_is_too_old_is_told_without_an_answer() {
         etag: None,
         time: SystemTime::now() - Duration::from_hours(1),
         lineage: Vec::new(),
+        rewritten: false,
     };
     std::fs::write(
         bench.dir.path().join("hooks.toml"),
