@@ -213,9 +213,8 @@ impl Surroundings {
         match self.bucket.put(&key, Bytes::from(record), &options).await {
             Ok(etag) => {
                 (self.on_published)(&key);
-                let (name, time) = (EventName::CreatedPut, SystemTime::now());
-                let (etag, rewritten) = (Some(stored_etag(&etag)), false);
-                Delivered::Done(vec![NewEvent { name, key, size, etag, time, lineage, rewritten }])
+                let (name, time, etag) = (EventName::CreatedPut, SystemTime::now(), Some(stored_etag(&etag)));
+                Delivered::Done(vec![NewEvent { name, key, size, etag, time, lineage, rewritten: false }])
             }
             Err(error) if may_go_better(&error) => Delivered::Again(error.to_string()),
             Err(error) => Delivered::Never(error.to_string()),

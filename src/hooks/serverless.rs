@@ -385,10 +385,8 @@ mod tests {
 
     fn fires(spec: &HookSpec, name: EventName, path: &str) -> bool {
         let time = std::time::UNIX_EPOCH;
-        spec.wants(
-            &NewEvent { name, key: String::new(), size: 0, etag: None, time, lineage: Vec::new(), rewritten: false },
-            path,
-        )
+        let (key, lineage) = (String::new(), Vec::new());
+        spec.wants(&NewEvent { name, key, size: 0, etag: None, time, lineage, rewritten: false }, path)
     }
 
     /// As the Framework's own documents and templates write them.

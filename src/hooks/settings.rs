@@ -1,5 +1,7 @@
 //! `hooks.toml` → checked hooks. Every default and every limit of a hook is written here, once.
 
+mod limits;
+
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,6 +16,7 @@ use super::delivery::Delivery;
 use super::destinations::Destination;
 use super::rules::{EventPattern, Globs};
 use super::{Error, Result, cycles, serverless, units, yaml};
+use limits::{concurrency, delivery, memory, timeout};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
 pub const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -389,6 +392,8 @@ fn mode(raw: &RawHook) -> Located<Mode> {
         ("retry-delay", raw.retry_delay.as_ref().map(Spanned::span)),
         ("retry-max-delay", raw.retry_max_delay.as_ref().map(Spanned::span)),
         ("max-age", raw.max_age.as_ref().map(Spanned::span)),
+        ("on-success", raw.on_success.as_ref().map(Spanned::span)),
+        ("on-failure", raw.on_failure.as_ref().map(Spanned::span)),
     ];
     match spans.into_iter().find_map(|(name, at)| Some((name, at?))) {
         Some((name, at)) => {
@@ -447,69 +452,6 @@ fn env(raw: &BTreeMap<String, String>) -> Checked<BTreeMap<String, String>> {
         return Err(format!("more than {ENV_MAX_BYTES} bytes of environment"));
     }
     Ok(raw.clone())
-}
-
-fn memory(text: &str) -> Checked<u64> {
-    let bytes = units::bytes(text)?;
-    if !(MEMORY_MIN_BYTES..=MEMORY_MAX_BYTES).contains(&bytes) {
-        return Err(format!("memory of {text} is outside of 64K to 4G"));
-    }
-    Ok(bytes)
-}
-
-fn timeout(text: &str) -> Checked<Duration> {
-    let timeout = units::duration(text)?;
-    if timeout.is_zero() || timeout > TIMEOUT_MAX {
-        return Err(format!("a timeout of {text} is outside of 1ms to {}s", TIMEOUT_MAX.as_secs()));
-    }
-    Ok(timeout)
-}
-
-fn delivery(raw: &RawHook) -> Located<Delivery> {
-    let retries = value(raw.retries.as_ref(), |&number: &u16| retries(number))?;
-    let first_delay = value(raw.retry_delay.as_ref(), |text: &str| delay("retry-delay", text))?;
-    let first_delay = first_delay.unwrap_or(FIRST_DELAY_DEFAULT);
-    let longest = |text: &str| match delay("retry-max-delay", text)? {
-        longest if longest < first_delay => Err(format!("a retry-max-delay of {text} is shorter than retry-delay")),
-        longest => Ok(longest),
-    };
-    let longest_delay = value(raw.retry_max_delay.as_ref(), longest)?;
-    Ok(Delivery {
-        retries: retries.unwrap_or(RETRIES_DEFAULT).into(),
-        first_delay,
-        longest_delay: longest_delay.unwrap_or(LONGEST_DELAY_DEFAULT.max(first_delay)),
-        max_age: value(raw.max_age.as_ref(), max_age)?,
-    })
-}
-
-fn retries(number: u16) -> Checked<u16> {
-    if number > RETRIES_MAX {
-        return Err(format!("{number} retries are more than {RETRIES_MAX}"));
-    }
-    Ok(number)
-}
-
-fn delay(name: &str, text: &str) -> Checked<Duration> {
-    let delay = units::duration(text)?;
-    if delay.is_zero() || delay > DELAY_MAX {
-        return Err(format!("a {name} of {text} is outside of 1ms to 24h"));
-    }
-    Ok(delay)
-}
-
-fn max_age(text: &str) -> Checked<Duration> {
-    let age = units::duration(text)?;
-    if age < Duration::from_secs(1) || age > MAX_AGE_MAX {
-        return Err(format!("a max-age of {text} is outside of 1s to 365d"));
-    }
-    Ok(age)
-}
-
-fn concurrency(number: u16) -> Checked<usize> {
-    if !(1..=CONCURRENCY_MAX).contains(&number) {
-        return Err(format!("a concurrency of {number} is outside of 1 to {CONCURRENCY_MAX}"));
-    }
-    Ok(number.into())
 }
 
 /// A look at the first bytes: what can be told without compiling.

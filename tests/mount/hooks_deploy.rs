@@ -1,6 +1,7 @@
 //! `s3mount hooks deploy` and `remove` on a live mount, and what the next one finds.
 
 use std::fs;
+use std::io::Write;
 use std::process::Output;
 
 use serde_json::Value;
@@ -57,7 +58,8 @@ fn names(mount: &Mount) -> Vec<String> {
 /// What is made of a new file.
 fn made(mount: &Mount) -> Vec<String> {
     fs::create_dir_all(mount.at("in")).unwrap();
-    fs::write(mount.at("in/a"), "bytes").unwrap();
+    // The same bytes again would fire nothing.
+    fs::write(mount.at("in/a"), format!("{:?}", std::time::Instant::now())).unwrap();
     succeed(mount, &["wait", mount.at("in").to_str().unwrap()]);
     let made = mount.outside().keys("made/");
     for key in &made {
@@ -143,4 +145,27 @@ fn the_example_of_the_serverless_framework_is_deployed() {
         "serverless.yml:11: hook \"users\": `layers` means nothing",
     );
     assert_eq!(names(&mount), ["users"]);
+}
+
+#[test]
+fn a_synchronous_hook_is_asked_from_its_deployment_on() {
+    let mount = Stage::on(Maker::Embedded).mount();
+    let refuses = "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))
+        (memory (export \"memory\") 1) (func (export \"_start\") (call $exit (i32.const 77))))";
+    fs::write(mount.beside("no.wat"), refuses).unwrap();
+    let rule = "mode = \"sync\"\nmatch = [\"in/*\"]";
+    fs::write(mount.beside("sync.toml"), format!("[[hook]]\nname = \"no\"\nwasm = \"no.wat\"\n{rule}\n")).unwrap();
+    fs::create_dir(mount.at("in")).unwrap();
+    let store = |name: &str| {
+        let mut file = fs::File::create(mount.at(name))?;
+        file.write_all(b"bytes")?;
+        file.sync_all()
+    };
+    store("in/before").unwrap();
+    succeed(&mount, &["deploy", mount.beside("sync.toml").to_str().unwrap()]);
+    assert_eq!(store("in/refused").unwrap_err().raw_os_error(), Some(libc::EPERM));
+    assert!(mount.outside().get("in/refused").is_none());
+    succeed(&mount, &["remove", "no"]);
+    store("in/after").unwrap();
+    assert_eq!(mount.outside().bytes("in/after"), b"bytes");
 }
