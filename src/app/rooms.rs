@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::gate::Gate;
 use super::places::Places;
 use super::{Failure, Left};
+use crate::bucket::Bucket;
 use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
@@ -94,7 +95,8 @@ impl Rooms {
         let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
         let memory_bytes = config.memory_bytes - waiting_for_disk;
         let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
-        let bucket = Arc::clone(&connection.bucket);
+        let views = hooks::Views::over(Arc::clone(&connection.bucket));
+        let bucket: Arc<dyn Bucket> = views.clone();
         let cache = match &disk {
             Some(disk) => BlockCache::with_disk(bucket, settings, Arc::clone(disk)),
             None => BlockCache::new(bucket, settings),
@@ -125,9 +127,8 @@ impl Rooms {
             attributes_wait: true,
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
-        let bucket = Arc::clone(&connection.bucket);
-        let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
-        let open = |specs| open_hooks(config, places, &connection, specs, &fs, &journal);
+        let fs = Fs::new(views.clone(), Arc::clone(&cache), index, Arc::clone(&journal), settings);
+        let open = |specs| open_hooks(config, places, &connection, specs, &fs, &journal, &views);
         // Before what was left is sent: nothing gets past a hook that may forbid it.
         let hooks = specs.map(open).transpose()?;
         recover(&fs).await?;
@@ -269,6 +270,7 @@ fn open_hooks(
     specs: Vec<HookSpec>,
     fs: &Arc<Fs>,
     journal: &Arc<Journal>,
+    views: &hooks::Views,
 ) -> Result<Arc<Hooks>, Failure> {
     // It holds the hooks, to ask them.
     let (guarded, fs, bucket) = (fs, Arc::downgrade(fs), fs.bucket());
@@ -287,6 +289,8 @@ fn open_hooks(
     let journal = Arc::clone(journal);
     let hooks = Arc::new(tokio::task::block_in_place(|| hooks::open(settings, bucket, journal))?);
     guarded.guard_with(Arc::new(Gate::new(&hooks)));
+    views.attach(&hooks);
+    guarded.set_views(hooks.views());
     Ok(hooks)
 }
 

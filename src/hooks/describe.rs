@@ -12,8 +12,10 @@ use super::{Error, HookSpec, Hooks, Result, modules, settings};
 pub struct Description {
     pub name: String,
     pub wasm: PathBuf,
-    /// `async` or `sync`.
+    /// `async`, `sync` or `transform`.
     pub mode: String,
+    /// Of a transform: the directory that shows what it makes.
+    pub view: Option<String>,
     /// Of a synchronous hook: `deny` or `allow`.
     pub on_error: Option<String>,
     /// `ObjectCreated:*` and so on.
@@ -82,6 +84,7 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         name: spec.name.clone(),
         wasm: spec.wasm.clone(),
         mode: spec.mode.name().to_owned(),
+        view: spec.mode.view().map(str::to_owned),
         on_error: spec.mode.on_error().map(|on_error| on_error.name().to_owned()),
         events: spec.events.iter().map(|event| EventPattern::name(*event).to_owned()).collect(),
         matches: spec.matches.patterns().to_vec(),

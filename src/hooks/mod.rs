@@ -10,6 +10,8 @@
 //!                                     └─ delivery: again, when, or to the dead letters
 //! ```
 //!
+//! `view` shows what `transform` makes of objects that are looked at.
+//!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
 //! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`.
@@ -24,6 +26,7 @@ mod identity;
 mod input;
 mod invocation;
 mod invoke;
+mod mode;
 mod modules;
 mod publish;
 mod report;
@@ -33,8 +36,10 @@ mod sandbox;
 mod settings;
 mod status;
 mod trace;
+mod transform;
 mod units;
 mod veto;
+mod view;
 mod worker;
 mod workspace;
 
@@ -61,11 +66,13 @@ pub use delivery::Delivery;
 pub use describe::{Description, validate};
 pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
+pub use mode::{Mode, OnError};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
-pub use settings::{HookSpec, MAX_MODULE_BYTES, Mode, OnError, load};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, load};
 pub use status::{HookStatus, HooksStatus, LastError};
 pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 pub use veto::{Bytes, Decision, Question};
+pub use view::Views;
 
 /// Told the key of every object that a hook wrote or took back, so that the file system forgets
 /// what it knew of it.
@@ -116,6 +123,8 @@ pub struct Hooks {
     /// Places for runs on demand: as many as for those of the queue.
     on_demand: Semaphore,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// What views show.
+    made: transform::Kept,
 }
 
 /// As [`open`], and starts to work on `runtime`.
@@ -176,7 +185,8 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
         rounds: watch::channel(0).0,
     });
     let on_demand = Semaphore::new(worker.concurrency);
-    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(None) })
+    let made = transform::Kept::in_directory(directory.join("views"));
+    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(None), made })
 }
 
 impl Hooks {

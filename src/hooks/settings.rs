@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::delivery::Delivery;
+use super::mode::{Mode, OnError};
 use super::rules::{EventPattern, Globs};
 use super::{Error, Result, cycles, units};
 
@@ -74,47 +75,6 @@ pub struct HookSpec {
     pub max_input_bytes: u64,
 }
 
-/// When a hook runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// After it has happened.
-    Async,
-    /// Before it happens, and may forbid it.
-    Sync { on_error: OnError },
-}
-
-/// What becomes of what a synchronous hook was asked about when the hook itself fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    Deny,
-    Allow,
-}
-
-impl Mode {
-    pub(super) fn is_sync(self) -> bool {
-        self != Self::Async
-    }
-
-    pub(super) fn on_error(self) -> Option<OnError> {
-        if let Self::Sync { on_error } = self { Some(on_error) } else { None }
-    }
-
-    /// As the settings have it.
-    pub(super) fn name(self) -> &'static str {
-        if self.is_sync() { "sync" } else { "async" }
-    }
-}
-
-impl OnError {
-    /// As the settings have it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Deny => "deny",
-            Self::Allow => "allow",
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -130,6 +90,8 @@ struct RawHook {
     #[serde(default)]
     events: Vec<Spanned<String>>,
     mode: Option<Spanned<String>>,
+    kind: Option<Spanned<String>>,
+    view: Option<Spanned<String>>,
     on_error: Option<Spanned<String>>,
     #[serde(default, rename = "match")]
     matches: Vec<Spanned<String>>,
@@ -234,6 +196,7 @@ impl Reader<'_> {
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
+        let default_concurrency = if mode.takes_events() { CONCURRENCY_DEFAULT } else { CONCURRENCY_SYNC_DEFAULT };
         Ok(HookSpec {
             wasm: directory.join(raw.wasm.get_ref()),
             events: events(&raw.events).map_err(wrong)?,
@@ -246,11 +209,7 @@ impl Reader<'_> {
             env: value(raw.env.as_ref(), env).map_err(wrong)?.unwrap_or_default(),
             memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
-            concurrency: concurrency.unwrap_or(if mode.is_sync() {
-                CONCURRENCY_SYNC_DEFAULT
-            } else {
-                CONCURRENCY_DEFAULT
-            }),
+            concurrency: concurrency.unwrap_or(default_concurrency),
             delivery,
             allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
@@ -294,12 +253,25 @@ fn mode(raw: &RawHook) -> Located<Mode> {
         "allow" => Ok(OnError::Allow),
         _ => Err(format!("\"{text}\" is no answer to an error; there are \"deny\" and \"allow\"")),
     };
+    if let Some(view) = transform(raw)? {
+        return Ok(Mode::Transform { view });
+    }
     let on_error_at = raw.on_error.as_ref().map(Spanned::span);
     let on_error = value(raw.on_error.as_ref(), on_error)?;
     if !value(raw.mode.as_ref(), is_sync)?.unwrap_or(false) {
         let lost = |at| Err((at, "on-error is for hooks with mode = \"sync\"".to_owned()));
         return on_error_at.map_or(Ok(Mode::Async), lost);
     }
+    match async_only(raw) {
+        Some((name, at)) => {
+            Err((at, format!("a synchronous hook publishes nothing and is asked once: it has no {name}")))
+        }
+        None => Ok(Mode::Sync { on_error: on_error.unwrap_or(OnError::Deny) }),
+    }
+}
+
+/// The first setting that only means something to who takes events.
+fn async_only(raw: &RawHook) -> Option<(&'static str, Range<usize>)> {
     let spans = [
         ("output", raw.output.as_ref().map(Spanned::span)),
         ("retries", raw.retries.as_ref().map(Spanned::span)),
@@ -307,11 +279,39 @@ fn mode(raw: &RawHook) -> Located<Mode> {
         ("retry-max-delay", raw.retry_max_delay.as_ref().map(Spanned::span)),
         ("max-age", raw.max_age.as_ref().map(Spanned::span)),
     ];
-    match spans.into_iter().find_map(|(name, at)| Some((name, at?))) {
-        Some((name, at)) => {
-            Err((at, format!("a synchronous hook publishes nothing and is asked once: it has no {name}")))
-        }
-        None => Ok(Mode::Sync { on_error: on_error.unwrap_or(OnError::Deny) }),
+    spans.into_iter().find_map(|(name, at)| Some((name, at?)))
+}
+
+/// The view of a transform; `None` for every other hook.
+fn transform(raw: &RawHook) -> Located<Option<String>> {
+    let is_transform = |text: &str| match text {
+        "hook" => Ok(false),
+        "transform" => Ok(true),
+        _ => Err(format!("there is no kind \"{text}\"; there are \"hook\" and \"transform\"")),
+    };
+    let view = |text: &str| match text.trim_matches('/') {
+        name if name.is_empty() || name.contains('/') => Err("a view is one name in the root of the mount".to_owned()),
+        name => match crate::key::oddity(name) {
+            Some(oddity) => Err(format!("\"{text}\" can't be a directory ({oddity:?})")),
+            None => Ok(format!("{name}/")),
+        },
+    };
+    let view_at = raw.view.as_ref().map(Spanned::span);
+    let view = value(raw.view.as_ref(), view)?;
+    if !value(raw.kind.as_ref(), is_transform)?.unwrap_or(false) {
+        let lost = |at| Err((at, "view is for hooks with kind = \"transform\"".to_owned()));
+        return view_at.map_or(Ok(None), lost);
+    }
+    let others = [
+        ("mode", raw.mode.as_ref().map(Spanned::span)),
+        ("on-error", raw.on_error.as_ref().map(Spanned::span)),
+        ("events", raw.events.first().map(Spanned::span)),
+    ];
+    let other = others.into_iter().find_map(|(name, at)| Some((name, at?))).or_else(|| async_only(raw));
+    match (other, view) {
+        (Some((name, at)), _) => Err((at, format!("a transform is run when its view is read: it has no {name}"))),
+        (None, Some(view)) => Ok(Some(view)),
+        (None, None) => Err((raw.name.span(), "a transform needs a view".to_owned())),
     }
 }
 

@@ -134,7 +134,7 @@ impl Worker {
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
-        let told = self.hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
+        let told = self.hooks.iter().filter(|hook| hook.spec.mode.takes_events());
         let wanted = told.filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }

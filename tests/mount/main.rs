@@ -48,6 +48,7 @@ mod crash;
 mod hooks_command;
 mod hooks_run;
 mod hooks_sync;
+mod hooks_view;
 mod kills;
 mod objects;
 mod odd_keys;
