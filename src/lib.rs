@@ -5,8 +5,10 @@
 //! ```text
 //! main → cli → app ─┬→ mount → fs ─┬→ cache ──→ bucket
 //!                   │              └→ journal
+//!                   ├→ lambda → hooks
 //!                   └→ hooks ──────┬→ journal
-//!                                  └→ bucket
+//!                                  ├→ bucket
+//!                                  └→ relay
 //! floor (imports nothing above it): key, error, telemetry, failpoint
 //! ```
 //!
@@ -25,5 +27,7 @@ pub mod fs;
 pub mod hooks;
 pub mod journal;
 pub mod key;
+pub mod lambda;
 pub mod mount;
+pub mod relay;
 pub mod telemetry;

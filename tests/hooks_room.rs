@@ -4,8 +4,12 @@
 
 #[path = "hooks_room/delivery.rs"]
 mod delivery;
+#[path = "hooks_room/destinations.rs"]
+mod destinations;
 #[path = "hooks_room/guests.rs"]
 mod guests;
+#[path = "hooks_room/reload.rs"]
+mod reload;
 #[path = "hooks_room/same.rs"]
 mod same;
 

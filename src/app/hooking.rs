@@ -1,6 +1,6 @@
 //! What commands ask of hooks: of a running mount's, or of a settings file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,9 +10,12 @@ use super::status::Facts;
 use super::{Failure, serve};
 use crate::error::Kind;
 use crate::hooks::{self, Hooks, is_at_or_below};
+use crate::mount;
 
 pub use crate::fs::Rejected;
-pub use crate::hooks::{DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Trace, Which};
+pub use crate::hooks::{
+    DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Switched, Trace, Which,
+};
 
 /// Dead letters in one reply: each has some kilobytes.
 const LETTERS_AT_A_TIME: usize = 200;
@@ -38,11 +41,31 @@ pub fn invoke_on_file(run: &LocalRun) -> Result<Invocation, Failure> {
 
 impl Facts {
     pub(super) async fn ask_hooks(&self, ask: HooksRequest, tell: &mpsc::Sender<Reply>) -> Reply {
-        let Some(hooks) = &self.rooms.hooks else {
-            let message = format!("the mount on {} has no hooks", self.mountpoint.display());
-            return Reply::Refused(Failure::new(Kind::Usage, message).hint("mount with --hooks FILE"));
+        let ask = match ask {
+            HooksRequest::Deploy { file } => {
+                let done = self.deploy(file).await;
+                return done.map_or_else(Reply::Refused, |switched| Reply::Switched(Box::new(switched)));
+            }
+            HooksRequest::Remove { hook } => {
+                let done = self.rooms.hooks.remove(&hook).await;
+                return done.map_or_else(Reply::Refused, |switched| Reply::Switched(Box::new(switched)));
+            }
+            ask => ask,
         };
-        self.carry_out_with(hooks, ask, tell).await.unwrap_or_else(Reply::Refused)
+        let Some(hooks) = self.rooms.hooks.running() else {
+            let message = format!("the mount on {} has no hooks", self.mountpoint.display());
+            let hint = "mount with --hooks FILE, or `s3mount hooks deploy FILE`";
+            return Reply::Refused(Failure::new(Kind::Usage, message).hint(hint));
+        };
+        self.carry_out_with(&hooks, ask, tell).await.unwrap_or_else(Reply::Refused)
+    }
+
+    async fn deploy(&self, file: Option<PathBuf>) -> Result<Switched, Failure> {
+        if let Some(file) = file.as_ref().filter(|file| mount::lies_on(file, &self.mountpoint)) {
+            let message = format!("{} lies on the mount itself", file.display());
+            return Err(Failure::new(Kind::Usage, message).hint("the mount would wait for itself: copy it elsewhere"));
+        }
+        self.rooms.hooks.deploy(file.as_deref()).await
     }
 
     fn rejected(&self) -> Result<Reply, Failure> {
@@ -104,6 +127,7 @@ impl Facts {
             HooksRequest::Rejected => self.rejected(),
             HooksRequest::DropRejected { id } => self.drop_rejected(id.as_deref()),
             HooksRequest::Wait { path, deadline_ms } => self.wait_for_hooks(hooks, &path, deadline_ms).await,
+            HooksRequest::Deploy { .. } | HooksRequest::Remove { .. } => Ok(Reply::Done),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::gate::Gate;
+use super::deploying::HookPlace;
 use super::places::Places;
 use super::{Failure, Left};
 use crate::bucket::Bucket;
@@ -17,10 +17,11 @@ use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSet
 use crate::config::{Attrs, Config};
 use crate::error::Kind;
 use crate::fs::{self, Fs};
-use crate::hooks::{self, HookSettings, HookSpec, Hooks};
+use crate::hooks::{self, Deployed, HookSettings, HookSpec};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
 use crate::mount::{self, Mounted};
+use crate::relay::Relay;
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(12);
@@ -71,7 +72,7 @@ pub(super) struct Rooms {
     pub(super) fs: Arc<Fs>,
     /// Until the end, in a write-back mount.
     uploader: Mutex<Option<fs::Uploader>>,
-    pub(super) hooks: Option<Arc<Hooks>>,
+    pub(super) hooks: HookPlace,
 }
 
 /// What each room tells of itself.
@@ -105,6 +106,8 @@ impl Rooms {
         forget_above(&index_path, disk.as_ref().map_or(LARGEST_INDEX_BYTES, |disk| disk.stats().limit_bytes / 2));
         let index = AttributeIndex::open(&index_path)?;
         let journal = Journal::open(&places.state)?;
+        let deployed = Deployed::new(&places.state, &config.source.bucket, config.hooks.as_deref());
+        let specs = tokio::task::block_in_place(|| deployed.at_start(specs))?;
         let settings = fs::Settings {
             root_prefix: config.source.prefix.clone(),
             bucket_name: config.source.bucket.clone(),
@@ -128,9 +131,11 @@ impl Rooms {
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let fs = Fs::new(views.clone(), Arc::clone(&cache), index, Arc::clone(&journal), settings);
-        let open = |specs| open_hooks(config, places, &connection, specs, &fs, &journal, &views);
-        // Before what was left is sent: nothing gets past a hook that may forbid it.
-        let hooks = specs.map(open).transpose()?;
+        let hooks = HookPlace::new(hook_settings(config, places, &connection, &fs), deployed, (&fs, &views), &journal);
+        if let Some(specs) = specs {
+            // Before what was left is sent: nothing gets past a hook that may forbid it.
+            hooks.open(specs)?;
+        }
         recover(&fs).await?;
         let uploader = fs.start_uploader();
         if !config.write_back {
@@ -144,10 +149,8 @@ impl Rooms {
             // Only the kernel's own reads want that beforehand.
             disk.verify_recent();
         }
-        if let Some(hooks) = &hooks {
-            // What recovery has hidden and settled is seen as it is now.
-            hooks.begin(&tokio::runtime::Handle::current());
-        }
+        // What recovery has hidden and settled is seen as it is now.
+        hooks.begin();
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
         let uploader = Mutex::new(Some(uploader));
         Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, uploader, hooks })
@@ -187,7 +190,7 @@ impl Rooms {
             uploader.stop().await;
             tracing::debug!("uploader stopped");
         }
-        if let Some(hooks) = &self.hooks {
+        if let Some(hooks) = self.hooks.running() {
             hooks.stop(HOOK_GRACE).await;
             tracing::debug!("hooks stopped");
         }
@@ -212,7 +215,7 @@ impl Rooms {
                 told
             }),
             files: value(serde_json::to_value(self.fs.status())),
-            hooks: value(serde_json::to_value(self.hooks.as_ref().map(|hooks| hooks.status()))),
+            hooks: value(serde_json::to_value(self.hooks.running().map(|hooks| hooks.status()))),
         }
     }
 }
@@ -263,18 +266,10 @@ async fn recover(fs: &Fs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_hooks(
-    config: &Config,
-    places: &Places,
-    connection: &Connection,
-    specs: Vec<HookSpec>,
-    fs: &Arc<Fs>,
-    journal: &Arc<Journal>,
-    views: &hooks::Views,
-) -> Result<Arc<Hooks>, Failure> {
+fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: &Arc<Fs>) -> HookSettings {
     // It holds the hooks, to ask them.
-    let (guarded, fs, bucket) = (fs, Arc::downgrade(fs), fs.bucket());
-    let settings = HookSettings {
+    let fs = Arc::downgrade(fs);
+    HookSettings {
         region: connection.region.clone(),
         prefix: config.source.prefix.clone(),
         mountpoint: Some(config.mountpoint.clone()),
@@ -283,15 +278,9 @@ fn open_hooks(
                 fs.forget_key(key);
             }
         }),
-        ..HookSettings::new(specs, &config.source.bucket, &places.state)
-    };
-    // What a hook writes under a key that was removed just now must not go with it.
-    let journal = Arc::clone(journal);
-    let hooks = Arc::new(tokio::task::block_in_place(|| hooks::open(settings, bucket, journal))?);
-    guarded.guard_with(Arc::new(Gate::new(&hooks)));
-    views.attach(&hooks);
-    guarded.set_views(hooks.views());
-    Ok(hooks)
+        relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
+        ..HookSettings::new(Vec::new(), &config.source.bucket, &places.state)
+    }
 }
 
 impl From<crate::bucket::Error> for Failure {

@@ -19,6 +19,7 @@ use super::{Failure, Ready};
 use crate::config::Config;
 use crate::error::Kind;
 use crate::hooks;
+use crate::lambda;
 use crate::mount::{self, MountSettings};
 use crate::telemetry::Log;
 
@@ -77,7 +78,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let mountpoint = mount::prepare(&config.mountpoint)?;
     places::refuse_on_mount(&config, &mountpoint)?;
     let socket = places::socket_path(&places::run_dir()?, &mountpoint);
-    let specs = config.hooks.as_deref().map(hooks::load).transpose()?;
+    let specs = config.hooks.as_deref().map(|file| hooks::load_for(file, &config.source.bucket)).transpose()?;
     let starting = async {
         let connection = rooms::connect(&config).await?;
         let key = state_key.as_deref().unwrap_or(&connection.endpoint);
@@ -94,7 +95,9 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
         () = interrupts.next() => return Err(Failure::new(Kind::Deadline, "interrupted before the mount was usable")),
     };
     let (order, orders) = mpsc::channel(1);
-    let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms)));
+    let lambda = listen(&config, &rooms).await?;
+    let address = lambda.as_ref().map(lambda::Server::addr);
+    let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms), address));
     let control = {
         let facts = Arc::clone(&facts);
         control::Server::start(&socket, facts, order).map_err(|cause| local("listen at", &socket, &cause))?
@@ -105,11 +108,22 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts };
     let ended = running.until_end(ready.tell(greeting)).await;
     tracing::debug!("the kernel's session is over");
+    drop(lambda);
     rooms.close().await;
     tracing::debug!("rooms closed");
     // The next mount of the same place may take over now, and only then the command is told.
     drop((rooms, control, places));
     Ok(ended)
+}
+
+/// Lambda's API for the hooks, if it is wanted.
+async fn listen(config: &Config, rooms: &Arc<Rooms>) -> Result<Option<lambda::Server>, Failure> {
+    let Some(listen) = config.lambda_listen else { return Ok(None) };
+    let rooms = Arc::clone(rooms);
+    let region = rooms.connection.region.clone();
+    let settings = lambda::Settings { listen, region, hooks: Arc::new(move || rooms.hooks.running()) };
+    let server = lambda::Server::start(settings).await;
+    server.map(Some).map_err(|cause| Failure::new(Kind::Usage, format!("cannot listen at {listen}: {cause}")))
 }
 
 fn mount_settings(config: &Config, mountpoint: PathBuf) -> MountSettings {

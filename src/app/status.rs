@@ -1,6 +1,7 @@
 //! What `s3mount status` tells of a mount.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +44,9 @@ pub struct Status {
     pub files: Value,
     /// `null` without hooks.
     pub hooks: Value,
+    /// Where Lambda's API answers for them.
+    #[serde(default)]
+    pub lambda: Option<SocketAddr>,
     /// The last warnings and errors of the log, oldest first.
     pub last_errors: Vec<Problem>,
     pub log: PathBuf,
@@ -63,13 +67,21 @@ pub(super) struct Facts {
     pub(super) mountpoint: PathBuf,
     state_dir: PathBuf,
     pub(super) rooms: Arc<Rooms>,
+    lambda: Option<SocketAddr>,
     started: Instant,
     ending: AtomicBool,
 }
 
 impl Facts {
-    pub(super) fn new(config: &Config, mountpoint: &Path, places: &Places, rooms: Arc<Rooms>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        mountpoint: &Path,
+        places: &Places,
+        rooms: Arc<Rooms>,
+        lambda: Option<SocketAddr>,
+    ) -> Self {
         Self {
+            lambda,
             config: config.clone(),
             mountpoint: mountpoint.to_owned(),
             state_dir: places.state.clone(),
@@ -106,6 +118,7 @@ impl Facts {
             disk,
             files,
             hooks,
+            lambda: self.lambda,
             last_errors: telemetry::last_problems(),
             log: self.state_dir.join(super::serve::LOG_NAME),
             state_dir: self.state_dir.clone(),

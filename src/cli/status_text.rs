@@ -43,6 +43,9 @@ pub(super) fn text(status: &Status) -> String {
     for hook in status.hooks["hooks"].as_array().into_iter().flatten() {
         line("hook", one_hook(hook));
     }
+    if let Some(address) = status.lambda {
+        line("lambda", format!("http://{address}"));
+    }
     for problem in &status.last_errors {
         line(&problem.level.to_lowercase(), format!("{} {}", clock(problem.time_s), printable(&problem.text)));
     }
@@ -218,6 +221,7 @@ mod tests {
             disk: Value::Null,
             files: json!({"dirty_files": [], "open_files": 2, "odd_keys": {}, "odd_keys_unlisted": 0}),
             hooks: Value::Null,
+            lambda: None,
             last_errors: Vec::new(),
             log: "/s/s3mount.log".into(),
             state_dir: "/s".into(),

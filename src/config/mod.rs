@@ -6,6 +6,7 @@ mod options;
 mod source;
 mod units;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct Config {
     /// `None`: only a close, fsync or sync stores a file.
     pub flush_open_after: Option<Duration>,
     pub hooks: Option<PathBuf>,
+    /// An address of the loopback.
+    pub lambda_listen: Option<SocketAddr>,
     /// The file that options were read from: must not lie on the mount.
     pub file: Option<PathBuf>,
     pub cache_dir: PathBuf,
@@ -115,6 +118,7 @@ impl Config {
             write_back: options.write_back.unwrap_or(false),
             flush_open_after: options.flush_open_after.map(|span| span.0).filter(|after| !after.is_zero()),
             hooks: options.hooks.as_deref().map(absolute).transpose()?,
+            lambda_listen: options.lambda_listen.map(loopback).transpose()?,
             file: file.map(absolute).transpose()?,
             cache_dir: absolute(&options.cache_dir.map_or_else(|| dirs.cache.ok_or_else(|| no_home("cache")), Ok)?)?,
             cache_bytes: options.cache_size.map(|size| size.0),
@@ -139,6 +143,15 @@ impl Config {
 pub fn cache_directory(said: Option<&Path>) -> Result<PathBuf, Error> {
     let said = said.map(Path::to_owned).or_else(|| Dirs::of_this_user().cache);
     absolute(&said.ok_or_else(|| no_home("cache"))?)
+}
+
+/// The API asks nobody for a password.
+fn loopback(address: SocketAddr) -> Result<SocketAddr, Error> {
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    let hint = "give 127.0.0.1:PORT or [::1]:PORT; from elsewhere, forward the port: ssh -L";
+    Err(Error::new(format!("--lambda-listen {address}: everybody on the network could run hooks there"), hint))
 }
 
 fn read_file(path: &Path) -> Result<Options, Error> {

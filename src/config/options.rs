@@ -1,5 +1,6 @@
 //! Every option once, as it is written: on the command line, in `S3MOUNT_…` or in the file.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -87,6 +88,9 @@ pub struct Options {
     /// Hooks to run when files are closed, renamed or removed
     #[arg(long, value_name = "FILE", env = "S3MOUNT_HOOKS", help_heading = "Mount")]
     pub hooks: Option<PathBuf>,
+    /// Answer Lambda's Invoke API for the hooks at this address of the machine itself, e.g. 127.0.0.1:9001
+    #[arg(long, value_name = "ADDRESS", env = "S3MOUNT_LAMBDA_LISTEN", help_heading = "Mount")]
+    pub lambda_listen: Option<SocketAddr>,
 
     /// Where what can be fetched again is kept, for all mounts [default: ~/.cache/s3mount, root: /var/cache/s3mount]
     #[arg(long, value_name = "DIR", env = "S3MOUNT_CACHE_DIR", help_heading = "Local files and memory")]
@@ -123,7 +127,7 @@ impl Options {
         first_said!(self, other;
             endpoint_url region profile no_sign_request force_path_style
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
-            write_back flush_open_after hooks
+            write_back flush_open_after hooks lambda_listen
             cache_dir cache_size state_dir memory log_level log_format)
     }
 }
@@ -150,7 +154,8 @@ mod tests {
         let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
             force-path-style = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
             umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\
-            flush-open-after = '30s'\nhooks = '/h'\ncache-dir = '/c'\ncache-size = '2G'\n\
+            flush-open-after = '30s'\nhooks = '/h'\nlambda-listen = '127.0.0.1:9001'\n\
+            cache-dir = '/c'\ncache-size = '2G'\n\
             state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n";
         let options: Options = toml::from_str(text).unwrap();
         assert_eq!(options.memory, Some(Size(1 << 20)));

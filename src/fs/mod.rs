@@ -52,7 +52,7 @@ mod waiting;
 mod walk;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub struct Settings {
     pub list_checksums: Option<bool>,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
-    /// Hooks are configured: commits are journaled as events.
+    /// Hooks are configured: commits are journaled as events. [`Fs::tell_hooks`] is for those that come later.
     pub events: bool,
     /// Closes are answered from the journal, and the uploader sends them; `None`: closes answer for S3.
     pub write_back: Option<BacklogLimits>,
@@ -131,6 +131,8 @@ pub struct Fs {
     cache: Arc<BlockCache>,
     index: Arc<AttributeIndex>,
     journal: Arc<Journal>,
+    /// Commits are journaled as events.
+    tells_hooks: AtomicBool,
     settings: Settings,
     tree: Mutex<inodes::Tree>,
     handles: handles::Handles,
@@ -153,7 +155,7 @@ pub struct Fs {
     /// Where parts of files being written are sent from; none outside of a runtime.
     runtime: Option<tokio::runtime::Handle>,
     /// The server copies ranges into uploads; false once it has refused to.
-    copies_parts: std::sync::atomic::AtomicBool,
+    copies_parts: AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -190,6 +192,7 @@ impl Fs {
             gatekeeper: OnceLock::new(),
             views: parking_lot::RwLock::default(),
             shelf: Arc::new(rejected::Shelf::beside(&settings.draft_dir)),
+            tells_hooks: AtomicBool::new(settings.events),
             settings,
             handles: handles::Handles::default(),
             odd_keys: lister.odd_keys.clone(),
@@ -201,7 +204,7 @@ impl Fs {
             backlog: Arc::default(),
             conflicts: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::try_current().ok(),
-            copies_parts: std::sync::atomic::AtomicBool::new(true),
+            copies_parts: AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })
     }
@@ -232,6 +235,15 @@ impl Fs {
         let key = self.tree.lock().key(ino).unwrap_or_default();
         let is_shown = views.iter().any(|view| key.starts_with(view.as_str()));
         if is_shown { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
+    }
+
+    /// From now on commits are journaled as events: hooks listen.
+    pub fn tell_hooks(&self) {
+        self.tells_hooks.store(true, Ordering::Release);
+    }
+
+    fn tells_hooks(&self) -> bool {
+        self.tells_hooks.load(Ordering::Acquire)
     }
 
     fn writable(&self) -> Result<()> {

@@ -309,7 +309,7 @@ impl Fs {
 
     /// What a version is to carry that a crash may leave in doubt.
     pub(super) fn new_op_id(&self) -> Option<String> {
-        self.settings.events.then(|| uuid::Uuid::now_v7().to_string())
+        self.tells_hooks().then(|| uuid::Uuid::now_v7().to_string())
     }
 }
 

@@ -269,7 +269,7 @@ impl Fs {
 
     /// Says in the journal what is about to be done; `None` when no hook listens.
     pub(super) async fn intend(&self, intent: impl FnOnce() -> Intent) -> Result<Option<IntentId>> {
-        if !self.settings.events {
+        if !self.tells_hooks() {
             return Ok(None);
         }
         Ok(Some(self.journal.intend(intent()).await?))
@@ -277,7 +277,7 @@ impl Fs {
 
     /// It is done: the intents go, the events come, in one transaction.
     pub(super) async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
-        let events = if self.settings.events { events } else { Vec::new() };
+        let events = if self.tells_hooks() { events } else { Vec::new() };
         if intents.is_empty() && events.is_empty() {
             return Ok(());
         }

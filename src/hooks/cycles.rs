@@ -25,7 +25,7 @@ fn fires(from: &HookSpec, to: &HookSpec) -> bool {
         return false;
     }
     let any = |directory: &str| PROBES.iter().any(|name| to.takes_output(&format!("{directory}{name}")));
-    to.exclude.patterns().is_empty() && from.output_directories().into_iter().any(any)
+    to.exclude.patterns().is_empty() && from.output_directories().into_iter().chain(from.told_directories()).any(any)
 }
 
 /// The shortest way from a hook to itself.

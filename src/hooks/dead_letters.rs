@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::event::timestamp;
+use super::worker::task_names;
 use super::{Hooks, Result};
 use crate::journal::DeadTask;
 
@@ -13,8 +14,11 @@ pub struct DeadLetter {
     pub id: String,
     pub hook: String,
     pub key: String,
-    /// `ObjectCreated:Put` and so on.
+    /// `ObjectCreated:Put` and so on; `Invoke` of a call.
     pub event: String,
+    /// What the hook was called with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
     /// When it happened; ISO 8601, UTC.
     pub event_time: String,
     pub size: u64,
@@ -70,7 +74,8 @@ impl Hooks {
     /// # Errors
     /// [`super::Error::Journal`]; nothing has changed then.
     pub async fn redrive(&self, which: &Which) -> Result<Redriven> {
-        let known = |dead: &DeadTask| self.worker.hooks.iter().any(|hook| hook.spec.name == dead.task.hook);
+        let names = task_names(&self.worker.hooks());
+        let known = |dead: &DeadTask| names.contains(&dead.task.hook);
         let (tasks, others): (Vec<_>, Vec<_>) = self.meant(which)?.into_iter().partition(known);
         let numbers: Vec<u64> = tasks.iter().map(|dead| dead.task.number).collect();
         let count = numbers.len() as u64;
@@ -99,14 +104,16 @@ impl Hooks {
     }
 
     pub(super) fn letter(&self, dead: DeadTask) -> DeadLetter {
-        let again = self.worker.surroundings.runner.command_again(&dead.task.hook, &dead.task.event.fact);
+        let redrive = || format!("s3mount hooks dead-letters redrive {}", dead.task.event.id);
+        let again = self.worker.surroundings.runner.command_again(&dead.task).unwrap_or_else(redrive);
         let sequencer = dead.task.event.sequencer();
         let event = dead.task.event;
         DeadLetter {
             id: event.id,
             hook: dead.task.hook,
             key: event.fact.key,
-            event: event.fact.name.s3_name().to_owned(),
+            event: if dead.task.payload.is_some() { "Invoke".into() } else { event.fact.name.s3_name().to_owned() },
+            payload: dead.task.payload,
             event_time: timestamp(event.fact.time),
             size: event.fact.size,
             etag: event.fact.etag,

@@ -81,8 +81,7 @@ mod tests {
             rewritten: false,
         };
         let event = Event { id: "id".into(), sequence: 1, fact };
-        let mut task =
-            Task { hook: "h".into(), number: 1, failures: 0, delays: 0, not_before: None, redriven: None, event };
+        let mut task = Task::new("h".into(), 1, None, event);
         let hours = |hours: u64| UNIX_EPOCH + Duration::from_hours(hours);
         assert_eq!(delivery().too_old(&task, hours(1)), None);
         assert!(delivery().too_old(&task, hours(2)).is_some());

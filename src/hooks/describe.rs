@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::destinations::Destination;
 use super::rules::EventPattern;
 use super::sandbox::{Program, Sandbox};
 use super::{Error, HookSpec, Hooks, Result, modules, settings};
@@ -39,6 +40,9 @@ pub struct Description {
     pub retry_max_delay_ms: u64,
     pub max_age_s: Option<u64>,
     pub allow_recursion: bool,
+    /// `hook:NAME` and so on.
+    pub on_success: Option<String>,
+    pub on_failure: Option<String>,
     /// All that the module can call, `wasi_snapshot_preview1::fd_read` and so on, sorted.
     pub imports: Vec<String>,
 }
@@ -74,7 +78,7 @@ impl Hooks {
     /// How the hooks are set up, in the order of the settings.
     #[must_use]
     pub fn describe(&self) -> Vec<Description> {
-        self.worker.hooks.iter().map(|hook| describe(&hook.spec, &hook.program)).collect()
+        self.worker.hooks().iter().map(|hook| describe(&hook.spec, &hook.program)).collect()
     }
 }
 
@@ -102,6 +106,8 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         retry_delay_ms: delivery.first_delay.as_millis() as u64,
         retry_max_delay_ms: delivery.longest_delay.as_millis() as u64,
         allow_recursion: spec.allow_recursion,
+        on_success: spec.on_success.as_ref().map(Destination::to_string),
+        on_failure: spec.on_failure.as_ref().map(Destination::to_string),
         max_age_s: delivery.max_age.map(|age| age.as_secs()),
         imports: program.imports(),
     }

@@ -193,7 +193,7 @@ mod tests {
             rewritten: false,
         };
         let event = Event { id: "0190-id".into(), sequence: 0x61_8F0A, fact };
-        Task { hook: "thumbnail".into(), number: 1, failures: 1, delays: 0, not_before: None, redriven: None, event }
+        Task { failures: 1, ..Task::new("thumbnail".into(), 1, None, event) }
     }
 
     fn written(name: EventName, input: Option<&str>) -> String {

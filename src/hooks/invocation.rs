@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use super::publish::{self, OutFile};
 use super::report;
 use super::run::Runner;
-use super::sandbox::Program;
+use super::sandbox::{Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
@@ -18,12 +18,14 @@ use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
+use crate::relay::Relay;
 
 /// A hook with all that its runs need.
 pub(super) struct Hook {
     pub(super) spec: HookSpec,
     pub(super) program: Program,
-    pub(super) counters: Counters,
+    /// Shared with the versions of the hook before and after this one.
+    pub(super) counters: Arc<Counters>,
     pub(super) log: PathBuf,
     /// Of a synchronous hook: as many as may run at a time.
     pub(super) places: Semaphore,
@@ -32,9 +34,9 @@ pub(super) struct Hook {
 }
 
 impl Hook {
-    pub(super) fn new(spec: HookSpec, program: Program, log: PathBuf) -> Self {
+    pub(super) fn new(spec: HookSpec, program: Program, counters: Arc<Counters>, log: PathBuf) -> Self {
         let (places, identity) = (Semaphore::new(spec.concurrency), identity::of(&spec));
-        Self { spec, program, counters: Counters::default(), log, places, identity }
+        Self { spec, program, counters, log, places, identity }
     }
 }
 
@@ -44,6 +46,7 @@ pub(super) struct Surroundings {
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) journal: Arc<Journal>,
     pub(super) on_published: OnPublished,
+    pub(super) relay: Arc<Relay>,
 }
 
 /// What became of a task.
@@ -82,6 +85,8 @@ pub(super) struct Tried {
     pub(super) digest: String,
     /// What it left for publication.
     pub(super) output: Vec<OutFile>,
+    /// How the hook itself ended and what it answered on stdout, if it was started.
+    pub(super) answer: Option<(Ended, Captured)>,
     /// It saw the version that the event tells of.
     pub(super) as_told: bool,
 }
@@ -105,8 +110,21 @@ impl Surroundings {
     }
 
     async fn run(&self, hook: &Hook, task: &Task, publication: Publication, cancel: watch::Receiver<bool>) -> Tried {
+        let called;
+        let task = match &task.payload {
+            None => task,
+            Some(payload) => match self.called(task, payload).await {
+                Ok(task) => {
+                    called = task;
+                    &called
+                }
+                Err(outcome) => return Tried::without_run(outcome),
+            },
+        };
         let path = match self.path_of(&task.event.fact) {
             Ok(path) => path,
+            // A call need not be about an object.
+            Err(_) if task.payload.is_some() => "",
             Err(problem) => return Tried::without_run(Outcome::Fatal(problem)),
         };
         let workspace = match Workspace::new(&self.runner.work) {
@@ -116,9 +134,13 @@ impl Surroundings {
             }
         };
         let told = task;
-        let task = match self.fetch(hook, task, &workspace.input().join(path)).await {
-            Ok(task) => task,
-            Err(outcome) => return Tried::without_run(outcome),
+        let task = if path.is_empty() {
+            task.clone()
+        } else {
+            match self.fetch(hook, task, &workspace.input().join(path)).await {
+                Ok(task) => task,
+                Err(outcome) => return Tried::without_run(outcome),
+            }
         };
         let as_told = task.event.fact.etag == told.event.fact.etag;
         let ran = self.runner.run(hook, &task, path, &workspace, cancel).await;
@@ -129,13 +151,20 @@ impl Surroundings {
         let report = self.runner.report(hook, &task, &ran, &outcome);
         let log = report.text();
         // Kept with a dead letter only.
-        let digest = if report.again.is_some() { report.digest() } else { String::new() };
+        let failed = matches!(outcome, Outcome::Failed(_) | Outcome::Fatal(_));
+        let digest = if failed { report.digest() } else { String::new() };
         append(hook, log.clone()).await;
-        Tried { outcome, log, digest, output, as_told }
+        Tried { outcome, log, digest, output, answer: Some(ran.answer()), as_told }
+    }
+
+    /// What a hook was given for a task.
+    pub(super) fn payload(&self, hook: &Hook, task: &Task) -> String {
+        let path = self.path_of(&task.event.fact).unwrap_or_default();
+        self.runner.payload(task, &Runner::place(&hook.spec, task, path))
     }
 
     /// The path in the mount, or why there is none.
-    fn path_of<'a>(&self, event: &'a NewEvent) -> Result<&'a str, String> {
+    pub(super) fn path_of<'a>(&self, event: &'a NewEvent) -> Result<&'a str, String> {
         let path = event.key.strip_prefix(&self.runner.prefix).ok_or("its key is outside of the mount")?;
         match path.split('/').find_map(key::oddity) {
             Some(oddity) => Err(format!("its key has no path ({oddity:?})")),
@@ -159,7 +188,9 @@ impl Surroundings {
             Err(input::Error::Superseded) => {}
             Err(error) => return Err(by_input(&error)),
         }
-        let overtaken = self.journal.is_overtaken(task).map_err(|error| Outcome::Delayed(error.to_string()))?;
+        // Who calls a hook wants it run, whatever follows.
+        let overtaken = task.payload.is_none()
+            && self.journal.is_overtaken(task).map_err(|error| Outcome::Delayed(error.to_string()))?;
         let now = match bucket.head(&fact.key).await {
             Err(error) if error.kind == Kind::NotFound => return Err(Outcome::Superseded),
             Err(error) => return Err(by_bucket(&error)),
@@ -203,7 +234,8 @@ impl Surroundings {
 impl Tried {
     /// Of what ended before the hook was started.
     pub(super) fn without_run(outcome: Outcome) -> Self {
-        Self { outcome, log: String::new(), digest: String::new(), output: Vec::new(), as_told: false }
+        let (log, digest, output) = (String::new(), String::new(), Vec::new());
+        Self { outcome, log, digest, output, answer: None, as_told: false }
     }
 }
 
@@ -225,7 +257,7 @@ fn by_input(error: &input::Error) -> Outcome {
 }
 
 /// Whether S3 may answer otherwise the next time.
-fn by_bucket(error: &bucket::Error) -> Outcome {
+pub(super) fn by_bucket(error: &bucket::Error) -> Outcome {
     match error.kind {
         Kind::Busy | Kind::Deadline | Kind::Unreachable | Kind::NoCredentials | Kind::NoSuchUpload => {
             Outcome::Delayed(error.to_string())

@@ -2,6 +2,7 @@
 //! file on a local file.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -67,9 +68,7 @@ impl Hooks {
     async fn run_once(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
         let _place = self.on_demand.acquire().await.map_err(|_| Error::Stopping)?;
         let surroundings = &self.worker.surroundings;
-        let hooks = &self.worker.hooks;
-        let hook = hooks.iter().find(|known| known.spec.name == hook);
-        let hook = hook.ok_or_else(|| no_hook(hooks.iter().map(|known| known.spec.name.as_str())))?;
+        let hook = &find(&self.worker.hooks(), hook)?;
         let name = event_name(event)?;
         let key = format!("{}{path}", surroundings.runner.prefix);
         let mut fact = fact(name, &key);
@@ -110,7 +109,7 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     let scratch = describe::scratch()?;
     let (sandbox, mut programs) = describe::compile(scratch.path(), std::slice::from_ref(&spec))?;
     let program = programs.pop().ok_or_else(|| no_hook(std::iter::empty()))?;
-    let hook = Hook::new(spec, program, scratch.path().join("log"));
+    let hook = Hook::new(spec, program, Arc::default(), scratch.path().join("log"));
     let source = Source { bucket: "local".into(), region: "us-east-1".into() };
     let work = scratch.path().join("work");
     let runner = Runner { sandbox, source, prefix: String::new(), work, mountpoint: None };
@@ -135,7 +134,8 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     }
     // The command that runs it again is the one that ran it now.
     let report = super::report::Report { again: None, ..runner.report(&hook, &task, &ran, &outcome) };
-    let tried = Tried { log: report.text(), digest: String::new(), outcome, output, as_told: true };
+    let (log, digest) = (report.text(), String::new());
+    let tried = Tried { log, digest, outcome, output, answer: None, as_told: true };
     Ok(invocation(task, tried, false))
 }
 
@@ -154,8 +154,14 @@ fn copy_out(output: &[OutFile], directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The hook of this name.
+pub(super) fn find(hooks: &[Arc<Hook>], name: &str) -> Result<Arc<Hook>> {
+    let found = hooks.iter().find(|known| known.spec.name == name).cloned();
+    found.ok_or_else(|| no_hook(hooks.iter().map(|known| known.spec.name.as_str())))
+}
+
 /// Stops a run when whoever wanted it goes away.
-struct Cancel(watch::Sender<bool>);
+pub(super) struct Cancel(pub(super) watch::Sender<bool>);
 
 impl Default for Cancel {
     fn default() -> Self {
@@ -201,7 +207,7 @@ pub(super) fn fact(name: EventName, key: &str) -> NewEvent {
 pub(super) fn task(spec: &HookSpec, fact: NewEvent) -> Task {
     let sequence = fact.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
     let event = Event { id: uuid::Uuid::now_v7().to_string(), sequence, fact };
-    Task { hook: spec.name.clone(), number: 0, failures: 0, delays: 0, not_before: None, redriven: None, event }
+    Task::new(spec.name.clone(), 0, None, event)
 }
 
 fn invocation(task: Task, tried: Tried, published: bool) -> Invocation {

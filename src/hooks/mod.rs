@@ -14,12 +14,16 @@
 //!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
-//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`.
+//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`. Which hooks there
+//! are: `settings` (`serverless`, `yaml`), changed while they work by `reload`, kept by `deployed`.
 
+mod call;
 mod cycles;
 mod dead_letters;
 mod delivery;
+mod deployed;
 mod describe;
+mod destinations;
 mod error;
 mod event;
 mod identity;
@@ -29,10 +33,12 @@ mod invoke;
 mod mode;
 mod modules;
 mod publish;
+mod reload;
 mod report;
 mod rules;
 mod run;
 mod sandbox;
+mod serverless;
 mod settings;
 mod status;
 mod trace;
@@ -42,33 +48,39 @@ mod veto;
 mod view;
 mod worker;
 mod workspace;
+mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
 use crate::journal::Journal;
+use crate::relay::Relay;
 use event::Source;
 use invocation::{Hook, Surroundings};
 use run::Runner;
 use sandbox::Sandbox;
 use worker::{Phase, Worker};
 
+pub use call::{CallProblem, Called};
 pub use dead_letters::{DeadLetter, Redriven, Which};
 pub use delivery::Delivery;
+pub use deployed::{Copied, Deployed};
 pub use describe::{Description, validate};
+pub use destinations::Destination;
 pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use mode::{Mode, OnError};
+pub use reload::{Prepared, Switched};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
-pub use settings::{HookSpec, MAX_MODULE_BYTES, load};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, load, load_for};
 pub use status::{HookStatus, HooksStatus, LastError};
 pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 pub use veto::{Bytes, Decision, Question};
@@ -97,6 +109,8 @@ pub struct HookSettings {
     /// How many guests run at a time, over all hooks.
     pub concurrency: usize,
     pub on_published: OnPublished,
+    /// For destinations that are neither hooks nor objects.
+    pub relay: Arc<Relay>,
 }
 
 impl HookSettings {
@@ -112,6 +126,7 @@ impl HookSettings {
             concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             mountpoint: None,
             on_published: Arc::new(|_| {}),
+            relay: Arc::new(Relay::new(None, "us-east-1")),
         }
     }
 }
@@ -119,6 +134,8 @@ impl HookSettings {
 /// Running hooks. Dropping it cancels them; their events stay in the journal.
 pub struct Hooks {
     worker: Arc<Worker>,
+    /// Where logs and modules are.
+    directory: PathBuf,
     phase: watch::Sender<Phase>,
     /// Places for runs on demand: as many as for those of the queue.
     on_demand: Semaphore,
@@ -156,15 +173,11 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
     clear(&work);
     let sandbox =
         Arc::new(Sandbox::new().map_err(|cause| Error::Start { what: "WebAssembly does not run here".into(), cause })?);
-    tell_of_unknown_hooks(&journal, &settings.specs)?;
-    let programs = modules::prepare(&sandbox, &directory.join("modules"), &settings.specs)?;
-    let hooks = settings.specs.into_iter().zip(programs).map(|(spec, program)| {
-        let log = directory.join(format!("{}.log", spec.name));
-        Arc::new(Hook::new(spec, program, log))
-    });
+    let hooks = reload::prepare(&sandbox, &directory, settings.specs, &[])?;
+    tell_of_unknown_hooks(&journal, &hooks)?;
     let (phase, phase_changes) = watch::channel(Phase::Work);
     let worker = Arc::new(Worker {
-        hooks: hooks.collect(),
+        hooks: RwLock::new(Arc::new(hooks)),
         surroundings: Surroundings {
             runner: Runner {
                 sandbox,
@@ -176,6 +189,7 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
             bucket,
             journal: Arc::clone(&journal),
             on_published: settings.on_published,
+            relay: settings.relay,
         },
         journal,
         concurrency: settings.concurrency.max(1),
@@ -183,10 +197,11 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
         phase: phase_changes,
         cancel: watch::channel(false).0,
         rounds: watch::channel(0).0,
+        switches: watch::channel(0).0,
     });
     let on_demand = Semaphore::new(worker.concurrency);
     let made = transform::Kept::in_directory(directory.join("views"));
-    Ok(Hooks { worker, phase, on_demand, task: Mutex::new(None), made })
+    Ok(Hooks { worker, directory, phase, on_demand, task: Mutex::new(None), made })
 }
 
 impl Hooks {
@@ -201,7 +216,8 @@ impl Hooks {
     /// Counters since the start, and what waits.
     pub fn status(&self) -> HooksStatus {
         let journal = &self.worker.journal;
-        let hooks = self.worker.hooks.iter().map(|hook| {
+        let hooks = self.worker.hooks();
+        let hooks = hooks.iter().map(|hook| {
             // A journal that can't be read complains elsewhere; the status tells what it knows.
             let counts = journal.counts(&hook.spec.name).unwrap_or_default();
             HookStatus {
@@ -247,8 +263,8 @@ impl Hooks {
         if journal.events_waiting()? > 0 {
             return Ok(false);
         }
-        for hook in &self.worker.hooks {
-            if journal.has_tasks(&hook.spec.name)? {
+        for name in worker::task_names(&self.worker.hooks()) {
+            if journal.has_tasks(&name)? {
                 return Ok(false);
             }
         }
@@ -278,11 +294,10 @@ impl Drop for Hooks {
 }
 
 /// Their tasks wait for the day the settings name them again; nothing else tells of them.
-fn tell_of_unknown_hooks(journal: &Journal, specs: &[HookSpec]) -> Result<()> {
-    for name in journal.hooks_with_tasks()? {
-        if !specs.iter().any(|spec| spec.name == name) {
-            tracing::warn!("events wait for the hook \"{name}\", which the settings do not name any more");
-        }
+fn tell_of_unknown_hooks(journal: &Journal, hooks: &[Arc<Hook>]) -> Result<()> {
+    let known = worker::task_names(hooks);
+    for name in journal.hooks_with_tasks()?.iter().filter(|name| !known.contains(name)) {
+        tracing::warn!("events wait for the hook \"{name}\", which the settings do not name any more");
     }
     Ok(())
 }

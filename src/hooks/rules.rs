@@ -5,6 +5,7 @@ use std::fmt;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::HookSpec;
+use super::destinations::Destination;
 use crate::journal::{EventName, NewEvent};
 
 /// How many hooks may have had a hand in an object before no further one fires (as in Lambda).
@@ -161,6 +162,9 @@ impl HookSpec {
         if let Some(view) = self.mode.view() {
             return (true, format!("is shown in {view}"));
         }
+        if self.events.is_empty() {
+            return (false, "its events are none: it runs only when it is called".into());
+        }
         let events: Vec<_> = self.events.iter().map(|event| event.name()).collect();
         let verb = if self.mode.is_sync() { "is asked before" } else { "fires for" };
         (true, format!("{verb} {}", events.join(", ")))
@@ -176,6 +180,14 @@ impl HookSpec {
         let written = [EventName::CreatedPut, EventName::CreatedMultipart];
         let seen = |pattern: &EventPattern| written.into_iter().any(|name| pattern.matches(name));
         self.events.iter().any(seen) && self.refusal(path).is_none()
+    }
+
+    /// The directories that objects of its destinations go to.
+    pub(super) fn told_directories(&self) -> impl Iterator<Item = &str> {
+        [&self.on_success, &self.on_failure].into_iter().flatten().filter_map(|destination| match destination {
+            Destination::Prefix(directory) => Some(directory.as_str()),
+            _ => None,
+        })
     }
 
     /// The directories that `/out` can be published to.
@@ -204,8 +216,12 @@ impl HookSpec {
         }
     }
 
-    /// The directory below the mount's root that `/out` is published to for this path.
+    /// The directory below the mount's root that `/out` is published to for this path; for none, what is
+    /// about no object.
     pub(super) fn output_directory<'a>(&'a self, path: &'a str) -> &'a str {
+        if path.is_empty() {
+            return self.output_directories().first().copied().unwrap_or_default();
+        }
         self.output.as_deref().unwrap_or_else(|| self.base(path))
     }
 

@@ -10,10 +10,10 @@ use super::HookSpec;
 use super::event::{self, Place, Source};
 use super::invocation::{Hook, Outcome};
 use super::report::{self, Report};
-use super::sandbox::{Call, Ended, Quota, Run, Sandbox};
+use super::sandbox::{Call, Captured, Ended, Quota, Run, Sandbox};
 use super::veto::Veto;
 use super::workspace::Workspace;
-use crate::journal::{EventName, NewEvent, Task};
+use crate::journal::{EventName, Task};
 
 /// Exit codes after `sysexits.h`: what a hook says about trying again.
 const EXIT_FATAL: i32 = 65;
@@ -45,6 +45,11 @@ impl Ran {
     pub(super) fn veto(&self) -> Option<Veto> {
         (self.run.ended == Ended::Exit(EXIT_VETO)).then(|| Veto::said(&self.run.stdout, &self.run.stderr))
     }
+
+    /// How the hook ended, and what it answered.
+    pub(super) fn answer(&self) -> (Ended, Captured) {
+        (self.run.ended.clone(), self.run.stdout.clone())
+    }
 }
 
 impl Runner {
@@ -57,8 +62,7 @@ impl Runner {
         workspace: &Workspace,
         cancel: watch::Receiver<bool>,
     ) -> Ran {
-        let input = (task.event.fact.name != EventName::RemovedDelete).then(|| format!("/in/{path}"));
-        let place = Place { path, name: &path[hook.spec.base(path).len()..], input };
+        let place = Self::place(&hook.spec, task, path);
         let began = SystemTime::now();
         let call = self.call(&hook.spec, task, &place, workspace);
         let run = self.sandbox.run(&hook.program, call, cancel).await;
@@ -84,21 +88,35 @@ impl Runner {
             memory_limit_bytes: hook.spec.memory_bytes,
             memory_peak_bytes: ran.run.memory_peak_bytes,
             status,
-            again: failed.then(|| self.command_again(&hook.spec.name, &task.event.fact)),
+            again: failed.then(|| self.command_again(task)).flatten(),
             stdout: &ran.run.stdout,
             stderr: &ran.run.stderr,
         }
     }
 
-    /// The words that run a hook for the object of an event once more.
-    pub(super) fn command_again(&self, hook: &str, event: &NewEvent) -> String {
+    /// The words that run a hook for the object of an event once more; of a call only who called knows.
+    pub(super) fn command_again(&self, task: &Task) -> Option<String> {
+        if task.payload.is_some() {
+            return None;
+        }
+        let (hook, event) = (&task.hook, &task.event.fact);
         let path = event.key.strip_prefix(&self.prefix).unwrap_or(&event.key);
         let place = match &self.mountpoint {
             Some(mountpoint) => mountpoint.join(path).to_string_lossy().into_owned(),
             None => path.to_owned(),
         };
         let removed = if event.name == EventName::RemovedDelete { " --event ObjectRemoved:Delete" } else { "" };
-        format!("s3mount hooks invoke {hook} --key {}{removed}", report::shell_word(&place))
+        Some(format!("s3mount hooks invoke {hook} --key {}{removed}", report::shell_word(&place)))
+    }
+
+    pub(super) fn place<'a>(spec: &HookSpec, task: &Task, path: &'a str) -> Place<'a> {
+        let is_there = task.event.fact.name != EventName::RemovedDelete && !path.is_empty();
+        Place { path, name: &path[spec.base(path).len()..], input: is_there.then(|| format!("/in/{path}")) }
+    }
+
+    /// What a hook gets on stdin.
+    pub(super) fn payload(&self, task: &Task, place: &Place) -> String {
+        task.payload.clone().unwrap_or_else(|| event::message(&self.source, task, place))
     }
 
     fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
@@ -110,7 +128,7 @@ impl Runner {
             ("AWS_LAMBDA_REQUEST_ID", &task.event.id),
             ("AWS_REGION", &self.source.region),
             ("AWS_DEFAULT_REGION", &self.source.region),
-            ("S3MOUNT_EVENT", task.event.fact.name.s3_name()),
+            ("S3MOUNT_EVENT", if place.path.is_empty() { "Invoke" } else { task.event.fact.name.s3_name() }),
             ("S3MOUNT_PATH", place.path),
             ("S3MOUNT_NAME", place.name),
             ("HOME", "/tmp"),
@@ -126,7 +144,7 @@ impl Runner {
         Call {
             name: spec.name.clone(),
             env,
-            stdin: event::message(&self.source, task, place),
+            stdin: self.payload(task, place),
             input: workspace.input(),
             quota: Quota::new(vec![scratch.clone(), output.clone()], spec.storage_bytes),
             scratch,

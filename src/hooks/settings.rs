@@ -11,9 +11,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::delivery::Delivery;
-use super::mode::{Mode, OnError};
+use super::destinations::Destination;
+use super::mode::Mode;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, cycles, units};
+use super::{Error, Result, cycles, mode, serverless, units, yaml};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
 pub const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -49,6 +50,7 @@ pub struct HookSpec {
     pub name: String,
     /// The module, `.wasm` or `.wat`.
     pub wasm: PathBuf,
+    /// None: nothing that happens to an object fires it.
     pub events: Vec<EventPattern>,
     pub mode: Mode,
     /// Any of these must match the path in the mount; every path when there is none.
@@ -67,6 +69,9 @@ pub struct HookSpec {
     /// How many events at a time.
     pub concurrency: usize,
     pub delivery: Delivery,
+    /// Who is told of its events that went well, and of those that were given up.
+    pub on_success: Option<Destination>,
+    pub on_failure: Option<Destination>,
     /// Its output may fire it again, also through others.
     pub allow_recursion: bool,
     /// What `/tmp` and `/out` may hold together.
@@ -84,15 +89,14 @@ struct RawFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawHook {
-    name: Spanned<String>,
+pub(super) struct RawHook {
+    pub(super) name: Spanned<String>,
     wasm: Spanned<PathBuf>,
-    #[serde(default)]
-    events: Vec<Spanned<String>>,
-    mode: Option<Spanned<String>>,
-    kind: Option<Spanned<String>>,
-    view: Option<Spanned<String>>,
-    on_error: Option<Spanned<String>>,
+    pub(super) events: Option<Vec<Spanned<String>>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) kind: Option<Spanned<String>>,
+    pub(super) view: Option<Spanned<String>>,
+    pub(super) on_error: Option<Spanned<String>>,
     #[serde(default, rename = "match")]
     matches: Vec<Spanned<String>>,
     #[serde(default)]
@@ -101,29 +105,73 @@ struct RawHook {
     prefix: String,
     #[serde(default)]
     suffix: String,
-    output: Option<Spanned<String>>,
+    pub(super) output: Option<Spanned<String>>,
     env: Option<Spanned<BTreeMap<String, String>>>,
     memory: Option<Spanned<String>>,
     timeout: Option<Spanned<String>>,
     concurrency: Option<Spanned<u16>>,
-    retries: Option<Spanned<u16>>,
-    retry_delay: Option<Spanned<String>>,
-    retry_max_delay: Option<Spanned<String>>,
-    max_age: Option<Spanned<String>>,
+    pub(super) retries: Option<Spanned<u16>>,
+    pub(super) retry_delay: Option<Spanned<String>>,
+    pub(super) retry_max_delay: Option<Spanned<String>>,
+    pub(super) max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
+    on_success: Option<Spanned<String>>,
+    on_failure: Option<Spanned<String>>,
     #[serde(default)]
     allow_recursion: bool,
 }
 
-/// Reads hooks from a TOML file with `[[hook]]` entries. Paths of modules are relative to it.
+impl RawHook {
+    /// Where a hook of the settings is named as a destination.
+    fn called(&self) -> Vec<(String, Range<usize>)> {
+        let named = [&self.on_success, &self.on_failure].into_iter().flatten();
+        let of_hook = |said: &Spanned<String>| Some((said.get_ref().strip_prefix("hook:")?.to_owned(), said.span()));
+        named.filter_map(of_hook).collect()
+    }
+}
+
+/// Reads hooks from a TOML file with `[[hook]]` entries, or from a `serverless.yml`. Paths of modules
+/// are relative to it.
 ///
 /// # Errors
 /// [`Error`] with the file, the line and the hook: unknown settings, values out of their limits,
 /// modules that are missing, too large or no core WebAssembly, hooks that fire each other in a ring.
 pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
-    let text = read_text(path)?;
-    let reader = Reader { path, text: &text };
+    read(&Given { path, text: &read_text(path)?, modules: None, bucket: None })
+}
+
+/// The same for the mount of a bucket: events of another bucket are errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(path: &Path, bucket: &str) -> Result<Vec<HookSpec>> {
+    read(&Given { path, text: &read_text(path)?, modules: None, bucket: Some(bucket) })
+}
+
+/// A settings file that was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+    /// Where the modules lie as `NAME.wasm`, if not where the settings say.
+    pub(super) modules: Option<&'a Path>,
+    /// The bucket that is mounted.
+    pub(super) bucket: Option<&'a str>,
+}
+
+pub(super) fn read(given: &Given) -> Result<Vec<HookSpec>> {
+    let Given { path, text, modules, bucket } = *given;
+    if serverless::is_meant(path) {
+        let translated = serverless::translate(text, bucket).map_err(|(hook, problem)| {
+            let yaml::Problem { line, text: problem } = problem;
+            Error::Settings { path: path.to_owned(), line, hook, problem }
+        })?;
+        // In Lambda no function has a place of its own for output: that it fires itself is found at run
+        // time, by the lineage.
+        return Ok(Reader { path, text: &translated.toml, modules, lines: Some(&translated.lines) }.hooks()?.0);
+    }
+    let reader = Reader { path, text, modules, lines: None };
     let (specs, places) = reader.hooks()?;
     let Some(ring) = cycles::find(&specs) else { return Ok(specs) };
     let names: Vec<&str> = ring.iter().map(|&index| specs[index].name.as_str()).collect();
@@ -134,10 +182,10 @@ pub fn load(path: &Path) -> Result<Vec<HookSpec>> {
 #[cfg(test)]
 pub(super) fn parse(path: &Path) -> Result<Vec<HookSpec>> {
     let text = read_text(path)?;
-    Ok(Reader { path, text: &text }.hooks()?.0)
+    Ok(Reader { path, text: &text, modules: None, lines: None }.hooks()?.0)
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     read_limited(path, SETTINGS_MAX_BYTES)
         .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
         .map_err(|cause| Error::File { path: path.to_owned(), cause })
@@ -157,12 +205,16 @@ fn recursion(hook: &HookSpec, others: &[&str]) -> String {
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
+    modules: Option<&'a Path>,
+    /// For each line of the text that of the file, where it is a translation.
+    lines: Option<&'a [usize]>,
 }
 
 impl Reader<'_> {
     fn wrong(&self, hook: &str, at: &Range<usize>, problem: String) -> Error {
         let before = self.text.get(..at.start).unwrap_or_default();
-        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        let line = before.bytes().filter(|&byte| byte == b'\n').count();
+        let line = self.lines.map_or(line + 1, |lines| lines.get(line).copied().unwrap_or(1));
         Error::Settings { path: self.path.to_owned(), line, hook: hook.to_owned(), problem }
     }
 
@@ -171,8 +223,11 @@ impl Reader<'_> {
         let file: RawFile = toml::from_str(self.text)
             .map_err(|error| self.wrong("", &error.span().unwrap_or_default(), error.message().to_owned()))?;
         let (mut specs, mut places): (Vec<HookSpec>, _) = (Vec::new(), Vec::new());
+        let mut calls: Vec<(String, String, Range<usize>)> = Vec::new();
         for raw in file.hook {
             let place = raw.get_ref().name.span();
+            let own_name = raw.get_ref().name.get_ref().clone();
+            calls.extend(raw.get_ref().called().into_iter().map(|(called, at)| (own_name.clone(), called, at)));
             let spec = self.hook(raw.into_inner())?;
             if specs.iter().any(|other| other.name == spec.name) {
                 return Err(self.wrong(&spec.name, &place, "another hook has this name already".into()));
@@ -181,6 +236,13 @@ impl Reader<'_> {
             specs.push(spec);
             places.push(place);
         }
+        let is_there = |name: &String| specs.iter().any(|spec| spec.name == *name);
+        if let Some((hook, called, at)) =
+            calls.into_iter().find(|(hook, called, _)| !is_there(called) || hook == called)
+        {
+            let problem = if hook == called { "it can't be its own destination" } else { "no hook has this name" };
+            return Err(self.wrong(&hook, &at, format!("hook:{called}: {problem}")));
+        }
         Ok((specs, places))
     }
 
@@ -188,18 +250,17 @@ impl Reader<'_> {
         let name = raw.name.get_ref().clone();
         let wrong = |(at, problem): (Range<usize>, String)| self.wrong(&name, &at, problem);
         check_name(&name).map_err(|problem| wrong((raw.name.span(), problem)))?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
-        let mode = mode(&raw).map_err(wrong)?;
+        let mode = mode::read(&raw).map_err(wrong)?;
         let delivery = delivery(&raw).map_err(wrong)?;
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
         let default_concurrency = if mode.takes_events() { CONCURRENCY_DEFAULT } else { CONCURRENCY_SYNC_DEFAULT };
         Ok(HookSpec {
-            wasm: directory.join(raw.wasm.get_ref()),
-            events: events(&raw.events).map_err(wrong)?,
+            wasm: self.module(&name, raw.wasm.get_ref()),
+            events: events(raw.events.as_deref()).map_err(wrong)?,
             mode,
             matches: globs(&raw.matches).map_err(wrong)?,
             exclude: globs(&raw.exclude).map_err(wrong)?,
@@ -211,19 +272,31 @@ impl Reader<'_> {
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
             concurrency: concurrency.unwrap_or(default_concurrency),
             delivery,
+            on_success: value(raw.on_success.as_ref(), Destination::parse).map_err(wrong)?,
+            on_failure: value(raw.on_failure.as_ref(), Destination::parse).map_err(wrong)?,
             allow_recursion: raw.allow_recursion,
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
             name,
         })
     }
+
+    fn module(&self, hook: &str, said: &Path) -> PathBuf {
+        match self.modules {
+            Some(directory) => directory.join(format!("{hook}.wasm")),
+            None => self.path.parent().unwrap_or(Path::new(".")).join(said),
+        }
+    }
 }
 
 /// A problem and where it stands.
-type Located<T> = std::result::Result<T, (Range<usize>, String)>;
+pub(super) type Located<T> = std::result::Result<T, (Range<usize>, String)>;
 type Checked<T> = std::result::Result<T, String>;
 
-fn value<T: Borrow<B>, B: ?Sized, U>(raw: Option<&Spanned<T>>, check: impl Fn(&B) -> Checked<U>) -> Located<Option<U>> {
+pub(super) fn value<T: Borrow<B>, B: ?Sized, U>(
+    raw: Option<&Spanned<T>>,
+    check: impl Fn(&B) -> Checked<U>,
+) -> Located<Option<U>> {
     raw.map(|raw| check(raw.get_ref().borrow()).map_err(|problem| (raw.span(), problem))).transpose()
 }
 
@@ -235,84 +308,9 @@ fn check_name(name: &str) -> Checked<()> {
     Ok(())
 }
 
-fn events(raw: &[Spanned<String>]) -> Located<Vec<EventPattern>> {
-    if raw.is_empty() {
-        return Ok(vec![EventPattern::AnyCreated]);
-    }
+fn events(raw: Option<&[Spanned<String>]>) -> Located<Vec<EventPattern>> {
+    let Some(raw) = raw else { return Ok(vec![EventPattern::AnyCreated]) };
     raw.iter().map(|text| EventPattern::parse(text.get_ref()).map_err(|problem| (text.span(), problem))).collect()
-}
-
-fn mode(raw: &RawHook) -> Located<Mode> {
-    let is_sync = |text: &str| match text {
-        "async" => Ok(false),
-        "sync" => Ok(true),
-        _ => Err(format!("there is no mode \"{text}\"; there are \"async\" and \"sync\"")),
-    };
-    let on_error = |text: &str| match text {
-        "deny" => Ok(OnError::Deny),
-        "allow" => Ok(OnError::Allow),
-        _ => Err(format!("\"{text}\" is no answer to an error; there are \"deny\" and \"allow\"")),
-    };
-    if let Some(view) = transform(raw)? {
-        return Ok(Mode::Transform { view });
-    }
-    let on_error_at = raw.on_error.as_ref().map(Spanned::span);
-    let on_error = value(raw.on_error.as_ref(), on_error)?;
-    if !value(raw.mode.as_ref(), is_sync)?.unwrap_or(false) {
-        let lost = |at| Err((at, "on-error is for hooks with mode = \"sync\"".to_owned()));
-        return on_error_at.map_or(Ok(Mode::Async), lost);
-    }
-    match async_only(raw) {
-        Some((name, at)) => {
-            Err((at, format!("a synchronous hook publishes nothing and is asked once: it has no {name}")))
-        }
-        None => Ok(Mode::Sync { on_error: on_error.unwrap_or(OnError::Deny) }),
-    }
-}
-
-/// The first setting that only means something to who takes events.
-fn async_only(raw: &RawHook) -> Option<(&'static str, Range<usize>)> {
-    let spans = [
-        ("output", raw.output.as_ref().map(Spanned::span)),
-        ("retries", raw.retries.as_ref().map(Spanned::span)),
-        ("retry-delay", raw.retry_delay.as_ref().map(Spanned::span)),
-        ("retry-max-delay", raw.retry_max_delay.as_ref().map(Spanned::span)),
-        ("max-age", raw.max_age.as_ref().map(Spanned::span)),
-    ];
-    spans.into_iter().find_map(|(name, at)| Some((name, at?)))
-}
-
-/// The view of a transform; `None` for every other hook.
-fn transform(raw: &RawHook) -> Located<Option<String>> {
-    let is_transform = |text: &str| match text {
-        "hook" => Ok(false),
-        "transform" => Ok(true),
-        _ => Err(format!("there is no kind \"{text}\"; there are \"hook\" and \"transform\"")),
-    };
-    let view = |text: &str| match text.trim_matches('/') {
-        name if name.is_empty() || name.contains('/') => Err("a view is one name in the root of the mount".to_owned()),
-        name => match crate::key::oddity(name) {
-            Some(oddity) => Err(format!("\"{text}\" can't be a directory ({oddity:?})")),
-            None => Ok(format!("{name}/")),
-        },
-    };
-    let view_at = raw.view.as_ref().map(Spanned::span);
-    let view = value(raw.view.as_ref(), view)?;
-    if !value(raw.kind.as_ref(), is_transform)?.unwrap_or(false) {
-        let lost = |at| Err((at, "view is for hooks with kind = \"transform\"".to_owned()));
-        return view_at.map_or(Ok(None), lost);
-    }
-    let others = [
-        ("mode", raw.mode.as_ref().map(Spanned::span)),
-        ("on-error", raw.on_error.as_ref().map(Spanned::span)),
-        ("events", raw.events.first().map(Spanned::span)),
-    ];
-    let other = others.into_iter().find_map(|(name, at)| Some((name, at?))).or_else(|| async_only(raw));
-    match (other, view) {
-        (Some((name, at)), _) => Err((at, format!("a transform is run when its view is read: it has no {name}"))),
-        (None, Some(view)) => Ok(Some(view)),
-        (None, None) => Err((raw.name.span(), "a transform needs a view".to_owned())),
-    }
 }
 
 fn globs(raw: &[Spanned<String>]) -> Located<Globs> {
@@ -444,6 +442,7 @@ fn read_limited(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::OnError;
 
     fn read(settings: &str) -> Result<Vec<HookSpec>> {
         let dir = tempfile::tempdir().unwrap();

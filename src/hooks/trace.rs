@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dead_letters::{DeadLetter, Which};
 use super::event::timestamp;
+use super::worker::task_names;
 use super::{Hooks, Result};
 use crate::journal::{NewEvent, Task};
 
@@ -66,7 +67,7 @@ impl Hooks {
         let mut dead_letters = self.dead_letters(&Which::default())?;
         dead_letters.retain(|dead| dead.key == key);
         let mut hooks = Vec::new();
-        for hook in &self.worker.hooks {
+        for hook in self.worker.hooks().iter() {
             let name = hook.spec.name.clone();
             let (fires, why) = hook.spec.explain(path);
             let tasks = journal.tasks_of(&name, usize::MAX, |event| event.key == key)?;
@@ -116,8 +117,8 @@ impl Hooks {
         if journal.events(usize::MAX)?.iter().any(|event| concerned(&event.fact)) {
             return Ok(true);
         }
-        for hook in &self.worker.hooks {
-            if !journal.tasks_of(&hook.spec.name, 1, concerned)?.is_empty() {
+        for name in task_names(&self.worker.hooks()) {
+            if !journal.tasks_of(&name, 1, concerned)?.is_empty() {
                 return Ok(true);
             }
         }

@@ -93,7 +93,8 @@ impl Hooks {
     /// The keys of all views, each ending in `/`.
     #[must_use]
     pub fn views(&self) -> Vec<String> {
-        let views = self.worker.hooks.iter().filter_map(|hook| hook.spec.mode.view());
+        let hooks = self.worker.hooks();
+        let views = hooks.iter().filter_map(|hook| hook.spec.mode.view());
         views.map(|view| format!("{}{view}", self.prefix())).collect()
     }
 
@@ -101,7 +102,7 @@ impl Hooks {
     pub(super) fn view_of(&self, key: &str) -> Option<(Arc<Hook>, String, String)> {
         let path = key.strip_prefix(self.prefix())?;
         let in_view = |hook: &Arc<Hook>| Some((Arc::clone(hook), path.strip_prefix(hook.spec.mode.view()?)?));
-        let (hook, below) = self.worker.hooks.iter().find_map(in_view)?;
+        let (hook, below) = self.worker.hooks().iter().find_map(in_view)?;
         let view = key[..key.len() - below.len()].to_owned();
         Some((hook, view, below.to_owned()))
     }

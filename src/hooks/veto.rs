@@ -122,7 +122,7 @@ impl Hooks {
     /// Whether any hook is a synchronous one.
     #[must_use]
     pub fn has_synchronous(&self) -> bool {
-        self.worker.hooks.iter().any(|hook| hook.spec.mode.is_sync())
+        self.worker.hooks().iter().any(|hook| hook.spec.mode.is_sync())
     }
 
     /// Whether a hook wants to be asked before this happens.
@@ -149,7 +149,8 @@ impl Hooks {
     }
 
     fn asked(&self, event: EventName, path: &str) -> Vec<Arc<Hook>> {
-        let synchronous = self.worker.hooks.iter().filter(|hook| hook.spec.mode.is_sync());
+        let hooks = self.worker.hooks();
+        let synchronous = hooks.iter().filter(|hook| hook.spec.mode.is_sync());
         synchronous.filter(|hook| hook.spec.wants(&fact(event, path), path)).cloned().collect()
     }
 

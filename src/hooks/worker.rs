@@ -1,19 +1,22 @@
 //! The loop behind the hooks: events → tasks → runs → settled.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::delivery::jittered;
+use super::destinations::{self, Condition, Delivered, Destination};
 use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append};
 use super::rules::MAX_LINEAGE;
 use crate::bucket::retry::doubled;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{self, DeadTask, Event, EventName, Journal, Seen, Task};
+use crate::journal::{self, DeadTask, Event, EventName, Journal, NewCall, Seen, Task};
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
@@ -22,6 +25,9 @@ const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the first try of what is delayed from outside, and the longest.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_mins(1);
+
+/// To one destination at a time.
+const DELIVERIES: usize = 4;
 
 /// What the worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +39,13 @@ pub(super) enum Phase {
     Cancel,
 }
 
+/// Runs of each hook, whatever version of it.
+type Running = HashMap<String, usize>;
+
 /// What the loop and its runs share.
 pub(super) struct Worker {
-    pub(super) hooks: Vec<Arc<Hook>>,
+    /// Those that count now; runs that have begun hold theirs.
+    pub(super) hooks: RwLock<Arc<Vec<Arc<Hook>>>>,
     pub(super) surroundings: Surroundings,
     pub(super) journal: Arc<Journal>,
     /// How many guests at a time, over all hooks.
@@ -45,15 +55,30 @@ pub(super) struct Worker {
     pub(super) cancel: watch::Sender<bool>,
     /// Changes after every round, for those who wait for quiet.
     pub(super) rounds: watch::Sender<u64>,
+    /// Changes when other hooks count.
+    pub(super) switches: watch::Sender<u64>,
 }
 
 impl Worker {
+    /// The hooks that count at this moment.
+    pub(super) fn hooks(&self) -> Arc<Vec<Arc<Hook>>> {
+        Arc::clone(&self.hooks.read())
+    }
+
+    /// From now on these count; returns those before them.
+    pub(super) fn switch(&self, hooks: Vec<Arc<Hook>>) -> Arc<Vec<Arc<Hook>>> {
+        let before = std::mem::replace(&mut *self.hooks.write(), Arc::new(hooks));
+        self.switches.send_modify(|count| *count += 1);
+        before
+    }
+
     /// Works until the phase says otherwise and nothing runs any more.
     pub(super) async fn work(self: Arc<Self>) {
         let mut news = self.journal.changes();
         let mut phase = self.phase.clone();
-        let mut runs: JoinSet<usize> = JoinSet::new();
-        let mut running = vec![0_usize; self.hooks.len()];
+        let mut switches = self.switches.subscribe();
+        let mut runs: JoinSet<String> = JoinSet::new();
+        let mut running = Running::new();
         loop {
             news.mark_unchanged();
             let now = *phase.borrow_and_update();
@@ -76,8 +101,9 @@ impl Worker {
                 // A closed channel: the journal or the owner is gone, and so is the work.
                 told = news.changed() => if told.is_err() { return },
                 told = phase.changed() => if told.is_err() { return },
+                _ = switches.changed() => {}
                 Some(ended) = runs.join_next() => match ended {
-                    Ok(hook) => running[hook] -= 1,
+                    Ok(hook) => *running.entry(hook).or_insert(1) -= 1,
                     // Only an abort gets here, and nobody aborts; panics are caught inside.
                     Err(error) => tracing::error!("hooks: a run was lost: {error}"),
                 },
@@ -89,27 +115,33 @@ impl Worker {
     /// Makes tasks of new events and starts what may start; says when the next task is due.
     async fn round(
         self: &Arc<Self>,
-        runs: &mut JoinSet<usize>,
-        running: &mut [usize],
+        runs: &mut JoinSet<String>,
+        running: &mut Running,
     ) -> journal::Result<Option<SystemTime>> {
         self.fan_out().await?;
         let mut next_due: Option<SystemTime> = None;
         // Each time another hook is first, or one with a long queue would take every place.
         let first = usize::try_from(*self.rounds.borrow()).unwrap_or_default();
-        for index in (0..self.hooks.len()).map(|index| (index + first) % self.hooks.len()) {
-            let hook = &self.hooks[index];
-            let places = (self.concurrency - runs.len()).min(hook.spec.concurrency - running[index]);
+        let hooks = self.hooks();
+        self.start_deliveries(&hooks, runs, running, &mut next_due)?;
+        let deliveries: usize = running.iter().filter(|(name, _)| is_destination(name)).map(|(_, count)| count).sum();
+        let guests = |runs: &JoinSet<String>| runs.len() - deliveries;
+        for index in (0..hooks.len()).map(|index| (index + first) % hooks.len()) {
+            let hook = &hooks[index];
+            let busy = running.entry(hook.spec.name.clone()).or_default();
+            // More may run than it allows now, from before.
+            let places = (self.concurrency - guests(runs)).min(hook.spec.concurrency.saturating_sub(*busy));
             if places == 0 {
                 continue;
             }
             let taken = self.journal.take(&hook.spec.name, places, SystemTime::now())?;
             next_due = [next_due, taken.next_due].into_iter().flatten().min();
             for task in taken.tasks {
-                running[index] += 1;
+                *busy += 1;
                 let (worker, hook) = (Arc::clone(self), Arc::clone(hook));
                 runs.spawn(async move {
                     worker.run(&hook, task).await;
-                    index
+                    hook.spec.name.clone()
                 });
             }
         }
@@ -134,7 +166,8 @@ impl Worker {
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
-        let told = self.hooks.iter().filter(|hook| hook.spec.mode.takes_events());
+        let hooks = self.hooks();
+        let told = hooks.iter().filter(|hook| hook.spec.mode.takes_events());
         let wanted = told.filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }
@@ -179,14 +212,13 @@ impl Worker {
         })
     }
 
-    async fn settle(&self, hook: &Hook, mut task: Task, tried: Tried) -> journal::Result<()> {
-        match tried.outcome {
+    async fn settle(&self, hook: &Hook, mut task: Task, mut tried: Tried) -> journal::Result<()> {
+        match std::mem::replace(&mut tried.outcome, Outcome::Cancelled) {
             Outcome::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
-                match seen_of(hook, &task).filter(|_| tried.as_told) {
-                    Some(seen) => self.journal.finish_with(&task, events, seen).await,
-                    None => self.journal.finish(&task, events).await,
-                }
+                let calls = self.calls(hook, &task, Condition::Success, &tried, None);
+                let seen = seen_of(hook, &task).filter(|_| tried.as_told);
+                self.journal.finish_with(&task, events, calls, seen).await
             }
             Outcome::Superseded => {
                 hook.counters.superseded();
@@ -199,14 +231,14 @@ impl Worker {
                 self.journal.release(&task);
                 Ok(())
             }
-            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried.digest).await,
+            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await,
             Outcome::Fatal(problem) => {
                 task.failures += 1;
-                self.give_up(hook, task, problem, tried.digest).await
+                self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await
             }
             Outcome::Failed(problem) => {
                 task.failures += 1;
-                self.try_again(hook, task, problem, tried.digest).await
+                self.try_again(hook, task, problem, tried).await
             }
             Outcome::Delayed(problem) => {
                 complain(hook, &task.event.fact.key, &problem);
@@ -218,28 +250,118 @@ impl Worker {
     }
 
     /// Unless it was the last try, or the next one would come too late.
-    async fn try_again(&self, hook: &Hook, task: Task, problem: String, digest: String) -> journal::Result<()> {
+    async fn try_again(&self, hook: &Hook, task: Task, problem: String, tried: Tried) -> journal::Result<()> {
         let delivery = &hook.spec.delivery;
         if task.failures > delivery.retries {
-            return self.give_up(hook, task, problem, digest).await;
+            return self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await;
         }
         let due = SystemTime::now() + delivery.pause(task.failures);
         if let Some(late) = delivery.too_old(&task, due) {
-            return self
-                .give_up(hook, task, format!("{problem}; at its next try the event would be {late}"), digest)
-                .await;
+            let problem = format!("{problem}; at its next try the event would be {late}");
+            return self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await;
         }
         complain(hook, &task.event.fact.key, &problem);
         self.journal.postpone(&task, due).await
     }
 
-    async fn give_up(&self, hook: &Hook, task: Task, reason: String, report: String) -> journal::Result<()> {
+    async fn give_up(
+        &self,
+        hook: &Hook,
+        task: Task,
+        reason: String,
+        tried: Tried,
+        condition: Condition,
+    ) -> journal::Result<()> {
         let (id, key) = (&task.event.id, &task.event.fact.key);
         complain(hook, key, &reason);
         let line = format!("DEAD RequestId: {id}\tKey: {}\tAttempts: {}\n", key.escape_debug(), task.failures);
         append(hook, line).await;
-        self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
+        let calls = self.calls(hook, &task, condition, &tried, Some(&reason));
+        let dead = DeadTask { task, reason, report: tried.digest, time: SystemTime::now() };
+        self.journal.bury_and_call(dead, calls).await
     }
+
+    /// Who is to be told that a task has ended so.
+    fn calls(
+        &self,
+        hook: &Hook,
+        task: &Task,
+        condition: Condition,
+        tried: &Tried,
+        problem: Option<&str>,
+    ) -> Vec<NewCall> {
+        if hook.spec.on_success.is_none() && hook.spec.on_failure.is_none() {
+            return Vec::new();
+        }
+        // As it was when it was tried last.
+        let failures = if problem.is_some() { task.failures.saturating_sub(1) } else { task.failures };
+        let payload = self.surroundings.payload(hook, &Task { failures, ..task.clone() });
+        destinations::calls(&hook.spec, &self.surroundings.runner.source, task, &payload, condition, tried, problem)
+    }
+
+    /// Starts what may be told to destinations that are no hooks.
+    fn start_deliveries(
+        self: &Arc<Self>,
+        hooks: &[Arc<Hook>],
+        runs: &mut JoinSet<String>,
+        running: &mut Running,
+        next_due: &mut Option<SystemTime>,
+    ) -> journal::Result<()> {
+        for destination in destinations::queues(hooks.iter().map(|hook| &hook.spec)) {
+            let name = destination.task_name();
+            let busy = running.entry(name.clone()).or_default();
+            let taken = self.journal.take(&name, DELIVERIES.saturating_sub(*busy), SystemTime::now())?;
+            *next_due = [*next_due, taken.next_due].into_iter().flatten().min();
+            for task in taken.tasks {
+                *busy += 1;
+                let (worker, destination, name) = (Arc::clone(self), Arc::clone(&destination), name.clone());
+                runs.spawn(async move {
+                    worker.deliver(&destination, task).await;
+                    name
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, destination: &Destination, mut task: Task) {
+        let mut cancel = self.cancel.subscribe();
+        let delivered = tokio::select! {
+            delivered = self.surroundings.deliver(destination, &task) => delivered,
+            _ = cancel.wait_for(|&cancelled| cancelled) => return self.journal.release(&task),
+        };
+        let settled = match delivered {
+            Delivered::Done(events) => self.journal.finish(&task, events).await,
+            Delivered::Again(problem) => {
+                tracing::warn!("a hook's destination: {}", problem.escape_debug());
+                let delay = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
+                task.delays = task.delays.saturating_add(1);
+                self.journal.postpone(&task, SystemTime::now() + delay).await
+            }
+            Delivered::Never(reason) => {
+                tracing::warn!("a hook's destination, given up: {}", reason.escape_debug());
+                task.failures += 1;
+                let report = String::new();
+                self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await
+            }
+        };
+        if let Err(error) = settled {
+            tracing::error!("a hook's destination: {error}");
+            tokio::time::sleep(JOURNAL_PAUSE).await;
+        }
+    }
+}
+
+/// The names under which tasks are taken: of hooks, and of their destinations that are none.
+pub(super) fn task_names(hooks: &[Arc<Hook>]) -> Vec<String> {
+    let destinations = destinations::queues(hooks.iter().map(|hook| &hook.spec));
+    let others = destinations.iter().map(|destination| destination.task_name());
+    hooks.iter().map(|hook| hook.spec.name.clone()).chain(others).collect()
+}
+
+/// No hook has such a name.
+fn is_destination(task_name: &str) -> bool {
+    task_name.contains(':')
 }
 
 /// What is remembered of a hook that was done with this; nothing of a removal.

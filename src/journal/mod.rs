@@ -163,7 +163,30 @@ pub struct Task {
     /// When it was taken back from the dead: its age counts from here.
     #[serde(default)]
     pub redriven: Option<SystemTime>,
+    /// What the hook is given instead of the event, where somebody called it; the event's fact says
+    /// nothing then but when, and who had a hand in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<String>,
     pub event: Event,
+}
+
+impl Task {
+    /// One that was never tried.
+    #[must_use]
+    pub fn new(hook: String, number: u64, payload: Option<String>, event: Event) -> Self {
+        Self { hook, number, failures: 0, delays: 0, not_before: None, redriven: None, payload, event }
+    }
+}
+
+/// A call: one hook, or whoever else takes tasks under a name, is to be given a payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCall {
+    /// As of an event.
+    pub id: String,
+    pub hook: String,
+    pub payload: String,
+    /// Hooks that had a hand in it, oldest first.
+    pub lineage: Vec<String>,
 }
 
 /// A task that will not be tried again by itself.
@@ -238,6 +261,14 @@ impl Journal {
     /// [`Error`] when it could not be written; the note is as before then.
     pub fn note_again(&self, number: u64, note: &Note) -> Result<()> {
         self.notes.replace(number, note)
+    }
+
+    /// Notes calls, each of which becomes a task.
+    ///
+    /// # Errors
+    /// [`Error`] when nothing of it could be stored.
+    pub async fn call(&self, calls: Vec<NewCall>) -> Result<()> {
+        self.change(Change::Call(calls)).await
     }
 
     /// What is noted and not done yet, oldest first.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::store::Change;
-use super::{DeadTask, Event, EventName, Journal, NewEvent, Result, Seen, Task};
+use super::{DeadTask, Event, EventName, Journal, NewCall, NewEvent, Result, Seen, Task};
 
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
@@ -68,7 +68,9 @@ impl Journal {
             if taken.tasks.len() == limit {
                 break;
             }
-            if !busy_keys.insert(task.event.fact.key.clone()) || leases.contains(&lease(&task)) {
+            // Calls have no order among them.
+            let is_behind = task.payload.is_none() && !busy_keys.insert(task.event.fact.key.clone());
+            if is_behind || leases.contains(&lease(&task)) {
                 continue;
             }
             match task.not_before {
@@ -85,17 +87,23 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
     pub async fn finish(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
-        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, seen: None };
-        self.change_and_release(change, task).await
+        self.finish_with(task, events, Vec::new(), None).await
     }
 
-    /// The same, and in the same transaction remembers which version the hook was done with.
+    /// The same, with calls that follow from it, and remembers which version the hook was done with, all
+    /// in one transaction.
     ///
     /// # Errors
-    /// As [`Journal::finish`].
-    pub async fn finish_with(&self, task: &Task, events: Vec<NewEvent>, seen: Seen) -> Result<()> {
-        let seen = Some((task.event.fact.key.clone(), seen));
-        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, seen };
+    /// As there.
+    pub async fn finish_with(
+        &self,
+        task: &Task,
+        events: Vec<NewEvent>,
+        calls: Vec<NewCall>,
+        seen: Option<Seen>,
+    ) -> Result<()> {
+        let seen = seen.map(|seen| (task.event.fact.key.clone(), seen));
+        let change = Change::Finish { hook: task.hook.clone(), number: task.number, events, calls, seen };
         self.change_and_release(change, task).await
     }
 
@@ -121,8 +129,16 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when it could not be stored; the task is ready again.
     pub async fn bury(&self, dead: DeadTask) -> Result<()> {
+        self.bury_and_call(dead, Vec::new()).await
+    }
+
+    /// The same, with calls that follow from it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn bury_and_call(&self, dead: DeadTask, calls: Vec<NewCall>) -> Result<()> {
         let task = dead.task.clone();
-        self.change_and_release(Change::Bury(dead), &task).await
+        self.change_and_release(Change::Bury(dead, calls), &task).await
     }
 
     /// Puts dead tasks back at their places as if they had never been tried, all in one transaction.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::seen;
-use super::{DeadTask, Error, Event, EventName, Intent, IntentId, NewEvent, Result, Seen, Task};
+use super::{DeadTask, Error, Event, EventName, Intent, IntentId, NewCall, NewEvent, Result, Seen, Task};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const INTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("intents");
@@ -59,13 +59,16 @@ pub(super) enum Change {
         hook: String,
         number: u64,
         events: Vec<NewEvent>,
+        calls: Vec<NewCall>,
         /// The key, and what the hook was done with of it.
         seen: Option<(String, Seen)>,
     },
+    /// Somebody calls hooks.
+    Call(Vec<NewCall>),
     /// A task failed and will be tried again.
     Postpone(Task),
     /// A task failed for the last time.
-    Bury(DeadTask),
+    Bury(DeadTask, Vec<NewCall>),
     /// Dead tasks become open ones again.
     Redrive {
         numbers: Vec<u64>,
@@ -82,7 +85,7 @@ impl Change {
         match self {
             Self::Intend { .. } | Self::Replace { .. } => false,
             Self::Settle { events, .. } | Self::Removed { events, .. } => !events.is_empty(),
-            Self::FanOut(_) | Self::Finish { .. } | Self::Postpone(_) | Self::Bury(_) => true,
+            Self::FanOut(_) | Self::Finish { .. } | Self::Call(_) | Self::Postpone(_) | Self::Bury(..) => true,
             Self::Redrive { numbers, .. } | Self::ForgetDead { numbers } => !numbers.is_empty(),
         }
     }
@@ -251,19 +254,22 @@ fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {
             settle(transaction, before.as_slice(), events)
         }
         Change::FanOut(events) => fan_out(transaction, events),
-        Change::Finish { hook, number, events, seen } => {
+        Change::Finish { hook, number, events, calls, seen } => {
             remove_task(transaction, &hook, number)?;
             if let Some((key, seen)) = seen {
                 seen::remember(transaction, &hook, &key, &seen)?;
             }
-            append(transaction, events)
+            append(transaction, events)?;
+            call(transaction, calls)
         }
+        Change::Call(calls) => call(transaction, calls),
         Change::Postpone(task) => put_task(transaction, &task),
-        Change::Bury(dead) => {
+        Change::Bury(dead, calls) => {
             remove_task(transaction, &dead.task.hook, dead.task.number)?;
             // It may have done half of it: nothing is as that version left it.
             seen::forget(transaction, &dead.task.hook, &dead.task.event.fact.key)?;
-            bury(transaction, &dead)
+            bury(transaction, &dead)?;
+            call(transaction, calls)
         }
         Change::Redrive { numbers, now } => {
             for dead in exhume(transaction, &numbers)? {
@@ -320,10 +326,24 @@ fn fan_out(transaction: &WriteTransaction, matched: Vec<(Event, Vec<String>)>) -
         }
         let first = next_number(&mut meta, NEXT_TASK_ROW, hooks.len() as u64)?;
         for (number, hook) in (first..).zip(hooks) {
-            let task =
-                Task { hook, number, failures: 0, delays: 0, not_before: None, redriven: None, event: event.clone() };
+            let task = Task::new(hook, number, None, event.clone());
             tasks.insert((task.hook.as_str(), number), encode(&task)?.as_slice()).map_err(storage)?;
         }
+    }
+    Ok(())
+}
+
+fn call(transaction: &WriteTransaction, calls: Vec<NewCall>) -> Result<()> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let mut meta = transaction.open_table(META).map_err(storage)?;
+    let first = next_number(&mut meta, NEXT_TASK_ROW, calls.len() as u64)?;
+    for (number, NewCall { id, hook, payload, lineage }) in (first..).zip(calls) {
+        let (name, time) = (EventName::CreatedPut, SystemTime::now());
+        let fact = NewEvent { name, key: String::new(), size: 0, etag: None, time, lineage, rewritten: false };
+        let event = Event { id, sequence: number, fact };
+        put_task(transaction, &Task::new(hook, number, Some(payload), event))?;
     }
     Ok(())
 }

@@ -222,13 +222,14 @@ fn the_dead_are_not_kept_without_end() {
             delays: 0,
             not_before: None,
             redriven: None,
+            payload: None,
             event: event.clone(),
         },
         reason: "exit 1".into(),
         report: String::new(),
         time: UNIX_EPOCH,
     };
-    store.apply((0..store::MAX_DEAD + 5).map(|number| Change::Bury(dead(number))).collect()).unwrap();
+    store.apply((0..store::MAX_DEAD + 5).map(|number| Change::Bury(dead(number), Vec::new())).collect()).unwrap();
     let kept = store.dead().unwrap();
     assert_eq!((kept.len() as u64, kept[0].task.number), (store::MAX_DEAD, 5));
 }

@@ -210,3 +210,9 @@ pub fn says(text: &str, then: &str) -> String {
     let (length, text) = (text.len(), text.replace('\n', "\\n"));
     command(&text, &format!("(drop (call $write (i32.const 2) (i32.const 64) (i32.const {length}))) {then}"))
 }
+
+/// Writes this to stdout.
+pub fn answers(text: &str) -> String {
+    let (length, text) = (text.len(), text.replace('"', "\\\""));
+    command(&text, &format!("(drop (call $write (i32.const 1) (i32.const 64) (i32.const {length})))"))
+}

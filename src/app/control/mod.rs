@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::hooking::{DeadLetter, Description, Invocation, Rejected, Trace, Which};
+use super::hooking::{DeadLetter, Description, Invocation, Rejected, Switched, Trace, Which};
 use super::{Failure, Left, Status};
 
 /// What a command asks of a running mount.
@@ -83,6 +83,14 @@ pub enum HooksRequest {
         path: String,
         deadline_ms: Option<u64>,
     },
+    /// Take the hooks of this file in place of those there are; `None`: of the mount's own file.
+    Deploy {
+        file: Option<PathBuf>,
+    },
+    /// Take a hook away.
+    Remove {
+        hook: String,
+    },
 }
 
 /// What it answers. What takes its time is answered by several, and is over when the socket closes.
@@ -131,6 +139,8 @@ pub enum Reply {
     },
     Invoked(Box<Invocation>),
     Traced(Box<Trace>),
+    /// These hooks have come and gone.
+    Switched(Box<Switched>),
     /// The hooks of a path are done; these dead letters there are of it.
     Waited {
         dead: Vec<DeadLetter>,

@@ -11,6 +11,7 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     Credentials, ProvideCredentials, RequestChecksumCalculation, SharedHttpClient, StalledStreamProtectionConfig,
@@ -81,6 +82,10 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
 }
 
 impl Sdk {
+    pub(super) fn credentials(&self) -> Option<SharedCredentialsProvider> {
+        self.shared.credentials_provider().filter(|_| self.signed)
+    }
+
     /// A client that neither retries nor hashes by itself: see `bucket::s3`.
     pub(super) fn client(&self) -> Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.shared)

@@ -93,6 +93,8 @@ pub struct Connection {
     pub endpoint: String,
     pub region: String,
     pub capabilities: Capabilities,
+    /// What requests are signed with, if they are.
+    pub credentials: Option<aws_credential_types::provider::SharedCredentialsProvider>,
 }
 
 /// Builds the client and makes sure that the bucket can be listed.
@@ -121,7 +123,8 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         Counted::new(S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline), Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &wire).await;
     let bucket = patient(settings, wire, capabilities, &requests);
-    Ok(Connection { bucket, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities })
+    let credentials = sdk.credentials();
+    Ok(Connection { bucket, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities, credentials })
 }
 
 /// What the server does, as far as it must be known before the first write.

@@ -168,6 +168,9 @@ fn shown(letter: &DeadLetter) -> String {
     line("hook", &letter.hook);
     line("key", &letter.key);
     line("event", &format!("{} at {}", letter.event, letter.event_time));
+    if let Some(payload) = &letter.payload {
+        line("payload", payload);
+    }
     line("version", &format!("{} bytes, ETag {}", letter.size, letter.etag.as_deref().unwrap_or("none")));
     line("given up", &format!("{} after {} tries", letter.time, letter.attempts));
     line("run again", &letter.again);

@@ -132,6 +132,11 @@ fn described(hook: &Description) -> String {
     if hook.allow_recursion {
         line("recursion", "may fire itself, also through others".into());
     }
+    for (name, destination) in [("on success", &hook.on_success), ("on failure", &hook.on_failure)] {
+        if let Some(destination) = destination {
+            line(name, destination.clone());
+        }
+    }
     if !hook.env.is_empty() {
         line("environment", hook.env.join(", "));
     }

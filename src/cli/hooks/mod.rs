@@ -1,6 +1,7 @@
 //! `s3mount hooks …`
 
 mod dead_letters;
+mod deploy;
 mod invoke;
 mod list;
 mod logs;
@@ -28,6 +29,10 @@ enum Command {
     List(list::List),
     /// Show how often hooks ran, failed, and what waits
     Stats(list::Stats),
+    /// Give a mount these hooks in place of those it has, without remounting
+    Deploy(deploy::Deploy),
+    /// Take a hook away from a mount
+    Remove(deploy::Remove),
     /// Print the log of a hook
     Logs(logs::Arguments),
     /// Run a hook once, now, on an object of a mount or on a local file
@@ -48,6 +53,8 @@ impl Arguments {
             Command::Validate(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Stats(arguments) => arguments.run(),
+            Command::Deploy(arguments) => arguments.run(),
+            Command::Remove(arguments) => arguments.run(),
             Command::Logs(arguments) => arguments.run(),
             Command::Invoke(arguments) => arguments.run(),
             Command::Trace(arguments) => arguments.run(),

@@ -165,7 +165,7 @@ impl Fs {
         let note = Note::Remove {
             key: key.to_owned(),
             etag: etag.map(stored_etag),
-            event: event && self.settings.events,
+            event: event && self.tells_hooks(),
             intent: intent.map(|intent| intent.0),
         };
         let number = self.journal.note(&note)?;

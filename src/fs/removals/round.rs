@@ -236,7 +236,7 @@ impl Fs {
 
     /// Appends the events of objects that are gone, so that a crash loses and doubles none.
     async fn tell_removed(&self, tried: &[Tried]) -> Result<()> {
-        let is_told = |tried: &&Tried| matches!(tried.fate, Fate::Gone) && tried.removal.event && self.settings.events;
+        let is_told = |tried: &&Tried| matches!(tried.fate, Fate::Gone) && tried.removal.event && self.tells_hooks();
         let mut told: Vec<&Tried> = tried.iter().filter(is_told).collect();
         if told.is_empty() {
             return Ok(());

@@ -1,0 +1,188 @@
+//! Listening, and which request is meant for what.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderMap, ORIGIN};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::Settings;
+use super::answers::{Answer, Refusal, ok};
+use super::functions::name_in;
+use super::invoke::{PAYLOAD_BYTES, too_large};
+
+/// The version of the API, in its paths.
+const FUNCTIONS: &str = "/2015-03-31/functions";
+/// How long a client may take to send the head of a request, and its body.
+const HEAD_DEADLINE: Duration = Duration::from_mins(1);
+const BODY_DEADLINE: Duration = Duration::from_mins(1);
+/// More than hooks run at a time; each costs a descriptor, and up to a payload of memory.
+const CONNECTIONS: usize = 64;
+/// After a failed accept: out of descriptors, most likely, and others will close.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The listening API. Dropping it breaks off what is under way.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens; answers when this returns. Needs a tokio runtime, and lives on it.
+    ///
+    /// # Errors
+    /// When the address can't be listened at.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        let addr = listener.local_addr()?;
+        Ok(Self { addr, accepting: tokio::spawn(accept(listener, Arc::new(settings))) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Takes the connections with it: they live in the accept loop's join set.
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, settings: Arc<Settings>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let settings = Arc::clone(&settings);
+                connections.spawn(async move {
+                    serve(stream, settings).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the Lambda API cannot accept");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, settings: Arc<Settings>) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let settings = Arc::clone(&settings);
+        async move { Ok::<_, std::convert::Infallible>(settings.respond(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "the Lambda API: a connection ended");
+    }
+}
+
+impl Settings {
+    async fn respond(&self, request: Request<Incoming>) -> Answer {
+        let id = uuid::Uuid::now_v7().to_string();
+        self.answer(&id, request).await.unwrap_or_else(|refusal| refusal.answer(&id))
+    }
+
+    async fn answer(&self, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        refuse_strangers(request.headers())?;
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        let nothing = || Refusal::new(StatusCode::NOT_FOUND, "UnknownOperationException", "no such operation here");
+        let rest = path.strip_prefix(FUNCTIONS).ok_or_else(nothing)?;
+        let words: Vec<&str> = rest.split('/').filter(|word| !word.is_empty()).collect();
+        let json = |value: &serde_json::Value| ok(StatusCode::OK, id, value.to_string().into());
+        match (&head.method, &words[..]) {
+            (&Method::GET, []) => Ok(json(&self.list())),
+            (&Method::GET, [name]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?)),
+            (&Method::GET, [name, "configuration"]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?["Configuration"])),
+            (&Method::POST, [name, "invocations"]) => {
+                let name = decoded(name)?;
+                let payload = read(body).await?;
+                self.invoke(name_in(&name)?, id, &head.headers, &payload).await
+            }
+            _ => Err(nothing()),
+        }
+    }
+}
+
+/// A page in a browser can send a request to any address: it says so by `Origin`, or by the name that it
+/// was led to.
+fn refuse_strangers(headers: &HeaderMap) -> Result<(), Refusal> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let is_local =
+        name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    if is_local && !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::FORBIDDEN, "AccessDeniedException", "this is for programs of this machine"))
+}
+
+fn decoded(word: &str) -> Result<String, Refusal> {
+    let decoded = percent_decode_str(word).decode_utf8();
+    decoded.map(std::borrow::Cow::into_owned).map_err(|_| Refusal::of_parameter("a name is UTF-8"))
+}
+
+async fn read(body: Incoming) -> Result<bytes::Bytes, Refusal> {
+    let late =
+        |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", "the payload did not come in time");
+    let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, PAYLOAD_BYTES).collect()).await.map_err(late)?;
+    match body {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(PAYLOAD_BYTES)),
+        Err(_) => Err(Refusal::of_parameter("the payload broke off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_programs_of_this_machine_are_answered() {
+        for (host, origin, is_fine) in [
+            ("127.0.0.1:9001", None, true),
+            ("localhost", None, true),
+            ("[::1]:9001", None, true),
+            ("evil.example:9001", None, false),
+            ("10.0.0.1", None, false),
+            ("", None, false),
+            ("127.0.0.1:9001", Some("http://evil.example"), false),
+            ("127.0.0.1:9001", Some("null"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(refuse_strangers(&headers).is_ok(), is_fine, "{host} {origin:?}");
+        }
+    }
+}
