@@ -38,6 +38,8 @@ pub enum Kind {
     Corrupt,
     /// The local disk is full.
     NoSpace,
+    /// Part of the mount can only be read.
+    ReadOnly,
     /// A hook failed for good.
     HookFailed,
     /// Another local failure: journal, draft or cache file.
@@ -61,6 +63,7 @@ impl Kind {
             Self::Unreachable => Errno::EHOSTUNREACH,
             Self::Unsupported => Errno::ENOTSUP,
             Self::NoSpace => Errno::ENOSPC,
+            Self::ReadOnly => Errno::EROFS,
             Self::HookFailed => Errno::ECANCELED,
             Self::Refused | Self::Usage => Errno::EINVAL,
             Self::Corrupt | Self::Local => Errno::EIO,
@@ -75,7 +78,9 @@ impl Kind {
             Self::NotFound | Self::NoSuchBucket => 66,
             Self::Unreachable => 68,
             Self::Busy | Self::Unsupported | Self::QuotaExceeded => 69,
-            Self::Refused | Self::Archived | Self::Changed | Self::NoSuchUpload | Self::HookFailed => 70,
+            Self::Refused | Self::Archived | Self::Changed | Self::NoSuchUpload | Self::HookFailed | Self::ReadOnly => {
+                70
+            }
             Self::Local | Self::NoSpace | Self::Corrupt => 74,
             Self::Deadline => 75,
             Self::AccessDenied | Self::NoCredentials => 77,

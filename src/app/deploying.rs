@@ -11,7 +11,7 @@ use super::Failure;
 use super::gate::Gate;
 use crate::error::Kind;
 use crate::fs::Fs;
-use crate::hooks::{self, Deployed, HookSettings, HookSpec, Hooks, Prepared, Switched};
+use crate::hooks::{self, Deployed, HookSettings, HookSpec, Hooks, Prepared, Switched, Views};
 use crate::journal::Journal;
 
 /// Where hooks run, or could.
@@ -20,6 +20,7 @@ pub(super) struct HookPlace {
     settings: HookSettings,
     deployed: Deployed,
     fs: Arc<Fs>,
+    views: Arc<Views>,
     journal: Arc<Journal>,
     running: RwLock<Option<Arc<Hooks>>>,
     /// Held by who changes them.
@@ -27,9 +28,14 @@ pub(super) struct HookPlace {
 }
 
 impl HookPlace {
-    pub(super) fn new(settings: HookSettings, deployed: Deployed, fs: &Arc<Fs>, journal: &Arc<Journal>) -> Self {
-        let (fs, journal) = (Arc::clone(fs), Arc::clone(journal));
-        Self { settings, deployed, fs, journal, running: RwLock::default(), turn: tokio::sync::Mutex::default() }
+    pub(super) fn new(
+        settings: HookSettings,
+        deployed: Deployed,
+        (fs, views): (&Arc<Fs>, &Arc<Views>),
+        journal: &Arc<Journal>,
+    ) -> Self {
+        let (fs, views, journal) = (Arc::clone(fs), Arc::clone(views), Arc::clone(journal));
+        Self { settings, deployed, fs, views, journal, running: RwLock::default(), turn: tokio::sync::Mutex::default() }
     }
 
     /// The hooks, if this mount has any.
@@ -75,7 +81,9 @@ impl HookPlace {
         Ok(block_in_place(|| {
             let prepared = hooks.prepare_without(name)?;
             self.deployed.remove(name)?;
-            hooks::Result::Ok(hooks.switch(prepared))
+            let switched = hooks.switch(prepared);
+            self.fs.set_views(hooks.views());
+            hooks::Result::Ok(switched)
         })?)
     }
 
@@ -118,6 +126,8 @@ impl HookPlace {
         self.running.write().replace(Arc::clone(hooks));
         // Only the first is taken: it is the same one as long as the mount lives.
         self.fs.guard_with(Arc::new(Gate::new(hooks)));
+        self.views.attach(hooks);
+        self.fs.set_views(hooks.views());
         self.fs.tell_hooks();
     }
 }

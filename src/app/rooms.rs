@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::deploying::HookPlace;
 use super::places::Places;
 use super::{Failure, Left};
+use crate::bucket::Bucket;
 use crate::bucket::client::{self, ConnectSettings, Connection};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
@@ -95,7 +96,8 @@ impl Rooms {
         let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
         let memory_bytes = config.memory_bytes - waiting_for_disk;
         let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
-        let bucket = Arc::clone(&connection.bucket);
+        let views = hooks::Views::over(Arc::clone(&connection.bucket));
+        let bucket: Arc<dyn Bucket> = views.clone();
         let cache = match &disk {
             Some(disk) => BlockCache::with_disk(bucket, settings, Arc::clone(disk)),
             None => BlockCache::new(bucket, settings),
@@ -128,9 +130,8 @@ impl Rooms {
             attributes_wait: true,
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
-        let bucket = Arc::clone(&connection.bucket);
-        let fs = Fs::new(bucket, Arc::clone(&cache), index, Arc::clone(&journal), settings);
-        let hooks = HookPlace::new(hook_settings(config, places, &connection, &fs), deployed, &fs, &journal);
+        let fs = Fs::new(views.clone(), Arc::clone(&cache), index, Arc::clone(&journal), settings);
+        let hooks = HookPlace::new(hook_settings(config, places, &connection, &fs), deployed, (&fs, &views), &journal);
         if let Some(specs) = specs {
             // Before what was left is sent: nothing gets past a hook that may forbid it.
             hooks.open(specs)?;

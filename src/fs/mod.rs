@@ -142,6 +142,8 @@ pub struct Fs {
     kernel: kernel::Link,
     gatekeeper: OnceLock<Arc<dyn Gatekeeper>>,
     shelf: Arc<rejected::Shelf>,
+    /// Keys of directories in which nothing can be changed.
+    views: parking_lot::RwLock<Vec<String>>,
     siblings: siblings::Siblings,
     origins: Arc<told::Origins>,
     heads: Arc<heads::Heads>,
@@ -188,6 +190,7 @@ impl Fs {
             heads,
             walks,
             gatekeeper: OnceLock::new(),
+            views: parking_lot::RwLock::default(),
             shelf: Arc::new(rejected::Shelf::beside(&settings.draft_dir)),
             tells_hooks: AtomicBool::new(settings.events),
             settings,
@@ -215,6 +218,23 @@ impl Fs {
     /// How long the kernel may believe what it was told.
     pub fn attr_ttl(&self) -> Duration {
         self.settings.attr_ttl
+    }
+
+    /// From now on nothing can be changed in these directories, named by their keys.
+    pub fn set_views(&self, keys: Vec<String>) {
+        *self.views.write() = keys;
+    }
+
+    /// `EROFS` for what is in a view, and for the view itself.
+    fn writable_at(&self, ino: Ino) -> Result<()> {
+        self.writable()?;
+        let views = self.views.read();
+        if views.is_empty() {
+            return Ok(());
+        }
+        let key = self.tree.lock().key(ino).unwrap_or_default();
+        let is_shown = views.iter().any(|view| key.starts_with(view.as_str()));
+        if is_shown { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
     }
 
     /// From now on commits are journaled as events: hooks listen.

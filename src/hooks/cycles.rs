@@ -20,8 +20,8 @@ pub(super) fn find(specs: &[HookSpec]) -> Option<Vec<usize>> {
 }
 
 fn fires(from: &HookSpec, to: &HookSpec) -> bool {
-    if from.mode.is_sync() || to.mode.is_sync() {
-        // They publish nothing, and are not asked of what others publish.
+    if !from.mode.takes_events() || !to.mode.takes_events() {
+        // They publish nothing, and are not told of what others publish.
         return false;
     }
     let any = |directory: &str| PROBES.iter().any(|name| to.takes_output(&format!("{directory}{name}")));

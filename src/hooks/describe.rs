@@ -15,8 +15,10 @@ pub struct Description {
     pub wasm: PathBuf,
     /// Which of the three kinds of guest it is, in words.
     pub kind: String,
-    /// `async` or `sync`.
+    /// `async`, `sync` or `transform`.
     pub mode: String,
+    /// Of a transform: the directory that shows what it makes.
+    pub view: Option<String>,
     /// Of a synchronous hook: `deny` or `allow`.
     pub on_error: Option<String>,
     /// `ObjectCreated:*` and so on.
@@ -93,6 +95,7 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         wasm: spec.wasm.clone(),
         kind: program.kind().to_owned(),
         mode: spec.mode.name().to_owned(),
+        view: spec.mode.view().map(str::to_owned),
         on_error: spec.mode.on_error().map(|on_error| on_error.name().to_owned()),
         events: spec.events.iter().map(|event| EventPattern::name(*event).to_owned()).collect(),
         matches: spec.matches.patterns().to_vec(),

@@ -58,7 +58,7 @@ pub struct LocalRun<'a> {
 
 impl Hooks {
     /// Runs a hook once on the object at `path`, whether or not its rule matches, and publishes what
-    /// it leaves unless `dry`, or it is a synchronous one. Nothing of it is retried. Stops when dropped.
+    /// it leaves unless `dry`, or it takes no events. Nothing of it is retried. Stops when dropped.
     ///
     /// # Errors
     /// When there is no such hook, event or object, the bucket can't be asked, or hooks are stopped. What goes wrong with
@@ -82,7 +82,7 @@ impl Hooks {
             (fact.size, fact.etag) = (found.size, Some(stored_etag(&found.etag)));
         }
         let task = task(&hook.spec, fact);
-        let dry = dry || hook.spec.mode.is_sync();
+        let dry = dry || !hook.spec.mode.takes_events();
         let publication = if dry { Publication::Dry } else { Publication::Publish };
         let cancel = Cancel::default();
         let tried = surroundings.attempt(hook, &task, publication, cancel.0.subscribe()).await;

@@ -11,6 +11,8 @@
 //!                                     └─ delivery: again, when, or to the dead letters
 //! ```
 //!
+//! `view` shows what `transform` makes of objects that are looked at.
+//!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
 //! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`. Which hooks there
@@ -30,6 +32,7 @@ mod identity;
 mod input;
 mod invocation;
 mod invoke;
+mod mode;
 mod modules;
 mod publish;
 mod reload;
@@ -41,8 +44,10 @@ mod serverless;
 mod settings;
 mod status;
 mod trace;
+mod transform;
 mod units;
 mod veto;
+mod view;
 mod worker;
 mod workspace;
 mod yaml;
@@ -74,12 +79,14 @@ pub use describe::{Description, validate};
 pub use destinations::Destination;
 pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
+pub use mode::{Mode, OnError};
 pub use reload::{Prepared, Switched};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
-pub use settings::{HookSpec, MAX_MODULE_BYTES, Mode, OnError, load, load_for};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, load, load_for};
 pub use status::{HookStatus, HooksStatus, LastError};
 pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 pub use veto::{Bytes, Decision, Question};
+pub use view::Views;
 
 /// Told the key of every object that a hook wrote or took back, so that the file system forgets
 /// what it knew of it.
@@ -135,6 +142,8 @@ pub struct Hooks {
     /// Places for runs on demand: as many as for those of the queue.
     on_demand: Semaphore,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// What views show.
+    made: transform::Kept,
 }
 
 /// As [`open`], and starts to work on `runtime`.
@@ -195,7 +204,8 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
         switches: watch::channel(0).0,
     });
     let on_demand = Semaphore::new(worker.concurrency);
-    Ok(Hooks { worker, directory, phase, on_demand, task: Mutex::new(None) })
+    let made = transform::Kept::in_directory(directory.join("views"));
+    Ok(Hooks { worker, directory, phase, on_demand, task: Mutex::new(None), made })
 }
 
 impl Hooks {

@@ -159,12 +159,20 @@ impl HookSpec {
         if let Some(refusal) = self.refusal(path) {
             return (false, refusal.to_string());
         }
+        if let Some(view) = self.mode.view() {
+            return (true, format!("is shown in {view}"));
+        }
         if self.events.is_empty() {
             return (false, "its events are none: it runs only when it is called".into());
         }
         let events: Vec<_> = self.events.iter().map(|event| event.name()).collect();
         let verb = if self.mode.is_sync() { "is asked before" } else { "fires for" };
         (true, format!("{verb} {}", events.join(", ")))
+    }
+
+    /// Whether its view shows what lies at a path.
+    pub(super) fn shows(&self, path: &str) -> bool {
+        self.refusal(path).is_none()
     }
 
     /// Whether what a hook writes at a path fires this one, apart from its lineage.

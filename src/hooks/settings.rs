@@ -14,8 +14,9 @@ use toml::Spanned;
 
 use super::delivery::Delivery;
 use super::destinations::Destination;
+use super::mode::Mode;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, cycles, serverless, units, yaml};
+use super::{Error, Result, cycles, mode, serverless, units, yaml};
 use limits::{concurrency, delivery, memory, timeout};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
@@ -88,47 +89,6 @@ pub struct HookSpec {
     pub max_input_bytes: u64,
 }
 
-/// When a hook runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// After it has happened.
-    Async,
-    /// Before it happens, and may forbid it.
-    Sync { on_error: OnError },
-}
-
-/// What becomes of what a synchronous hook was asked about when the hook itself fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    Deny,
-    Allow,
-}
-
-impl Mode {
-    pub(super) fn is_sync(self) -> bool {
-        self != Self::Async
-    }
-
-    pub(super) fn on_error(self) -> Option<OnError> {
-        if let Self::Sync { on_error } = self { Some(on_error) } else { None }
-    }
-
-    /// As the settings have it.
-    pub(super) fn name(self) -> &'static str {
-        if self.is_sync() { "sync" } else { "async" }
-    }
-}
-
-impl OnError {
-    /// As the settings have it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Deny => "deny",
-            Self::Allow => "allow",
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -138,12 +98,14 @@ struct RawFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct RawHook {
-    name: Spanned<String>,
+pub(super) struct RawHook {
+    pub(super) name: Spanned<String>,
     wasm: Spanned<PathBuf>,
-    events: Option<Vec<Spanned<String>>>,
-    mode: Option<Spanned<String>>,
-    on_error: Option<Spanned<String>>,
+    pub(super) events: Option<Vec<Spanned<String>>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) kind: Option<Spanned<String>>,
+    pub(super) view: Option<Spanned<String>>,
+    pub(super) on_error: Option<Spanned<String>>,
     #[serde(default, rename = "match")]
     matches: Vec<Spanned<String>>,
     #[serde(default)]
@@ -152,7 +114,7 @@ struct RawHook {
     prefix: String,
     #[serde(default)]
     suffix: String,
-    output: Option<Spanned<String>>,
+    pub(super) output: Option<Spanned<String>>,
     env: Option<Spanned<BTreeMap<String, String>>>,
     #[serde(default)]
     config: BTreeMap<String, String>,
@@ -163,14 +125,14 @@ struct RawHook {
     memory: Option<Spanned<String>>,
     timeout: Option<Spanned<String>>,
     concurrency: Option<Spanned<u16>>,
-    retries: Option<Spanned<u16>>,
-    retry_delay: Option<Spanned<String>>,
-    retry_max_delay: Option<Spanned<String>>,
-    max_age: Option<Spanned<String>>,
+    pub(super) retries: Option<Spanned<u16>>,
+    pub(super) retry_delay: Option<Spanned<String>>,
+    pub(super) retry_max_delay: Option<Spanned<String>>,
+    pub(super) max_age: Option<Spanned<String>>,
     storage: Option<Spanned<String>>,
     max_input: Option<Spanned<String>>,
-    on_success: Option<Spanned<String>>,
-    on_failure: Option<Spanned<String>>,
+    pub(super) on_success: Option<Spanned<String>>,
+    pub(super) on_failure: Option<Spanned<String>>,
     #[serde(default)]
     allow_recursion: bool,
 }
@@ -305,11 +267,12 @@ impl Reader<'_> {
         check_name(&name).map_err(|problem| wrong((raw.name.span(), problem)))?;
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
-        let mode = mode(&raw).map_err(wrong)?;
+        let mode = mode::read(&raw).map_err(wrong)?;
         let delivery = delivery(&raw).map_err(wrong)?;
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
         let storage_bytes = value(raw.storage.as_ref(), units::bytes).map_err(wrong)?;
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
+        let default_concurrency = if mode.takes_events() { CONCURRENCY_DEFAULT } else { CONCURRENCY_SYNC_DEFAULT };
         Ok(HookSpec {
             wasm: self.module(&name, raw.wasm.get_ref()),
             events: events(raw.events.as_deref()).map_err(wrong)?,
@@ -325,11 +288,7 @@ impl Reader<'_> {
             write: writable(&raw.write).map_err(wrong)?,
             memory_bytes: memory_bytes.unwrap_or(MEMORY_DEFAULT_BYTES),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
-            concurrency: concurrency.unwrap_or(if mode.is_sync() {
-                CONCURRENCY_SYNC_DEFAULT
-            } else {
-                CONCURRENCY_DEFAULT
-            }),
+            concurrency: concurrency.unwrap_or(default_concurrency),
             delivery,
             on_success: value(raw.on_success.as_ref(), Destination::parse).map_err(wrong)?,
             on_failure: value(raw.on_failure.as_ref(), Destination::parse).map_err(wrong)?,
@@ -349,10 +308,13 @@ impl Reader<'_> {
 }
 
 /// A problem and where it stands.
-type Located<T> = std::result::Result<T, (Range<usize>, String)>;
+pub(super) type Located<T> = std::result::Result<T, (Range<usize>, String)>;
 type Checked<T> = std::result::Result<T, String>;
 
-fn value<T: Borrow<B>, B: ?Sized, U>(raw: Option<&Spanned<T>>, check: impl Fn(&B) -> Checked<U>) -> Located<Option<U>> {
+pub(super) fn value<T: Borrow<B>, B: ?Sized, U>(
+    raw: Option<&Spanned<T>>,
+    check: impl Fn(&B) -> Checked<U>,
+) -> Located<Option<U>> {
     raw.map(|raw| check(raw.get_ref().borrow()).map_err(|problem| (raw.span(), problem))).transpose()
 }
 
@@ -367,40 +329,6 @@ fn check_name(name: &str) -> Checked<()> {
 fn events(raw: Option<&[Spanned<String>]>) -> Located<Vec<EventPattern>> {
     let Some(raw) = raw else { return Ok(vec![EventPattern::AnyCreated]) };
     raw.iter().map(|text| EventPattern::parse(text.get_ref()).map_err(|problem| (text.span(), problem))).collect()
-}
-
-fn mode(raw: &RawHook) -> Located<Mode> {
-    let is_sync = |text: &str| match text {
-        "async" => Ok(false),
-        "sync" => Ok(true),
-        _ => Err(format!("there is no mode \"{text}\"; there are \"async\" and \"sync\"")),
-    };
-    let on_error = |text: &str| match text {
-        "deny" => Ok(OnError::Deny),
-        "allow" => Ok(OnError::Allow),
-        _ => Err(format!("\"{text}\" is no answer to an error; there are \"deny\" and \"allow\"")),
-    };
-    let on_error_at = raw.on_error.as_ref().map(Spanned::span);
-    let on_error = value(raw.on_error.as_ref(), on_error)?;
-    if !value(raw.mode.as_ref(), is_sync)?.unwrap_or(false) {
-        let lost = |at| Err((at, "on-error is for hooks with mode = \"sync\"".to_owned()));
-        return on_error_at.map_or(Ok(Mode::Async), lost);
-    }
-    let spans = [
-        ("output", raw.output.as_ref().map(Spanned::span)),
-        ("retries", raw.retries.as_ref().map(Spanned::span)),
-        ("retry-delay", raw.retry_delay.as_ref().map(Spanned::span)),
-        ("retry-max-delay", raw.retry_max_delay.as_ref().map(Spanned::span)),
-        ("max-age", raw.max_age.as_ref().map(Spanned::span)),
-        ("on-success", raw.on_success.as_ref().map(Spanned::span)),
-        ("on-failure", raw.on_failure.as_ref().map(Spanned::span)),
-    ];
-    match spans.into_iter().find_map(|(name, at)| Some((name, at?))) {
-        Some((name, at)) => {
-            Err((at, format!("a synchronous hook publishes nothing and is asked once: it has no {name}")))
-        }
-        None => Ok(Mode::Sync { on_error: on_error.unwrap_or(OnError::Deny) }),
-    }
 }
 
 fn globs(raw: &[Spanned<String>]) -> Located<Globs> {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::Hooks;
 use super::input;
-use super::invocation::{Hook, Outcome, append};
+use super::invocation::{Hook, Outcome, Publication, append};
 use super::invoke::{fact, task};
+use super::mode::OnError;
 use super::report::{self, Report};
 use super::sandbox::Captured;
-use super::settings::OnError;
 use super::workspace::Workspace;
 use crate::bucket::ETag;
 use crate::error::{Errno, Kind};
@@ -171,7 +171,9 @@ impl Hooks {
             Ok(workspace) => workspace,
             Err(problem) => return failed(hook, &task, problem).await,
         };
-        let mut ran = runner.run(hook, &task, path, &workspace, self.worker.cancel.subscribe()).await;
+        let cancel = self.worker.cancel.subscribe();
+        // It says yes or no, and writes nothing.
+        let mut ran = runner.run_for(Publication::Dry, hook, &task, path, &workspace, cancel).await;
         let wrote = std::mem::take(&mut ran.wrote);
         if !wrote.is_empty()
             && let Err(error) = self.worker.journal.settle(&[], wrote).await

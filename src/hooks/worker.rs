@@ -178,7 +178,7 @@ impl Worker {
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
         let hooks = self.hooks();
-        let told = hooks.iter().filter(|hook| !hook.spec.mode.is_sync());
+        let told = hooks.iter().filter(|hook| hook.spec.mode.takes_events());
         let wanted = told.filter(|hook| hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }

@@ -54,6 +54,7 @@ mod hooks_destinations;
 mod hooks_hostile;
 mod hooks_run;
 mod hooks_sync;
+mod hooks_view;
 #[path = "../hooks_room/hostile_guests.rs"]
 mod hostile_guests;
 mod kills;

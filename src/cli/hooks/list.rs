@@ -111,6 +111,7 @@ fn described(hook: &Description) -> String {
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {}", printable(&text)));
     line("module", hook.wasm.to_string_lossy().into_owned());
     match &hook.on_error {
+        _ if hook.view.is_some() => line("view", hook.view.clone().unwrap_or_default()),
         Some(on_error) => line("asked before", format!("{}; if it fails: {on_error}", hook.events.join(", "))),
         None => line("events", hook.events.join(", ")),
     }
@@ -124,7 +125,7 @@ fn described(hook: &Description) -> String {
             line(name, text.clone());
         }
     }
-    if hook.on_error.is_none() {
+    if hook.mode == "async" {
         line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
     }
     line("kind", hook.kind.clone());
@@ -158,7 +159,7 @@ fn described(hook: &Description) -> String {
     let age =
         hook.max_age_s.map_or(String::new(), |age_s| format!(", as long as the event is not older than {age_s} s"));
     let (first, longest) = (time(hook.retry_delay_ms), time(hook.retry_max_delay_ms));
-    if hook.on_error.is_none() {
+    if hook.mode == "async" {
         line("retries", format!("{}, the first after {first}, at most {longest} apart{age}", hook.retries));
     }
     lines.join("\n") + "\n"

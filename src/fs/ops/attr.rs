@@ -71,7 +71,7 @@ impl Fs {
     /// # Errors
     /// `EROFS`, `EISDIR`, `EFBIG`, `ENOSPC` when they do not fit into 2 KiB of metadata.
     pub async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Entry> {
-        self.writable()?;
+        self.writable_at(ino)?;
         if let Some(size) = set.size {
             self.truncate(ino, size, set).await?;
         } else if set.changes_attributes() {

@@ -52,7 +52,7 @@ impl Fs {
     }
 
     async fn make(&self, parent: Ino, name: &OsStr, stat: Stat, body: Bytes) -> Result<Entry> {
-        self.writable()?;
+        self.writable_at(parent)?;
         let name = self.name_in(parent, name)?;
         if self.resolve(parent, &name).await?.is_some() {
             return Err(Errno::EEXIST.into());

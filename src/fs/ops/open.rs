@@ -40,7 +40,7 @@ impl Fs {
     pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
         let changes = writes(flags) || flags & libc::O_TRUNC != 0;
         let whole = if changes {
-            self.writable()?;
+            self.writable_at(ino)?;
             self.revalidate(ino).await?;
             // What is written over is carried along. Of a large object that will be asked for when it
             // is stored: a GET of the bytes around a change tells it too.
@@ -144,7 +144,7 @@ impl Fs {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        self.writable()?;
+        self.writable_at(parent)?;
         let name = self.name_in(parent, name)?;
         let ino = match self.resolve(parent, &name).await? {
             Some(_) if flags & libc::O_EXCL != 0 => return Err(Errno::EEXIST.into()),

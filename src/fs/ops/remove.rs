@@ -21,6 +21,7 @@ impl Fs {
         self.writable()?;
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
+        self.writable_at(ino)?;
         let _stable = self.namespace.read().await;
         if self.tree.lock().get(ino).is_some_and(Node::is_directory) {
             return Err(Errno::EISDIR.into());
@@ -74,6 +75,7 @@ impl Fs {
         self.writable()?;
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
+        self.writable_at(ino)?;
         let _stable = self.namespace.read().await;
         let noted = self.noted(ino);
         let _gate = match &noted {

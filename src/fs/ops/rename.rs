@@ -37,13 +37,17 @@ impl Fs {
     /// `EEXIST` with `RENAME_NOREPLACE`, `EINVAL` for other flags and for a directory into itself,
     /// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`.
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr, flags: u32) -> Result<()> {
-        self.writable()?;
+        self.writable_at(new_parent)?;
         if flags & !libc::RENAME_NOREPLACE != 0 {
             return Err(Errno::EINVAL.into());
         }
         let (name, new_name) = (self.name_in(parent, name)?, self.name_in(new_parent, new_name)?);
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
+        self.writable_at(ino)?;
         let target = self.resolve(new_parent, &new_name).await?;
+        if let Some(target) = target {
+            self.writable_at(target)?;
+        }
         if target == Some(ino) {
             return Ok(());
         }

@@ -36,7 +36,7 @@ impl Fs {
     /// # Errors
     /// `EEXIST`, `ENODATA` by the flags; `ENOSPC` when the object's 2 KiB of metadata are full.
     pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        self.writable()?;
+        self.writable_at(ino)?;
         let name = changeable(name)?;
         self.ensure_told(ino).await?;
         let mut stat = self.snapshot(ino)?.stat;
@@ -57,7 +57,7 @@ impl Fs {
 
     /// `removexattr(2)`.
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
-        self.writable()?;
+        self.writable_at(ino)?;
         let name = changeable(name)?;
         self.ensure_told(ino).await?;
         if !self.snapshot(ino)?.stat.xattrs.contains_key(name) {

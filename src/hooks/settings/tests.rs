@@ -1,6 +1,7 @@
 //! What settings are read as, and what is refused.
 
 use super::*;
+use crate::hooks::OnError;
 
 fn read(settings: &str) -> Result<Vec<HookSpec>> {
     let dir = tempfile::tempdir().unwrap();
