@@ -1,7 +1,7 @@
 //! What programs asked a mount for, and what they were promised: kept here, outside of the process
 //! that is killed, and compared with what the bucket holds after it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,6 +13,7 @@ use super::sys;
 
 /// At most so much of a write reaches the file system at once (`max_write` of FUSE).
 const KERNEL_WRITE_BYTES: usize = 1 << 20;
+const KERNEL_PAGE_BYTES: usize = 4096;
 /// So many steps are told when one went wrong.
 const HISTORY: usize = 24;
 /// Stands between steps where the bucket was as it has to be.
@@ -76,7 +77,12 @@ impl Step {
         // As far as the kernel had handed it over: any close of a copy of the descriptor stores that, and
         // each process that another thread starts makes such a copy and closes it with its exec.
         let written = |name: &str, first: &[u8], rest: &[u8]| {
-            let ends = (0..rest.len()).step_by(KERNEL_WRITE_BYTES).chain([rest.len()]);
+            // Seen: what begins within a page may come in two pieces, the first up to the page's end.
+            let to_page_end = (KERNEL_PAGE_BYTES - first.len() % KERNEL_PAGE_BYTES) % KERNEL_PAGE_BYTES;
+            let from_page_end = (to_page_end..rest.len()).step_by(KERNEL_WRITE_BYTES);
+            let ends: BTreeSet<usize> =
+                (0..rest.len()).step_by(KERNEL_WRITE_BYTES).chain(from_page_end).chain([rest.len()]).collect();
+            let ends = ends.into_iter();
             ends.map(|end| with(name, &[first, &rest[..end]].concat())).collect::<Vec<_>>()
         };
         let (mut moments, mut halfway) = (vec![before.clone()], 0);
