@@ -1,19 +1,17 @@
 //! Directories of which S3 is told a moment later: their attributes, and in a write-back mount that
 //! they are there at all.
 //!
-//! A note in the journal answers for them meanwhile ([`Note::Attributes`]); the uploader tells S3. So
+//! A note in the journal answers for them meanwhile ([`crate::journal::Note::Attributes`]); the uploader tells S3. So
 //! what `mkdir`, `chmod` and `utimes` say of a directory one after the other is one request.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::inodes::Ino;
 use super::persist::Snapshot;
-use super::{Error, Fs, Result};
-use crate::failpoint::{self, Failpoint};
-use crate::journal::{Note, stored_etag};
+use super::waiting::attributes_note;
+use super::{Fs, Result};
 use crate::key::ROOT_INO;
 
 /// What S3 is to be told of a directory.
@@ -83,17 +81,13 @@ impl Fs {
             Some(node) => node.noted.get_or_insert_default().clone(),
             None => return Ok(()),
         };
-        let note = note_of(self.snapshot(ino)?)?;
+        let note = attributes_note(self.snapshot(ino)?)?;
         {
             let mut open = noted.open.lock();
-            match open.number {
-                Some(number) => self.journal.note_again(number, &note)?,
-                None => open.number = Some(self.journal.note(&note)?),
-            }
+            self.note_latest(&mut open.number, &note)?;
             open.changes += 1;
         }
-        failpoint::reach(Failpoint::AttributesNoted);
-        self.backlog.add(ino, 0, Instant::now());
+        self.attributes_noted(ino);
         Ok(())
     }
 
@@ -113,13 +107,13 @@ impl Fs {
         let is_new = self.snapshot(ino)?.etag.is_none();
         match self.store_attributes_stable(ino).await {
             Ok(()) => {
-                self.end_note(noted.end(change));
+                self.close_notes(noted.end(change).as_slice());
                 let Snapshot { key, etag, .. } = self.snapshot(ino)?;
                 self.remember(ino, &key, etag.as_ref());
                 Ok(())
             }
             Err(error) if error.is_conflict() => {
-                self.end_note(noted.end(change));
+                self.close_notes(noted.end(change).as_slice());
                 self.tree.lock().doubt(ino);
                 // Somebody else has made it as well: it is there.
                 if is_new { Ok(()) } else { Err(error) }
@@ -131,7 +125,7 @@ impl Fs {
     /// The directory is gone: S3 need not be told of it. For callers that hold its gate.
     pub(super) fn forget_noted(&self, ino: Ino, noted: &Noted) {
         let number = noted.open.lock().number.take();
-        self.end_note(number);
+        self.close_notes(number.as_slice());
         self.backlog.remove(ino);
     }
 
@@ -142,28 +136,11 @@ impl Fs {
     /// What S3 answered. What could not be sent is sent later; what S3 refused to remove is there again.
     pub async fn sync_directory(&self, ino: Ino) -> Result<()> {
         self.settle_removals().await?;
-        let waiting: Vec<Ino> = {
-            let tree = self.tree.lock();
-            let here = tree.nodes().filter(|node| node.ino == ino || node.parent == ino);
-            here.filter(|node| node.linked && node.is_noted()).map(|node| node.ino).collect()
-        };
+        let below = self.tree.lock().drafted_children(ino);
         let _stable = self.namespace.read().await;
-        for ino in waiting {
+        for ino in std::iter::once(ino).chain(below) {
             self.tell_noted(ino).await?;
         }
         Ok(())
     }
-
-    fn end_note(&self, number: Option<u64>) {
-        if let Err(error) = self.journal.close_notes(number.as_slice()) {
-            tracing::warn!(cause = %error, "a directory that is stored is looked at once more by the next start");
-        }
-    }
-}
-
-/// What the journal keeps of a directory.
-fn note_of(there: Snapshot) -> Result<Note> {
-    let metadata = there.stat.to_attributes(None).to_metadata().map_err(Error::from)?;
-    let etag = there.etag.as_ref().map(stored_etag);
-    Ok(Note::Attributes { key: there.key, etag, size: 0, metadata, content_type: there.stat.content_type })
 }

@@ -1,6 +1,6 @@
 //! Attributes into S3, and facts into index and journal.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -301,21 +301,12 @@ impl Fs {
 
 /// What the object at `key` has become.
 pub fn created(name: EventName, key: &str, size: u64, etag: &ETag) -> NewEvent {
-    let etag = Some(stored_etag(etag));
-    NewEvent { name, key: key.to_owned(), size, etag, time: SystemTime::now(), lineage: Vec::new(), rewritten: false }
+    NewEvent { size, etag: Some(stored_etag(etag)), ..NewEvent::now(name, key) }
 }
 
 /// The object at `key` is gone.
 pub fn removed(key: &str) -> NewEvent {
-    NewEvent {
-        name: EventName::RemovedDelete,
-        key: key.to_owned(),
-        size: 0,
-        etag: None,
-        time: SystemTime::now(),
-        lineage: Vec::new(),
-        rewritten: false,
-    }
+    NewEvent::now(EventName::RemovedDelete, key)
 }
 
 /// We wrote on top of a version that is gone altogether: for the writer that is a conflict like

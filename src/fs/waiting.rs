@@ -13,7 +13,9 @@ use futures::stream::{self, StreamExt};
 use super::backlog::PARALLEL_UPLOADS;
 use super::content::Content;
 use super::inodes::{Ino, Node};
+use super::persist::Snapshot;
 use super::recovery::RecoveryReport;
+use super::stat::FileKind;
 use super::{Fs, Result};
 use crate::bucket::{Condition, ETag, PutOptions};
 use crate::error::Kind;
@@ -38,24 +40,32 @@ impl Fs {
     /// Notes what a file's attributes are, and has them sent soon. For callers that hold the namespace and
     /// the file's gate.
     pub(super) fn wait_with_attributes(&self, ino: Ino, content: &Content) -> Result<()> {
-        let snapshot = self.snapshot(ino)?;
-        let note = Note::Attributes {
-            key: snapshot.key,
-            etag: snapshot.etag.as_ref().map(stored_etag),
-            size: snapshot.stat.size,
-            metadata: snapshot.stat.to_attributes(None).to_metadata()?,
-            content_type: snapshot.stat.content_type.clone(),
-        };
-        {
-            let mut number = content.attributes_note.lock();
-            match *number {
-                Some(number) => self.journal.note_again(number, &note)?,
-                None => *number = Some(self.journal.note(&note)?),
-            }
+        let note = attributes_note(self.snapshot(ino)?)?;
+        self.note_latest(&mut content.attributes_note.lock(), &note)?;
+        self.attributes_noted(ino);
+        Ok(())
+    }
+
+    /// Notes something, in the place of what this note said before.
+    pub(super) fn note_latest(&self, number: &mut Option<u64>, note: &Note) -> Result<()> {
+        match *number {
+            Some(number) => self.journal.note_again(number, note)?,
+            None => *number = Some(self.journal.note(note)?),
         }
+        Ok(())
+    }
+
+    /// The journal answers for attributes: the uploader sends them soon.
+    pub(super) fn attributes_noted(&self, ino: Ino) {
         failpoint::reach(Failpoint::AttributesNoted);
         self.backlog.add(ino, 0, Instant::now());
-        Ok(())
+    }
+
+    /// What is done need not be looked at by the next start; if this fails, it is, to no harm.
+    pub(super) fn close_notes(&self, numbers: &[u64]) {
+        if let Err(error) = self.journal.close_notes(numbers) {
+            tracing::warn!(cause = %error, "what was noted, and is done, is looked at once more by the next start");
+        }
     }
 
     /// S3 has the attributes, or nobody wants them any more: unless they have changed again, the note is
@@ -65,11 +75,7 @@ impl Fs {
         if content.attributes_dirty.load(Ordering::Acquire) {
             return;
         }
-        if let Some(number) = number.take()
-            && let Err(error) = self.journal.close_notes(&[number])
-        {
-            tracing::warn!(cause = %error, "attributes that are stored are looked at once more by the next start");
-        }
+        self.close_notes(number.take().as_slice());
     }
 
     /// Sends what waits at a directory and below it, where keys are about to change. For callers that have
@@ -133,4 +139,12 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// What the journal keeps of the attributes of a file or a directory.
+pub(super) fn attributes_note(there: Snapshot) -> Result<Note> {
+    let Snapshot { key, stat, etag, .. } = there;
+    let size = if stat.kind == FileKind::Directory { 0 } else { stat.size };
+    let (etag, metadata) = (etag.as_ref().map(stored_etag), stat.to_attributes(None).to_metadata()?);
+    Ok(Note::Attributes { key, etag, size, metadata, content_type: stat.content_type })
 }

@@ -46,15 +46,7 @@ impl Hooks {
     async fn call_once(&self, hook: &str, id: &str, payload: String) -> Result<Called> {
         let hook = find(&self.worker.hooks(), hook)?;
         let _place = self.on_demand.acquire().await.map_err(|_| Error::Stopping)?;
-        let fact = NewEvent {
-            name: EventName::CreatedPut,
-            key: String::new(),
-            size: 0,
-            etag: None,
-            time: std::time::SystemTime::now(),
-            lineage: Vec::new(),
-            rewritten: false,
-        };
+        let fact = NewEvent::now(EventName::CreatedPut, "");
         let event = Event { id: id.to_owned(), sequence: 0, fact };
         let task = Task::new(hook.spec.name.clone(), 0, Some(payload), event);
         let cancel = Cancel::default();

@@ -213,8 +213,8 @@ impl Surroundings {
         match self.bucket.put(&key, Bytes::from(record), &options).await {
             Ok(etag) => {
                 (self.on_published)(&key);
-                let (name, time, etag) = (EventName::CreatedPut, SystemTime::now(), Some(stored_etag(&etag)));
-                Delivered::Done(vec![NewEvent { name, key, size, etag, time, lineage, rewritten: false }])
+                let etag = Some(stored_etag(&etag));
+                Delivered::Done(vec![NewEvent { size, etag, lineage, ..NewEvent::now(EventName::CreatedPut, &key) }])
             }
             Err(error) if may_go_better(&error) => Delivered::Again(error.to_string()),
             Err(error) => Delivered::Never(error.to_string()),

@@ -3,7 +3,6 @@
 //! Paths are those of the mount. Nothing is granted by default but reading the event's own object.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -173,16 +172,7 @@ impl Granted {
         size: u64,
         work: impl Future<Output = bucket::Result<ETag>>,
     ) -> Result<ETag> {
-        let lineage = self.lineage.clone();
-        let fact = NewEvent {
-            name,
-            key: key.to_owned(),
-            size,
-            etag: None,
-            time: SystemTime::now(),
-            lineage,
-            rewritten: false,
-        };
+        let fact = NewEvent { size, lineage: self.lineage.clone(), ..NewEvent::now(name, key) };
         if self.publication == Publication::Dry {
             self.facts.lock().push(fact);
             return Ok(ETag::new("dry-run"));

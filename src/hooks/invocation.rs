@@ -146,7 +146,7 @@ impl Surroundings {
             }
         };
         let as_told = task.event.fact.etag == told.event.fact.etag;
-        let mut ran = self.runner.run_for(publication, hook, &task, path, &workspace, cancel).await;
+        let mut ran = self.runner.run(publication, hook, &task, path, &workspace, cancel).await;
         let wrote = std::mem::take(&mut ran.wrote);
         let (outcome, output) = match &ran.verdict {
             Ok(()) if !workspace.is_there() => (Outcome::Done(Vec::new()), Vec::new()),

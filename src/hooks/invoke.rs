@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -73,7 +73,7 @@ impl Hooks {
         let hook = &find(&self.worker.hooks(), hook)?;
         let name = event_name(event)?;
         let key = format!("{}{path}", surroundings.runner.prefix);
-        let mut fact = fact(name, &key);
+        let mut fact = NewEvent::now(name, &key);
         if name != EventName::RemovedDelete {
             let found = surroundings.bucket.head(&key).await.map_err(|error| match error.kind {
                 Kind::NotFound => Error::NoObject { key },
@@ -130,7 +130,7 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     };
     let local = |cause| Error::File { path: run.file.to_owned(), cause };
     let workspace = Workspace::new(&runner.work).map_err(local)?;
-    let mut fact = fact(name, run.path);
+    let mut fact = NewEvent::now(name, run.path);
     if name != EventName::RemovedDelete {
         fact.size = copy_in(run.file, &workspace.input().join(run.path)).map_err(local)?;
         if hook.program.is_typed() {
@@ -140,7 +140,8 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     }
     let task = task(&hook.spec, fact);
     let cancel = Cancel::default();
-    let mut ran = runtime.block_on(runner.run(&hook, &task, run.path, &workspace, cancel.0.subscribe()));
+    let cancel = cancel.0.subscribe();
+    let mut ran = runtime.block_on(runner.run(Publication::Publish, &hook, &task, run.path, &workspace, cancel));
     let (outcome, output) = match &ran.verdict {
         Err(outcome) => (outcome.clone(), Vec::new()),
         Ok(()) => match publish::collect(&workspace.output(), hook.spec.output_directory(run.path)) {
@@ -221,18 +222,6 @@ fn event_name(text: &str) -> Result<EventName> {
         let all: Vec<_> = EventName::ALL.into_iter().map(EventName::s3_name).collect();
         Error::Asked(format!("\"{}\" is no event; there are {}", text.escape_debug(), all.join(", ")))
     })
-}
-
-pub(super) fn fact(name: EventName, key: &str) -> NewEvent {
-    NewEvent {
-        name,
-        key: key.to_owned(),
-        size: 0,
-        etag: None,
-        time: SystemTime::now(),
-        lineage: Vec::new(),
-        rewritten: false,
-    }
 }
 
 /// A task that no journal knows.

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -85,15 +84,8 @@ pub(super) async fn publish(
                 if was_new {
                     new_keys.push(file.key.as_str());
                 }
-                events.push(NewEvent {
-                    name,
-                    key: file.key.clone(),
-                    size: file.size,
-                    etag: Some(stored_etag(&etag)),
-                    time: SystemTime::now(),
-                    lineage: lineage.to_vec(),
-                    rewritten: false,
-                });
+                let (size, etag, lineage) = (file.size, Some(stored_etag(&etag)), lineage.to_vec());
+                events.push(NewEvent { size, etag, lineage, ..NewEvent::now(name, &file.key) });
             }
             Err(error) => {
                 take_back(bucket.as_ref(), &new_keys, on_published).await;

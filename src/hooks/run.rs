@@ -61,19 +61,8 @@ impl Ran {
 
 impl Runner {
     /// Runs a hook for the object at `path`, which lies in the workspace's `/in` by now.
+    /// What a typed hook writes itself may be dry.
     pub(super) async fn run(
-        &self,
-        hook: &Hook,
-        task: &Task,
-        path: &str,
-        workspace: &Workspace,
-        cancel: watch::Receiver<bool>,
-    ) -> Ran {
-        self.run_for(Publication::Publish, hook, task, path, workspace, cancel).await
-    }
-
-    /// The same; a typed hook's own writes may be dry.
-    pub(super) async fn run_for(
         &self,
         publication: Publication,
         hook: &Hook,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::invocation::{Hook, Outcome, Publication, append};
-use super::invoke::{fact, task};
+use super::invoke::task;
 use super::report::Report;
 use super::workspace::Workspace;
 use super::{Hooks, input, publish};
@@ -134,7 +134,7 @@ impl Hooks {
         if let Some(made) = self.made.find(&made_as) {
             return Some(Ok(made));
         }
-        let event = NewEvent { size, etag: Some(stored_etag(etag)), ..fact(EventName::CreatedPut, source) };
+        let event = NewEvent { size, etag: Some(stored_etag(etag)), ..NewEvent::now(EventName::CreatedPut, source) };
         Some(self.make(hook, path, event, &made_as, modified).await)
     }
 
@@ -159,7 +159,7 @@ impl Hooks {
         let task = task(&hook.spec, event);
         let cancel = self.worker.cancel.subscribe();
         // Who only looks changes nothing.
-        let ran = surroundings.runner.run_for(Publication::Dry, hook, &task, path, &workspace, cancel).await;
+        let ran = surroundings.runner.run(Publication::Dry, hook, &task, path, &workspace, cancel).await;
         let outcome = match ran.verdict.clone() {
             Err(outcome) => outcome,
             Ok(()) => match only_file(&workspace.output()) {

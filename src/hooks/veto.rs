@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Hooks;
 use super::input;
 use super::invocation::{Hook, Outcome, Publication, append};
-use super::invoke::{fact, task};
+use super::invoke::task;
 use super::mode::OnError;
 use super::report::{self, Report};
 use super::sandbox::Captured;
@@ -151,7 +151,7 @@ impl Hooks {
     fn asked(&self, event: EventName, path: &str) -> Vec<Arc<Hook>> {
         let hooks = self.worker.hooks();
         let synchronous = hooks.iter().filter(|hook| hook.spec.mode.is_sync());
-        synchronous.filter(|hook| hook.spec.wants(&fact(event, path), path)).cloned().collect()
+        synchronous.filter(|hook| hook.spec.wants(&NewEvent::now(event, path), path)).cloned().collect()
     }
 
     async fn ask_one(&self, hook: &Hook, path: &str, question: &Question) -> Decision {
@@ -161,7 +161,8 @@ impl Hooks {
             Some(Bytes::Version { etag, .. }) => Some(stored_etag(etag)),
             _ => None,
         };
-        let task = task(&hook.spec, NewEvent { size: question.size, etag, ..fact(question.event, &question.key) });
+        let task =
+            task(&hook.spec, NewEvent { size: question.size, etag, ..NewEvent::now(question.event, &question.key) });
         let prepared = async {
             let workspace = Workspace::new(&runner.work).map_err(|error| format!("no directory to run in: {error}"))?;
             self.bring(question, &workspace.input().join(path), hook.spec.max_input_bytes).await?;
@@ -173,7 +174,7 @@ impl Hooks {
         };
         let cancel = self.worker.cancel.subscribe();
         // It says yes or no, and writes nothing.
-        let mut ran = runner.run_for(Publication::Dry, hook, &task, path, &workspace, cancel).await;
+        let mut ran = runner.run(Publication::Dry, hook, &task, path, &workspace, cancel).await;
         let wrote = std::mem::take(&mut ran.wrote);
         if !wrote.is_empty()
             && let Err(error) = self.worker.journal.settle(&[], wrote).await
@@ -212,7 +213,7 @@ impl Hooks {
                 laid.flatten().map_err(|error| input::Error::Local(error).to_string())
             }
             Some(Bytes::Version { key, etag }) => {
-                let there = fact(question.event, key);
+                let there = NewEvent::now(question.event, key);
                 let there = NewEvent { size: question.size, etag: Some(stored_etag(etag)), ..there };
                 let bucket = self.worker.surroundings.bucket.as_ref();
                 input::fetch(bucket, &there, to, limit).await.map_err(|error| error.to_string())

@@ -119,6 +119,15 @@ pub struct NewEvent {
     pub rewritten: bool,
 }
 
+impl NewEvent {
+    /// This happened to a key just now; nothing more is known of it.
+    #[must_use]
+    pub fn now(name: EventName, key: &str) -> Self {
+        let (key, time) = (key.to_owned(), SystemTime::now());
+        Self { name, key, size: 0, etag: None, time, lineage: Vec::new(), rewritten: false }
+    }
+}
+
 /// The version of a key that a hook was done with last.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Seen {

@@ -340,9 +340,7 @@ fn call(transaction: &WriteTransaction, calls: Vec<NewCall>) -> Result<()> {
     let mut meta = transaction.open_table(META).map_err(storage)?;
     let first = next_number(&mut meta, NEXT_TASK_ROW, calls.len() as u64)?;
     for (number, NewCall { id, hook, payload, lineage }) in (first..).zip(calls) {
-        let (name, time) = (EventName::CreatedPut, SystemTime::now());
-        let (key, rewritten) = (String::new(), false);
-        let fact = NewEvent { name, key, size: 0, etag: None, time, lineage, rewritten };
+        let fact = NewEvent { lineage, ..NewEvent::now(EventName::CreatedPut, "") };
         let event = Event { id, sequence: number, fact };
         put_task(transaction, &Task::new(hook, number, Some(payload), event))?;
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{At, first_line, joined, printable_lines};
+use super::{How, first_line, joined, printable_lines};
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{DeadLetter, Failure, Which};
 use crate::cli::sockets::Socket;
@@ -49,15 +49,6 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct How {
-    /// For programs
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    at: At,
 }
 
 #[derive(Debug, clap::Args)]

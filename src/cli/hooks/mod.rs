@@ -73,6 +73,16 @@ struct At {
     mountpoint: Option<PathBuf>,
 }
 
+/// How the answer is told, and by which mount.
+#[derive(Debug, clap::Args)]
+struct How {
+    /// For programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: At,
+}
+
 impl At {
     fn socket(&self) -> Result<Socket, Failure> {
         if let Some(mountpoint) = &self.mountpoint {

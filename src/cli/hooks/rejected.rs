@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{At, joined};
+use super::{How, joined};
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{Failure, Rejected};
 use crate::cli::status_text::{bytes, clock};
@@ -30,15 +30,6 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct How {
-    /// For programs
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    at: At,
 }
 
 #[derive(Debug, clap::Args)]

@@ -250,13 +250,6 @@ impl Fs {
         Ok(())
     }
 
-    /// What is done need not be looked at by the next start; if this fails, it is, to no harm.
-    fn close_notes(&self, numbers: &[u64]) {
-        if let Err(error) = self.journal.close_notes(numbers) {
-            tracing::warn!(cause = %error, "what was removed is looked at once more by the next start");
-        }
-    }
-
     /// What another client has put there meanwhile is seen from now on.
     fn show_theirs(&self, tried: &[Tried]) {
         let theirs: Vec<&Tried> = tried.iter().filter(|tried| matches!(tried.fate, Fate::Theirs)).collect();
