@@ -175,6 +175,14 @@ impl Directory {
         self.listed
     }
 
+    /// For how long what a believed listing says of a name may be told as if S3 had been asked now:
+    /// no longer than the listing itself is believed. Who finds it fresh and then waits for a processor
+    /// would else let an old answer live on from whenever he gets one.
+    pub fn vouches_at(&self, ttl: Duration) -> Instant {
+        let now = Instant::now();
+        self.listed.filter(|_| !self.is_large).map_or(now, |listed| now.min(listed + ttl))
+    }
+
     /// A name appeared here.
     pub fn attach(&mut self, name: &str, ino: Ino, is_directory: bool) {
         self.note_moment(name);

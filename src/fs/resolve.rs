@@ -56,14 +56,15 @@ impl Fs {
         };
         let Some(pages) = pages else { return self.resolve_alone(parent, name).await };
         self.list_pages(parent, believed, pages).await?;
-        let (listed, partial) = {
+        let (listed, partial, vouched) = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOENT)?;
-            (directory.child(name).cloned(), directory.is_large && !directory.is_fresh(believed))
+            let partial = directory.is_large && !directory.is_fresh(believed);
+            (directory.child(name).cloned(), partial, directory.vouches_at(believed))
         };
         match listed {
-            Some(child) if child.is_directory => self.enter_directory(parent, name, child).await,
-            Some(child) => self.node_of(parent, name, child).await.map(Some),
+            Some(child) if child.is_directory => self.enter_directory(parent, name, child, vouched).await,
+            Some(child) => self.node_of(parent, name, child, vouched).await.map(Some),
             None if partial => self.resolve_alone(parent, name).await,
             None => Ok(None),
         }
@@ -127,7 +128,7 @@ impl Fs {
         if child.is_directory && child.ino.is_none() {
             return self.adopt_listed(parent, name, &below, listing, asked).await.map(Some);
         }
-        self.node_of(parent, name, child).await.map(Some)
+        self.node_of(parent, name, child, asked).await.map(Some)
     }
 
     /// S3 does not have the name (any more).
@@ -147,10 +148,10 @@ impl Fs {
 
     /// The node of a listed directory. One that nobody knows yet is listed: that shows its marker and
     /// what is in it, and whoever asks for a directory soon asks for something in it.
-    async fn enter_directory(&self, parent: Ino, name: &str, child: Child) -> Result<Option<Ino>> {
+    async fn enter_directory(&self, parent: Ino, name: &str, child: Child, vouched: Instant) -> Result<Option<Ino>> {
         let key = self.child_key(parent, name, true)?;
         if child.ino.is_some() || self.known_attributes(&key, true, None).is_some() {
-            return self.node_of(parent, name, child).await.map(Some);
+            return self.node_of(parent, name, child, vouched).await.map(Some);
         }
         let (listing, asked) = self.read_listing(&key, 1, self.settings.list_ttl).await?;
         if listing.is_nothing() {
@@ -179,9 +180,9 @@ impl Fs {
         Ok(format!("{prefix}{name}{slash}"))
     }
 
-    /// Turns a listed name into a node with current attributes.
-    async fn node_of(&self, parent: Ino, name: &str, child: Child) -> Result<Ino> {
-        let asked = Instant::now();
+    /// Turns a listed name into a node with current attributes. Those that nobody has to ask for are
+    /// as of `vouched`.
+    async fn node_of(&self, parent: Ino, name: &str, child: Child, vouched: Instant) -> Result<Ino> {
         if let Some(ino) = child.ino {
             let tree = self.tree.lock();
             if tree.get(ino).is_some_and(|node| node.is_drafted() || self.is_current(node, child.seen.as_ref())) {
@@ -189,6 +190,10 @@ impl Fs {
             }
         }
         let key = self.child_key(parent, name, child.is_directory)?;
+        if let Some(known) = self.known_attributes(&key, child.is_directory, child.seen.as_ref()) {
+            return Ok(self.adopt(parent, name, &key, child.is_directory, &known, vouched));
+        }
+        let asked = Instant::now();
         let remembered = match self.attributes(&key, child.is_directory, child.seen.as_ref()).await {
             Err(error) if error.is_not_found() => {
                 self.lose(parent, name, asked);

@@ -102,7 +102,7 @@ impl Fs {
     fn enter_found(&self, name: &str, found: &Found) -> Option<Entry> {
         const TRIES: u32 = 3;
         for _ in 0..TRIES {
-            {
+            let vouched = {
                 let mut tree = self.tree.lock();
                 let directory = tree.directory_mut(found.parent)?;
                 let is_known = directory.child(name).is_some_and(|child| child.ino.is_some());
@@ -110,8 +110,9 @@ impl Fs {
                 if is_changed || directory.is_gone(name, found.listed) {
                     return None;
                 }
-            }
-            let ino = self.adopt(found.parent, name, &found.key, found.directory, &found.remembered, found.asked);
+                found.asked.min(directory.vouches_at(self.settings.list_ttl))
+            };
+            let ino = self.adopt(found.parent, name, &found.key, found.directory, &found.remembered, vouched);
             // An inode that nobody refers to may be let go of in between.
             if let Ok(entry) = self.enter(ino) {
                 return Some(entry);
