@@ -13,7 +13,8 @@ use bytes::Bytes;
 use nix::fcntl::FallocateFlags;
 use parking_lot::Mutex;
 
-use super::seal::{self, ABSENT, BLOCK_BYTES, HEADER_BYTES, Identity, SEAL_BYTES};
+use super::seal::{self, ABSENT, BLOCK_BYTES, HEADER_BYTES, Identity, SEAL_BYTES, STAMP_OFFSET};
+use super::stamp::{self, STAMP_BYTES};
 
 /// Blocks that are verified at a time: their bytes stay in the processor's cache.
 const VERIFY_BLOCKS: u64 = 2;
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     size: u64,
     /// By block: read back and matched, or written, in this process's lifetime.
     verified: Mutex<Vec<u64>>,
+    /// The next process can know that all of it was verified.
+    is_stamped: AtomicBool,
 }
 
 impl Entry {
@@ -80,11 +83,12 @@ impl Entry {
             map.write_all_at(&expected, 0)?;
         }
         let mut header = [0; HEADER_BYTES as usize];
-        let read = map.read_exact_at(&mut header, 0);
-        if read.is_err() || header != expected || data.metadata()?.len() != size {
+        let is_read = map.read_exact_at(&mut header, 0).is_ok();
+        let is_ours = is_read && seal::version(&header) == Some((*identity, size));
+        if !is_ours || data.metadata()?.len() != size {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the map is not this version's"));
         }
-        Ok(Self { data, map, size, verified: Mutex::default() })
+        Ok(Self { data, map, size, verified: Mutex::default(), is_stamped: AtomicBool::default() })
     }
 
     /// The bytes of a range, when all of its blocks are here and whole.
@@ -152,6 +156,24 @@ impl Entry {
         ones == blocks && self.data.metadata().is_ok_and(|metadata| metadata.len() == self.size)
     }
 
+    /// Tells the next process that all of it was verified, if that is so.
+    pub fn stamp(&self) -> io::Result<()> {
+        if self.is_stamped.load(Ordering::Relaxed) || !self.is_verified_whole() {
+            return Ok(());
+        }
+        let Some(stamp) = stamp::of(&self.data)? else { return Ok(()) };
+        self.is_stamped.store(true, Ordering::Relaxed);
+        self.map.write_all_at(&stamp, STAMP_OFFSET)
+    }
+
+    /// Whether an earlier process has verified all of it, and all is as it was.
+    fn is_as_stamped(&self) -> io::Result<bool> {
+        let mut found = stamp::NONE;
+        self.map.read_exact_at(&mut found, STAMP_OFFSET)?;
+        // In this order: what is not resident any more after it was found unchanged was read as it is.
+        Ok(found != stamp::NONE && stamp::is_resident(&self.data, self.size) && stamp::of(&self.data)? == Some(found))
+    }
+
     /// Checks what this process has not, on so many threads, until `until`, and as far as it need not
     /// wait for the disk; whether all blocks are here and checked then. Who reads the rest checks it,
     /// and what is damaged is found and told there too.
@@ -160,6 +182,11 @@ impl Entry {
         let seals = self.seals(&all)?;
         if !all.clone().all(|number| seal::is_seal(number, one(&seals, &all, number))) {
             return Ok(false);
+        }
+        if self.is_as_stamped()? {
+            self.is_stamped.store(true, Ordering::Relaxed);
+            self.mark_verified(&all);
+            return Ok(true);
         }
         let steps: Vec<_> = all.clone().step_by(VERIFY_BLOCKS as usize).collect();
         let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -224,6 +251,8 @@ impl Entry {
         if let Some(word) = self.verified.lock().get_mut((number / 64) as usize) {
             *word &= !(1 << (number % 64));
         }
+        self.is_stamped.store(false, Ordering::Relaxed);
+        self.map.write_all_at(&[0; STAMP_BYTES], STAMP_OFFSET)?;
         self.map.write_all_at(&ABSENT, seal::seal_offset(number))
     }
 

@@ -15,6 +15,7 @@ mod queue;
 mod recent;
 mod seal;
 mod skipped;
+mod stamp;
 mod take;
 mod writer;
 
@@ -257,7 +258,11 @@ impl DiskCache {
     pub fn whole(&self, object: &Pinned) -> Whole {
         let Some(entry) = self.inner.entry(&self.inner.identity(object), object) else { return Whole::No };
         match entry.data() {
-            Ok(file) if entry.is_verified_whole() => Whole::File(file),
+            Ok(file) if entry.is_verified_whole() => {
+                // For the next process, should this one be killed. Without it that one verifies.
+                let _ = entry.stamp();
+                Whole::File(file)
+            }
             _ => Whole::Unverified,
         }
     }
@@ -320,6 +325,11 @@ impl Drop for DiskCache {
         if let Some(writer) = self.writer.take() {
             // A writer that panicked has said so already.
             let _ = writer.join();
+        }
+        for (_, opened) in self.inner.open.lock().iter() {
+            if let Err(error) = opened.entry.stamp() {
+                tracing::debug!(%error, "a cached object will be verified once more");
+            }
         }
     }
 }

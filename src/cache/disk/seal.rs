@@ -8,6 +8,8 @@
 pub(in crate::cache) const BLOCK_BYTES: u64 = 128 << 10;
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: u64 = 64;
+/// Where in the header the data file's stamp is; nothing else of the header changes.
+pub(super) const STAMP_OFFSET: u64 = 52;
 /// Bytes of a seal.
 pub(super) const SEAL_BYTES: u64 = 8;
 
@@ -38,7 +40,8 @@ pub(super) fn header(identity: &Identity, size: u64) -> [u8; HEADER_BYTES as usi
 pub(super) fn version(given: &[u8; HEADER_BYTES as usize]) -> Option<(Identity, u64)> {
     let size = u64::from_be_bytes(*given[8..16].first_chunk()?);
     let identity = *given[16..48].first_chunk()?;
-    (header(&identity, size) == *given).then_some((identity, size))
+    let named = STAMP_OFFSET as usize;
+    (header(&identity, size)[..named] == given[..named]).then_some((identity, size))
 }
 
 /// The seal of a block.

@@ -315,6 +315,39 @@ fn local_file(directory: &Path, size: u64) -> File {
     File::open(path).unwrap()
 }
 
+/// Over restarts, until what was verified once is known without being read.
+fn known_verified(directory: &Path, object: &Pinned) {
+    let begun = Instant::now();
+    while open(directory, 64 * MIB).verify(object, Duration::ZERO).is_none() {
+        assert!(begun.elapsed() < PATIENCE, "it is verified anew after each start");
+        assert!(open(directory, 64 * MIB).verify(object, PATIENCE).is_some());
+    }
+}
+
+#[test]
+fn what_was_verified_before_a_restart_is_not_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    known_verified(directory.path(), &object);
+    let again = open(directory.path(), 64 * MIB);
+    assert_eq!(again.read(&object, &(0..MIB + 5)), Some(bytes(0..MIB + 5)));
+}
+
+#[test]
+fn what_was_written_to_since_is_verified_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    known_verified(directory.path(), &object);
+    the_file(directory.path(), "data").write_all_at(&[!byte(9)], 9).unwrap();
+    let damaged = open(directory.path(), 64 * MIB);
+    assert!(damaged.verify(&object, PATIENCE).is_none());
+    assert_eq!(damaged.read(&object, &(0..10)), None);
+    drop(damaged);
+    assert!(open(directory.path(), 64 * MIB).verify(&object, PATIENCE).is_none(), "a block is missing");
+}
+
 #[test]
 fn a_local_file_is_taken_whole() {
     let directory = tempfile::tempdir().unwrap();
