@@ -84,6 +84,22 @@ async fn siblings_listed_one_by_one_become_a_walk() {
 }
 
 #[tokio::test]
+async fn coming_back_to_one_directory_begins_no_walk() {
+    let house = House::patient().await;
+    house.bucket.insert("top/f", "x", Metadata::new());
+    for number in 0..3_000 {
+        house.bucket.insert(&format!("top/sub/f{number:04}"), "x", Metadata::new());
+    }
+    for _ in 0..4 {
+        let top = house.lookup(ROOT, "top").await.unwrap().ino;
+        house.lookup(top, "f").await.unwrap();
+        house.fs.forget_key("top/f");
+    }
+    // The root and the directory, each time; a walk would read the other directory in it.
+    assert_eq!(house.bucket.count("ListObjectsV2"), 8, "{:?}", house.bucket.requests());
+}
+
+#[tokio::test]
 async fn a_guess_that_fails_costs_a_few_requests() {
     let house = House::patient().await;
     for number in 0..6_000 {

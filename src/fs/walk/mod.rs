@@ -64,13 +64,15 @@ struct State {
 struct Entered {
     since: Instant,
     count: u32,
+    /// The last one: coming back to it is no sign that the next will be entered.
+    last: String,
     paused_until: Option<Instant>,
     pause: Duration,
 }
 
 impl Entered {
     fn new() -> Self {
-        Self { since: Instant::now(), count: 0, paused_until: None, pause: FIRST_PAUSE }
+        Self { since: Instant::now(), count: 0, last: String::new(), paused_until: None, pause: FIRST_PAUSE }
     }
 
     fn is_paused(&self) -> bool {
@@ -189,6 +191,10 @@ impl Walks {
             if entered.since.elapsed() > self.ttl {
                 (entered.since, entered.count) = (Instant::now(), 0);
             }
+            if entered.last == prefix {
+                return;
+            }
+            prefix.clone_into(&mut entered.last);
             entered.count += 1;
             if entered.count < SIBLINGS || entered.is_paused() {
                 return;
@@ -205,6 +211,7 @@ impl Walks {
         entered.paused_until = Some(Instant::now() + entered.pause);
         entered.pause *= 2;
         entered.count = 0;
+        entered.last.clear();
     }
 
     /// This server lists in an order of its own.
