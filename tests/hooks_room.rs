@@ -12,6 +12,8 @@ mod components;
 mod delivery;
 #[path = "hooks_room/destinations.rs"]
 mod destinations;
+#[path = "hooks_room/from_queue.rs"]
+mod from_queue;
 #[path = "hooks_room/guests.rs"]
 mod guests;
 #[path = "hooks_room/hostile.rs"]
@@ -22,6 +24,8 @@ mod hostile_guests;
 mod reload;
 #[path = "hooks_room/same.rs"]
 mod same;
+#[path = "hooks_room/targets.rs"]
+mod targets;
 
 use std::path::Path;
 use std::sync::Arc;

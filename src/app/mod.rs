@@ -1,6 +1,7 @@
 //! Wires the rooms together: start, signals, readiness, drain, end.
 
 mod caching;
+mod consuming;
 pub mod control;
 mod daemon;
 pub mod demo;
@@ -18,6 +19,7 @@ mod service;
 mod status;
 
 pub use caching::{CacheDirectory, clear_directory, look_into};
+pub use consuming::run_worker;
 pub use daemon::Ready;
 pub use failure::Failure;
 pub use gc::{Fate, Incomplete, gc};

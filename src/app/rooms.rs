@@ -37,7 +37,7 @@ const MOST_QUEUE_BYTES: u64 = 128 << 20;
 /// How long the end of a mount waits for the cache on disk.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
-const HOOK_GRACE: Duration = Duration::from_secs(10);
+pub(super) const HOOK_GRACE: Duration = Duration::from_secs(10);
 
 /// Finds the bucket and makes sure that it answers.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {

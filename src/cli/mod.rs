@@ -110,14 +110,23 @@ enum Stop {
 fn command() -> clap::Command {
     // The names in the environment follow from the flags: AFTER_HELP says how.
     let hide = |command: clap::Command| command.mut_args(|arg| arg.hide_env(true));
-    // It takes all options of a mount, so that one environment and one file serve both.
-    let hide_others = |command: clap::Command| {
+    // They take all options of a mount, so that one environment and one file serve all.
+    let hide_others = |command: clap::Command, own: &'static [&str]| {
         command.mut_args(|arg| match arg.get_help_heading() {
             None | Some("Bucket") => arg,
-            Some(_) => arg.hide(true),
+            Some(_) => {
+                let is_own = own.contains(&arg.get_id().as_str());
+                arg.hide(!is_own)
+            }
         })
     };
-    hide(Cli::command()).mut_subcommands(hide).mut_subcommand("gc", hide_others)
+    let of_worker = ["hooks", "state_dir", "log_level", "log_format"].as_slice();
+    let hide_below =
+        |hooks: clap::Command| hooks.mut_subcommand("worker", |worker| hide_others(hide(worker), of_worker));
+    hide(Cli::command())
+        .mut_subcommands(hide)
+        .mut_subcommand("gc", |gc| hide_others(gc, &[]))
+        .mut_subcommand("hooks", hide_below)
 }
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, Stop> {

@@ -2,13 +2,10 @@
 //!
 //! A payload that is the event of an object in this mount brings the object along, as it is now.
 
-use percent_encoding::percent_decode_str;
-use serde::Deserialize;
-
 use super::destinations::error_kind;
 use super::invocation::{Outcome, Publication, Surroundings, Tried, by_bucket};
 use super::invoke::{Cancel, find};
-use super::{Error, Hooks, Result};
+use super::{Error, Hooks, Result, notification};
 use crate::error::Kind;
 use crate::journal::{Event, EventName, NewCall, NewEvent, Task, stored_etag};
 
@@ -86,48 +83,11 @@ fn called(tried: Tried) -> Called {
     Called { answer, answer_dropped, problem, log: tried.log }
 }
 
-/// The part of an S3 event that names an object.
-#[derive(Deserialize)]
-struct Told {
-    #[serde(rename = "Records")]
-    records: Vec<ToldRecord>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToldRecord {
-    event_name: String,
-    s3: ToldS3,
-}
-
-#[derive(Deserialize)]
-struct ToldS3 {
-    bucket: ToldBucket,
-    object: ToldObject,
-}
-
-#[derive(Deserialize)]
-struct ToldBucket {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct ToldObject {
-    key: String,
-}
-
 /// What a payload says happened to a key of a bucket, if it is an S3 event.
 fn told(payload: &str, bucket: &str) -> Option<(EventName, String)> {
-    let record = serde_json::from_str::<Told>(payload).ok()?.records.into_iter().next()?;
-    if record.s3.bucket.name != bucket {
-        return None;
-    }
-    let name = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name).to_owned();
-    let is_known = |event: &EventName| event.s3_name() == name;
-    let any = if name.starts_with("ObjectRemoved:") { EventName::RemovedDelete } else { EventName::CreatedPut };
-    let key = record.s3.object.key.replace('+', " ");
-    let key = percent_decode_str(&key).decode_utf8().ok()?.into_owned();
-    Some((EventName::ALL.into_iter().find(is_known).unwrap_or(any), key))
+    let told = notification::records(payload).ok()?.into_iter().next()?;
+    let name = told.name.unwrap_or(EventName::CreatedPut);
+    (told.bucket == bucket).then_some((name, told.key))
 }
 
 impl Surroundings {

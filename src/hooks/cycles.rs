@@ -20,7 +20,7 @@ pub(super) fn find(specs: &[HookSpec]) -> Option<Vec<usize>> {
 }
 
 fn fires(from: &HookSpec, to: &HookSpec) -> bool {
-    if !from.mode.takes_events() || !to.mode.takes_events() {
+    if !from.mode.takes_events() || !to.mode.takes_events() || from.target.is_some() {
         // They publish nothing, and are not told of what others publish.
         return false;
     }

@@ -2,8 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::destinations::Condition;
+use super::invocation::Outcome;
 use crate::bucket::retry::{doubled, random_fraction};
-use crate::journal::Task;
+use crate::journal::{NewEvent, Task};
+
+/// Pause after the first try of what is delayed from outside, and the longest.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+pub(super) const MAX_DELAY: Duration = Duration::from_mins(1);
 
 /// The delivery policy of one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +24,60 @@ pub struct Delivery {
     pub max_age: Option<Duration>,
 }
 
+/// What follows a try.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Next {
+    /// Nothing: it is done, and these are the facts about its output.
+    Done(Vec<NewEvent>),
+    Superseded,
+    /// As if it had not been tried.
+    Cancelled,
+    /// Another try, not before this moment.
+    Again {
+        due: SystemTime,
+        problem: String,
+    },
+    GiveUp {
+        problem: String,
+        condition: Condition,
+    },
+}
+
 impl Delivery {
+    /// What follows a try of a task, in which it is counted.
+    pub(super) fn after(&self, task: &mut Task, outcome: Outcome) -> Next {
+        match outcome {
+            Outcome::Done(facts) => Next::Done(facts),
+            Outcome::Superseded => Next::Superseded,
+            Outcome::Cancelled => Next::Cancelled,
+            Outcome::TooOld(problem) => Next::GiveUp { problem, condition: Condition::EventAgeExceeded },
+            Outcome::Fatal(problem) => {
+                task.failures += 1;
+                Next::GiveUp { problem, condition: Condition::RetriesExhausted }
+            }
+            Outcome::Failed(problem) => {
+                task.failures += 1;
+                self.after_failure(task, problem)
+            }
+            Outcome::Delayed(problem) => Next::Again { due: SystemTime::now() + pause_outside(task), problem },
+        }
+    }
+
+    /// Another try, unless it was the last one, or the next one would come too late.
+    fn after_failure(&self, task: &Task, problem: String) -> Next {
+        if task.failures > self.retries {
+            return Next::GiveUp { problem, condition: Condition::RetriesExhausted };
+        }
+        let due = SystemTime::now() + self.pause(task.failures);
+        match self.too_old(task, due) {
+            None => Next::Again { due, problem },
+            Some(late) => {
+                let problem = format!("{problem}; at its next try the event would be {late}");
+                Next::GiveUp { problem, condition: Condition::EventAgeExceeded }
+            }
+        }
+    }
+
     /// How long to wait after this many failures: a random part of it, at least half, because what
     /// failed together must not come back together.
     pub(super) fn pause(&self, failures: u32) -> Duration {
@@ -35,6 +94,13 @@ impl Delivery {
     }
 }
 
+/// How long to wait for what is away, which is counted in the task.
+pub(super) fn pause_outside(task: &mut Task) -> Duration {
+    let pause = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
+    task.delays = task.delays.saturating_add(1);
+    pause
+}
+
 /// Between half of a pause and all of it.
 pub(super) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(f64::midpoint(1.0, random_fraction()))
@@ -45,7 +111,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::journal::{Event, EventName, NewEvent};
+    use crate::journal::{Event, EventName};
 
     fn delivery() -> Delivery {
         Delivery {

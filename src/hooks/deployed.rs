@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::settings::{self, Given, read_module, read_text};
+use super::settings::{self, Given, read_text};
 use super::{Error, HookSpec, Result, modules};
 
 const CURRENT: &str = "current.json";
@@ -180,8 +180,8 @@ impl Deployed {
         let copy = self.directory.join(&copied.name);
         modules::private_directory(&copy)?;
         write_synced(&copy.join(&copied.settings), text.as_bytes())?;
-        for spec in specs {
-            let module = read_module(&spec.wasm).map_err(|cause| Error::File { path: spec.wasm.clone(), cause })?;
+        for spec in specs.iter().filter(|spec| spec.target.is_none()) {
+            let module = spec.module().map_err(|cause| Error::File { path: spec.wasm.clone(), cause })?;
             write_synced(&copy.join(format!("{}.wasm", spec.name)), &module)?;
         }
         Ok(())

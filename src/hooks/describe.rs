@@ -13,6 +13,8 @@ use super::{Error, HookSpec, Hooks, Result, modules, settings};
 pub struct Description {
     pub name: String,
     pub wasm: PathBuf,
+    /// `sqs:URL` and so on, in place of a module.
+    pub target: Option<String>,
     /// Which of the three kinds of guest it is, in words.
     pub kind: String,
     /// `async`, `sync` or `transform`.
@@ -93,7 +95,8 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
     Description {
         name: spec.name.clone(),
         wasm: spec.wasm.clone(),
-        kind: program.kind().to_owned(),
+        kind: if spec.target.is_some() { "hands its events over" } else { program.kind() }.to_owned(),
+        target: spec.target.as_ref().map(Destination::to_string),
         mode: spec.mode.name().to_owned(),
         view: spec.mode.view().map(str::to_owned),
         on_error: spec.mode.on_error().map(|on_error| on_error.name().to_owned()),

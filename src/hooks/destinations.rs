@@ -1,5 +1,5 @@
 //! Where it is told how the events of a hook ended, in Lambda's words: another hook, an object, a queue,
-//! a webhook.
+//! a webhook, a function.
 //!
 //! What is to be told is noted in the transaction that ends the event's task: as a call of the other hook,
 //! or as a task under the destination's own name, which the worker delivers.
@@ -19,7 +19,7 @@ use super::sandbox::Ended;
 use crate::bucket::{self, PutOptions};
 use crate::error::Kind;
 use crate::journal::{EventName, NewCall, NewEvent, Task, stored_etag};
-use crate::relay::{self, Queue};
+use crate::relay::{self, Function, Queue};
 
 /// What can't be delivered for so long is given up.
 const DELIVERY_MAX_AGE: Duration = Duration::from_hours(24);
@@ -33,6 +33,7 @@ pub enum Destination {
     Prefix(String),
     Queue(Queue),
     Webhook(String),
+    Function(Function),
 }
 
 /// How the events of a hook are told to have ended.
@@ -44,7 +45,7 @@ pub(super) enum Condition {
 }
 
 impl Destination {
-    /// Reads `hook:NAME`, `prefix:DIRECTORY`, `sqs:URL` or `webhook:URL`.
+    /// Reads `hook:NAME`, `prefix:DIRECTORY`, `sqs:URL`, `webhook:URL` or `lambda:NAME`.
     ///
     /// # Errors
     /// A sentence about what is wrong with it.
@@ -60,7 +61,10 @@ impl Destination {
             }
             Some(("sqs", url)) => Queue::at(url).map(Self::Queue),
             Some(("webhook", url)) => relay::check_url(url).map(|()| Self::Webhook(url.to_owned())),
-            _ => Err(format!("\"{text}\" is no destination: hook:NAME, prefix:DIRECTORY, sqs:URL or webhook:URL")),
+            Some(("lambda", name)) => Function::named(name).map(Self::Function),
+            _ => Err(format!(
+                "\"{text}\" is no destination: hook:NAME, prefix:DIRECTORY, sqs:URL, webhook:URL or lambda:NAME"
+            )),
         }
     }
 
@@ -82,6 +86,7 @@ impl fmt::Display for Destination {
             Self::Prefix(directory) => write!(f, "prefix:{directory}"),
             Self::Queue(queue) => write!(f, "sqs:{}", queue.url()),
             Self::Webhook(url) => write!(f, "webhook:{url}"),
+            Self::Function(function) => write!(f, "lambda:{function}"),
         }
     }
 }
@@ -189,10 +194,9 @@ impl Surroundings {
                 return Delivered::Never(format!("{name} is a hook, and takes its tasks itself"));
             }
             Destination::Prefix(directory) => return self.write_record(directory, task, payload).await,
-            Destination::Webhook(url) => self.relay.post(url, id, payload).await,
-            Destination::Queue(queue) => {
+            other => {
                 let group = task.event.fact.lineage.last().map_or("s3mount", String::as_str);
-                self.relay.send(queue, id, group, &payload).await
+                self.say(other, id, group, payload).await
             }
         };
         let age = SystemTime::now().duration_since(task.redriven.unwrap_or(task.event.fact.time)).unwrap_or_default();
@@ -200,6 +204,18 @@ impl Surroundings {
             Ok(()) => Delivered::Done(Vec::new()),
             Err(relay::Error::Away(problem)) if age < DELIVERY_MAX_AGE => Delivered::Again(problem),
             Err(error) => Delivered::Never(error.to_string()),
+        }
+    }
+
+    /// Says something to who is neither a hook nor an object here.
+    pub(super) async fn say(&self, to: &Destination, id: &str, group: &str, json: String) -> relay::Result<()> {
+        match to {
+            Destination::Webhook(url) => self.relay.post(url, id, json).await,
+            Destination::Queue(queue) => self.relay.send(queue, id, group, &json).await,
+            Destination::Function(function) => self.relay.invoke(function, json).await,
+            Destination::Hook(_) | Destination::Prefix(_) => {
+                Err(relay::Error::Refused(format!("{to} is of this mount")))
+            }
         }
     }
 
@@ -243,11 +259,13 @@ mod tests {
 
     #[test]
     fn destinations_are_read_and_told_alike() {
-        for text in ["hook:a", "prefix:results/", "sqs:http://h:1/1/q", "webhook:https://h/x?y=z"] {
+        for text in ["hook:a", "prefix:results/", "sqs:http://h:1/1/q", "webhook:https://h/x?y=z", "lambda:f:live"] {
             assert_eq!(Destination::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Destination::parse("prefix:/a/b").unwrap(), Destination::Prefix("a/b/".into()));
-        for wrong in ["", "a", "hook:", "prefix:", "prefix:a/../b", "sqs:a", "webhook:a", "sns:x", "webhook:ftp://h"] {
+        for wrong in
+            ["", "a", "hook:", "prefix:", "prefix:a/../b", "sqs:a", "webhook:a", "sns:x", "webhook:ftp://h", "lambda:"]
+        {
             assert!(Destination::parse(wrong).is_err(), "{wrong}");
         }
     }

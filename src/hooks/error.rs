@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::error::Kind;
+use crate::relay;
 
 /// Result of reading or starting hooks.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -27,6 +28,8 @@ pub enum Error {
     NoObject { key: String },
     #[error("the mount is being stopped; what its hooks have not seen is delivered after the next mount")]
     Stopping,
+    #[error("the queue: {0}")]
+    Queue(relay::Error),
     #[error(transparent)]
     Bucket(crate::bucket::Error),
     #[error(transparent)]
@@ -41,6 +44,8 @@ impl Error {
             Self::File { .. } | Self::Settings { .. } | Self::Module { .. } | Self::Asked(_) => Kind::Usage,
             Self::NoObject { .. } => Kind::NotFound,
             Self::Stopping => Kind::Busy,
+            Self::Queue(relay::Error::Away(_)) => Kind::Unreachable,
+            Self::Queue(relay::Error::Refused(_)) => Kind::Refused,
             Self::Bucket(error) => error.kind,
             Self::Start { .. } => Kind::Local,
             Self::Journal(error) => error.kind(),

@@ -7,11 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::sandbox;
-use crate::journal::{EventName, Task};
+use crate::journal::{EventName, NewEvent, Task};
 
 /// What form-urlencoding leaves as it is, and `/`, which S3 leaves too.
 const ENCODED: &AsciiSet =
@@ -38,8 +39,15 @@ pub(super) struct Place<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     #[serde(rename = "Records")]
-    records: [Record<'a>; 1],
+    records: [Told<'a>; 1],
     s3mount: Own<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Told<'a> {
+    Here(Box<Record<'a>>),
+    ByS3(Value),
 }
 
 #[derive(Serialize)]
@@ -122,8 +130,26 @@ const NOBODY: Principal = Principal { principal_id: "s3mount" };
 /// The message for one task.
 pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
     let event = &task.event;
+    let told = match &task.record {
+        Some(said) => Told::ByS3(said_by_s3(said, &event.fact)),
+        None => Told::Here(Box::new(record_of(source, task))),
+    };
+    let own = Own {
+        version: env!("CARGO_PKG_VERSION"),
+        event_id: &event.id,
+        attempt: task.failures + 1,
+        path: place.path,
+        name: place.name,
+        input: place.input.as_deref(),
+        lineage: &event.fact.lineage,
+    };
+    serde_json::to_string(&Message { records: [told], s3mount: own }).expect("strings and numbers make JSON")
+}
+
+fn record_of<'a>(source: &'a Source, task: &'a Task) -> Record<'a> {
+    let event = &task.event;
     let removed = event.fact.name == EventName::RemovedDelete;
-    let record = Record {
+    Record {
         event_version: "2.1",
         event_source: "aws:s3",
         aws_region: &source.region,
@@ -147,17 +173,26 @@ pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
                 sequencer: event.sequencer(),
             },
         },
-    };
-    let own = Own {
-        version: env!("CARGO_PKG_VERSION"),
-        event_id: &event.id,
-        attempt: task.failures + 1,
-        path: place.path,
-        name: place.name,
-        input: place.input.as_deref(),
-        lineage: &event.fact.lineage,
-    };
-    serde_json::to_string(&Message { records: [record], s3mount: own }).expect("strings and numbers make JSON")
+    }
+}
+
+/// Word for word, but for the version that the hook is given: another may be there by now.
+fn said_by_s3(said: &Value, fact: &NewEvent) -> Value {
+    let mut record = said.clone();
+    if let (Some(etag), Some(Value::Object(object))) = (&fact.etag, record.pointer_mut("/s3/object"))
+        && object.get("eTag").and_then(Value::as_str).map(|said| said.trim_matches('"')) != Some(etag)
+    {
+        object.insert("eTag".into(), etag.as_str().into());
+        object.insert("size".into(), fact.size.into());
+        object.remove("versionId");
+    }
+    record
+}
+
+/// S3's own, where it told of the event.
+fn sequencer(task: &Task) -> String {
+    let said = task.record.as_ref().and_then(|record| record.pointer("/s3/object/sequencer")?.as_str());
+    said.map_or_else(|| task.event.sequencer(), str::to_owned)
 }
 
 /// The same for a typed hook, which is stopped at `deadline`.
@@ -179,7 +214,7 @@ pub(super) fn record(
         path: place.path.to_owned(),
         size: fact.size,
         etag: fact.etag.clone(),
-        sequencer: event.sequencer(),
+        sequencer: sequencer(task),
         hook: task.hook.clone(),
         attempt: task.failures + 1,
         deadline_ms: sandbox::since_1970_ms(deadline),
@@ -209,7 +244,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::journal::{Event, NewEvent};
+    use crate::journal::Event;
 
     fn task(name: EventName) -> Task {
         let fact = NewEvent {
@@ -257,6 +292,25 @@ mod tests {
         assert_eq!(json["Records"][0]["eventName"], "ObjectRemoved:Delete");
         assert_eq!((object.get("size"), object.get("eTag")), (None, None));
         assert_eq!(object["sequencer"], "0000000000618F0A");
+    }
+
+    #[test]
+    fn what_s3_said_is_passed_on_but_for_a_version_that_is_gone() {
+        let said = serde_json::json!({"eventName": "ObjectCreated:Post", "s3": {"object":
+            {"key": "a", "size": 7, "eTag": "then", "versionId": "v1", "sequencer": "0055AED6DCD90281E5"}}});
+        let mut told = Task { record: Some(said.clone()), ..task(EventName::CreatedPut) };
+        let passed_on = |task: &Task| {
+            let source = Source { bucket: "demo".into(), region: "eu-central-1".into() };
+            let place = Place { path: "a", name: "a", input: None };
+            serde_json::from_str::<Value>(&message(&source, task, &place)).unwrap()
+        };
+        told.event.fact.etag = Some("then".into());
+        assert_eq!(passed_on(&told)["Records"][0], said);
+        assert_eq!(passed_on(&told)["s3mount"]["eventId"], "0190-id");
+        assert_eq!(sequencer(&told), "0055AED6DCD90281E5");
+        told.event.fact.etag = Some("now".into());
+        let object = &passed_on(&told)["Records"][0]["s3"]["object"];
+        assert_eq!((&object["eTag"], &object["size"], object.get("versionId")), (&"now".into(), &1024.into(), None));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::sandbox::{Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
-use super::{identity, input};
-use crate::bucket::{self, Bucket};
+use super::{identity, input, lineage};
+use crate::bucket::{self, Bucket, Metadata};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
@@ -29,7 +29,7 @@ pub(super) struct Hook {
     /// Shared with the versions of the hook before and after this one.
     pub(super) counters: Arc<Counters>,
     pub(super) log: PathBuf,
-    /// Of a synchronous hook: as many as may run at a time.
+    /// As many as may run at a time, where no journal counts them: of a synchronous hook, and in a worker.
     pub(super) places: Semaphore,
     /// What it is: see [`identity`].
     pub(super) identity: String,
@@ -126,6 +126,9 @@ impl Surroundings {
                 Err(outcome) => return Tried::without_run(outcome),
             },
         };
+        if let Some(target) = &hook.spec.target {
+            return Box::pin(self.hand_over(target, hook, task, publication)).await;
+        }
         let path = match self.path_of(&task.event.fact) {
             Ok(path) => path,
             // A call need not be about an object.
@@ -239,7 +242,8 @@ impl Surroundings {
         }
         failpoint::reach(Failpoint::HookBeforePublish);
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
-        let published = publish::publish(&self.bucket, &files, &lineage, self.on_published.as_ref()).await;
+        let metadata = if self.runner.marks_output { lineage::metadata(&lineage) } else { Metadata::new() };
+        let published = publish::publish(&self.bucket, &files, &lineage, &metadata, self.on_published.as_ref()).await;
         (published.map_or_else(by_publication, Outcome::Done), files)
     }
 }

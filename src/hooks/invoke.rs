@@ -64,7 +64,7 @@ impl Hooks {
     /// When there is no such hook, event or object, the bucket can't be asked, or hooks are stopped. What goes wrong with
     /// the run itself is in the answer.
     pub async fn invoke(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
-        self.unless_stopping(self.run_once(hook, path, event, dry)).await
+        self.unless_stopping(Box::pin(self.run_once(hook, path, event, dry))).await
     }
 
     async fn run_once(&self, hook: &str, path: &str, event: &str, dry: bool) -> Result<Invocation> {
@@ -112,6 +112,9 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     if let Some(oddity) = run.path.split('/').find_map(key::oddity) {
         return Err(Error::Asked(format!("\"{}\" is no path ({oddity:?})", run.path.escape_debug())));
     }
+    if spec.target.is_some() {
+        return Err(Error::Asked(format!("hook \"{}\" hands its events over, and runs nothing here", spec.name)));
+    }
     let scratch = describe::scratch()?;
     let (sandbox, mut programs) = describe::compile(scratch.path(), std::slice::from_ref(&spec))?;
     let program = programs.pop().ok_or_else(|| no_hook(std::iter::empty()))?;
@@ -127,6 +130,7 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
         on_published: Arc::new(|_| {}),
         work,
         mountpoint: None,
+        marks_output: false,
     };
     let local = |cause| Error::File { path: run.file.to_owned(), cause };
     let workspace = Workspace::new(&runner.work).map_err(local)?;

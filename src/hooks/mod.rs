@@ -11,6 +11,10 @@
 //!                                     └─ delivery: again, when, or to the dead letters
 //! ```
 //!
+//! In a worker `consumer` takes messages of a queue (`notification`) in place of the journal's events.
+//!
+//! A hook with a `target` runs nothing here: its events are handed over.
+//!
 //! `view` shows what `transform` makes of objects that are looked at.
 //!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
@@ -19,6 +23,7 @@
 //! are: `settings` (`serverless`, `yaml`), changed while they work by `reload`, kept by `deployed`.
 
 mod call;
+mod consumer;
 mod cycles;
 mod dead_letters;
 mod delivery;
@@ -32,8 +37,10 @@ mod identity;
 mod input;
 mod invocation;
 mod invoke;
+mod lineage;
 mod mode;
 mod modules;
+mod notification;
 mod publish;
 mod reload;
 mod report;
@@ -43,6 +50,7 @@ mod sandbox;
 mod serverless;
 mod settings;
 mod status;
+mod target;
 mod trace;
 mod transform;
 mod units;
@@ -113,6 +121,9 @@ pub struct HookSettings {
     pub on_published: OnPublished,
     /// For destinations that are neither hooks nor objects.
     pub relay: Arc<Relay>,
+    /// Objects that hooks write name those hooks in their metadata: who is told of them by S3 has it from
+    /// nobody else.
+    pub marks_output: bool,
 }
 
 impl HookSettings {
@@ -129,6 +140,7 @@ impl HookSettings {
             mountpoint: None,
             on_published: Arc::new(|_| {}),
             relay: Arc::new(Relay::new(None, "us-east-1")),
+            marks_output: false,
         }
     }
 }
@@ -189,6 +201,7 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
                 on_published: Arc::clone(&settings.on_published),
                 work,
                 mountpoint: settings.mountpoint,
+                marks_output: settings.marks_output,
             },
             bucket,
             journal: Arc::clone(&journal),

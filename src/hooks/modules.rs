@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::sandbox::{Program, Sandbox};
-use super::settings::read_module;
 use super::{Error, HookSpec, Result};
 
 /// How long all modules together may take to compile. A thread that compiles can't be stopped:
@@ -39,8 +38,8 @@ fn prepare_within(
     let mut waiting = Vec::new();
     for spec in specs {
         let (sender, receiver) = mpsc::channel();
-        let (sandbox, wasm, directory) = (Arc::clone(sandbox), spec.wasm.clone(), directory.to_owned());
-        let work = move || drop(sender.send(program(&sandbox, &wasm, &directory)));
+        let (sandbox, spec, directory) = (Arc::clone(sandbox), spec.clone(), directory.to_owned());
+        let work = move || drop(sender.send(program(&sandbox, &spec, &directory)));
         std::thread::Builder::new()
             .name("hook-compile".into())
             .spawn(work)
@@ -76,8 +75,8 @@ pub(super) fn private_directory(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn program(sandbox: &Sandbox, wasm: &Path, directory: &Path) -> std::result::Result<(Program, PathBuf), String> {
-    let source = read_module(wasm).map_err(|error| error.to_string())?;
+fn program(sandbox: &Sandbox, spec: &HookSpec, directory: &Path) -> std::result::Result<(Program, PathBuf), String> {
+    let source = spec.module().map_err(|error| error.to_string())?;
     let name = format!("{}-{:016x}.cwasm", hex::encode(Sha256::digest(&source)), sandbox.compatibility());
     let path = directory.join(name);
     if let Some(compiled) = read_kept(&path) {
@@ -85,7 +84,7 @@ fn program(sandbox: &Sandbox, wasm: &Path, directory: &Path) -> std::result::Res
         // compatibility, and the digest says that these are the bytes we once wrote.
         match unsafe { sandbox.load(&compiled) } {
             Ok(program) => return Ok((program, path)),
-            Err(error) => tracing::warn!("compiling {} again: {error}", wasm.display()),
+            Err(error) => tracing::warn!("compiling the module of \"{}\" again: {error}", spec.name),
         }
     }
     let compiled = sandbox.compile(&source)?;

@@ -16,7 +16,7 @@ use super::delivery::Delivery;
 use super::destinations::Destination;
 use super::mode::Mode;
 use super::rules::{EventPattern, Globs};
-use super::{Error, Result, cycles, mode, serverless, units, yaml};
+use super::{Error, Result, cycles, mode, serverless, target, units, yaml};
 use limits::{concurrency, delivery, memory, timeout};
 
 /// Largest `.wasm` or `.wat` file: compiling takes time and memory by its size.
@@ -51,8 +51,10 @@ const SETTINGS_MAX_BYTES: u64 = 1 << 20;
 pub struct HookSpec {
     /// Letters, digits, `-` and `_`; unique in the file.
     pub name: String,
-    /// The module, `.wasm` or `.wat`.
+    /// The module, `.wasm` or `.wat`; of no file with a target.
     pub wasm: PathBuf,
+    /// Who is handed the events, in place of a module that is run: a queue, a webhook or a function.
+    pub target: Option<Destination>,
     /// None: nothing that happens to an object fires it.
     pub events: Vec<EventPattern>,
     pub mode: Mode,
@@ -100,7 +102,8 @@ struct RawFile {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawHook {
     pub(super) name: Spanned<String>,
-    wasm: Spanned<PathBuf>,
+    pub(super) wasm: Option<Spanned<PathBuf>>,
+    pub(super) target: Option<Spanned<String>>,
     pub(super) events: Option<Vec<Spanned<String>>>,
     pub(super) mode: Option<Spanned<String>>,
     pub(super) kind: Option<Spanned<String>>,
@@ -115,22 +118,22 @@ pub(super) struct RawHook {
     #[serde(default)]
     suffix: String,
     pub(super) output: Option<Spanned<String>>,
-    env: Option<Spanned<BTreeMap<String, String>>>,
+    pub(super) env: Option<Spanned<BTreeMap<String, String>>>,
     #[serde(default)]
     config: BTreeMap<String, String>,
     #[serde(default)]
-    read: Vec<Spanned<String>>,
+    pub(super) read: Vec<Spanned<String>>,
     #[serde(default)]
-    write: Vec<Spanned<String>>,
-    memory: Option<Spanned<String>>,
-    timeout: Option<Spanned<String>>,
+    pub(super) write: Vec<Spanned<String>>,
+    pub(super) memory: Option<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<String>>,
     concurrency: Option<Spanned<u16>>,
     pub(super) retries: Option<Spanned<u16>>,
     pub(super) retry_delay: Option<Spanned<String>>,
     pub(super) retry_max_delay: Option<Spanned<String>>,
     pub(super) max_age: Option<Spanned<String>>,
-    storage: Option<Spanned<String>>,
-    max_input: Option<Spanned<String>>,
+    pub(super) storage: Option<Spanned<String>>,
+    pub(super) max_input: Option<Spanned<String>>,
     pub(super) on_success: Option<Spanned<String>>,
     pub(super) on_failure: Option<Spanned<String>>,
     #[serde(default)]
@@ -267,6 +270,7 @@ impl Reader<'_> {
         check_name(&name).map_err(|problem| wrong((raw.name.span(), problem)))?;
         let memory_bytes = value(raw.memory.as_ref(), memory).map_err(wrong)?;
         let timeout = value(raw.timeout.as_ref(), timeout).map_err(wrong)?;
+        let target = target::read(&raw).map_err(wrong)?;
         let mode = mode::read(&raw).map_err(wrong)?;
         let delivery = delivery(&raw).map_err(wrong)?;
         let concurrency = value(raw.concurrency.as_ref(), |&number: &u16| concurrency(number)).map_err(wrong)?;
@@ -274,7 +278,8 @@ impl Reader<'_> {
         let max_input_bytes = value(raw.max_input.as_ref(), units::bytes).map_err(wrong)?;
         let default_concurrency = if mode.takes_events() { CONCURRENCY_DEFAULT } else { CONCURRENCY_SYNC_DEFAULT };
         Ok(HookSpec {
-            wasm: self.module(&name, raw.wasm.get_ref()),
+            wasm: raw.wasm.as_ref().map_or_else(PathBuf::new, |said| self.module(&name, said.get_ref())),
+            target,
             events: events(raw.events.as_deref()).map_err(wrong)?,
             mode,
             matches: globs(&raw.matches).map_err(wrong)?,
@@ -385,7 +390,7 @@ fn env(raw: &BTreeMap<String, String>) -> Checked<BTreeMap<String, String>> {
 /// A look at the first bytes: what can be told without compiling.
 fn check_module(spec: &HookSpec) -> Result<()> {
     let wrong = |problem: String| Error::Module { hook: spec.name.clone(), path: spec.wasm.clone(), problem };
-    let bytes = read_module(&spec.wasm).map_err(|error| wrong(error.to_string()))?;
+    let bytes = spec.module().map_err(|error| wrong(error.to_string()))?;
     match bytes.get(..8) {
         Some(b"\0asm\x01\0\0\0" | [b'\0', b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
         _ if std::str::from_utf8(&bytes).is_ok_and(is_text) => Ok(()),
@@ -397,8 +402,15 @@ fn is_text(text: &str) -> bool {
     text.contains("(module") || text.contains("(component")
 }
 
+impl HookSpec {
+    /// The bytes of its module; with a target, of one that does nothing.
+    pub(super) fn module(&self) -> std::io::Result<Vec<u8>> {
+        if self.target.is_some() { Ok(target::NO_PROGRAM.to_vec()) } else { read_module(&self.wasm) }
+    }
+}
+
 /// The bytes of a module, up to [`MAX_MODULE_BYTES`].
-pub(super) fn read_module(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_module(path: &Path) -> std::io::Result<Vec<u8>> {
     read_limited(path, MAX_MODULE_BYTES)
 }
 

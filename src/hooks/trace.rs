@@ -10,7 +10,7 @@ use super::{Hooks, Result};
 use crate::journal::{NewEvent, Task};
 
 /// How lines begin that tell what became of an event after its run.
-const SETTLED: [&str; 5] = ["DEAD ", "SUPERSEDED ", "UNCHANGED ", "REFUSED ", "ALLOWED "];
+const SETTLED: [&str; 6] = ["SENT ", "DEAD ", "SUPERSEDED ", "UNCHANGED ", "REFUSED ", "ALLOWED "];
 /// Between two looks into the journal of whoever waits.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 

@@ -10,11 +10,10 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::delivery::jittered;
+use super::delivery::{MAX_DELAY, Next, pause_outside};
 use super::destinations::{self, Condition, Delivered, Destination};
 use super::invocation::{Hook, Outcome, Publication, Surroundings, Tried, append};
 use super::rules::MAX_LINEAGE;
-use crate::bucket::retry::doubled;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{self, DeadTask, Event, EventName, Journal, NewCall, Seen, Task};
 
@@ -24,10 +23,6 @@ const FAN_OUT_BATCH: usize = 256;
 const MAX_UNSETTLED: usize = 32;
 /// Pause after the journal failed: its disk may be full.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after the first try of what is delayed from outside, and the longest.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
-const MAX_DELAY: Duration = Duration::from_mins(1);
-
 /// To one destination at a time.
 const DELIVERIES: usize = 4;
 
@@ -170,7 +165,7 @@ impl Worker {
         }
     }
 
-    fn matching(&self, event: &Event) -> Vec<String> {
+    pub(super) fn matching(&self, event: &Event) -> Vec<String> {
         let fact = &event.fact;
         if fact.lineage.len() >= MAX_LINEAGE {
             self.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -214,13 +209,11 @@ impl Worker {
     }
 
     async fn pass_over(&self, hook: &Hook, task: &Task) -> journal::Result<()> {
-        hook.counters.unchanged();
-        let (id, key) = (&task.event.id, task.event.fact.key.escape_debug());
-        append(hook, format!("UNCHANGED RequestId: {id}\tKey: {key}\n")).await;
+        tell_unchanged(hook, task).await;
         self.journal.finish(task, Vec::new()).await
     }
 
-    async fn attempt(&self, hook: &Hook, task: &Task) -> Tried {
+    pub(super) async fn attempt(&self, hook: &Hook, task: &Task) -> Tried {
         let attempt = self.surroundings.attempt(hook, task, Publication::Publish, self.cancel.subscribe());
         AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|_| {
             Tried::without_run(Outcome::Failed("s3mount panicked over it; please report this".into()))
@@ -233,55 +226,28 @@ impl Worker {
         if !wrote.is_empty() && !matches!(tried.outcome, Outcome::Done(_)) {
             self.journal.settle(&[], wrote.clone()).await?;
         }
-        match std::mem::replace(&mut tried.outcome, Outcome::Cancelled) {
-            Outcome::Done(events) => {
+        let outcome = std::mem::replace(&mut tried.outcome, Outcome::Cancelled);
+        match hook.spec.delivery.after(&mut task, outcome) {
+            Next::Done(events) => {
                 failpoint::reach(Failpoint::HookPublished);
                 let calls = self.calls(hook, &task, Condition::Success, &tried, None);
                 let seen = seen_of(hook, &task).filter(|_| tried.as_told);
                 self.journal.finish_with(&task, [wrote, events].concat(), calls, seen).await
             }
-            Outcome::Superseded => {
-                hook.counters.superseded();
-                let id = &task.event.id;
-                let line = format!("SUPERSEDED RequestId: {id}\tKey: {}\n", task.event.fact.key.escape_debug());
-                append(hook, line).await;
+            Next::Superseded => {
+                tell_superseded(hook, &task).await;
                 self.journal.finish(&task, Vec::new()).await
             }
-            Outcome::Cancelled => {
+            Next::Cancelled => {
                 self.journal.release(&task);
                 Ok(())
             }
-            Outcome::TooOld(problem) => self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await,
-            Outcome::Fatal(problem) => {
-                task.failures += 1;
-                self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await
-            }
-            Outcome::Failed(problem) => {
-                task.failures += 1;
-                self.try_again(hook, task, problem, tried).await
-            }
-            Outcome::Delayed(problem) => {
+            Next::Again { due, problem } => {
                 complain(hook, &task.event.fact.key, &problem);
-                let delay = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
-                task.delays = task.delays.saturating_add(1);
-                self.journal.postpone(&task, SystemTime::now() + delay).await
+                self.journal.postpone(&task, due).await
             }
+            Next::GiveUp { problem, condition } => self.give_up(hook, task, problem, tried, condition).await,
         }
-    }
-
-    /// Unless it was the last try, or the next one would come too late.
-    async fn try_again(&self, hook: &Hook, task: Task, problem: String, tried: Tried) -> journal::Result<()> {
-        let delivery = &hook.spec.delivery;
-        if task.failures > delivery.retries {
-            return self.give_up(hook, task, problem, tried, Condition::RetriesExhausted).await;
-        }
-        let due = SystemTime::now() + delivery.pause(task.failures);
-        if let Some(late) = delivery.too_old(&task, due) {
-            let problem = format!("{problem}; at its next try the event would be {late}");
-            return self.give_up(hook, task, problem, tried, Condition::EventAgeExceeded).await;
-        }
-        complain(hook, &task.event.fact.key, &problem);
-        self.journal.postpone(&task, due).await
     }
 
     async fn give_up(
@@ -292,17 +258,14 @@ impl Worker {
         tried: Tried,
         condition: Condition,
     ) -> journal::Result<()> {
-        let (id, key) = (&task.event.id, &task.event.fact.key);
-        complain(hook, key, &reason);
-        let line = format!("DEAD RequestId: {id}\tKey: {}\tAttempts: {}\n", key.escape_debug(), task.failures);
-        append(hook, line).await;
+        tell_dead(hook, &task, &reason).await;
         let calls = self.calls(hook, &task, condition, &tried, Some(&reason));
         let dead = DeadTask { task, reason, report: tried.digest, time: SystemTime::now() };
         self.journal.bury_and_call(dead, calls).await
     }
 
     /// Who is to be told that a task has ended so.
-    fn calls(
+    pub(super) fn calls(
         &self,
         hook: &Hook,
         task: &Task,
@@ -356,9 +319,8 @@ impl Worker {
             Delivered::Done(events) => self.journal.finish(&task, events).await,
             Delivered::Again(problem) => {
                 tracing::warn!("a hook's destination: {}", problem.escape_debug());
-                let delay = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
-                task.delays = task.delays.saturating_add(1);
-                self.journal.postpone(&task, SystemTime::now() + delay).await
+                let due = SystemTime::now() + pause_outside(&mut task);
+                self.journal.postpone(&task, due).await
             }
             Delivered::Never(reason) => {
                 tracing::warn!("a hook's destination, given up: {}", reason.escape_debug());
@@ -393,7 +355,29 @@ fn seen_of(hook: &Hook, task: &Task) -> Option<Seen> {
     Some(Seen { etag, size: fact.size, by: hook.identity.clone() })
 }
 
-fn complain(hook: &Hook, key: &str, problem: &str) {
+/// In counters and log: it has done this already.
+pub(super) async fn tell_unchanged(hook: &Hook, task: &Task) {
+    hook.counters.unchanged();
+    let (id, key) = (&task.event.id, task.event.fact.key.escape_debug());
+    append(hook, format!("UNCHANGED RequestId: {id}\tKey: {key}\n")).await;
+}
+
+/// In counters and log: its object has changed, or is gone.
+pub(super) async fn tell_superseded(hook: &Hook, task: &Task) {
+    hook.counters.superseded();
+    let (id, key) = (&task.event.id, task.event.fact.key.escape_debug());
+    append(hook, format!("SUPERSEDED RequestId: {id}\tKey: {key}\n")).await;
+}
+
+/// In counters and logs: it is given up.
+pub(super) async fn tell_dead(hook: &Hook, task: &Task, reason: &str) {
+    let (id, key) = (&task.event.id, &task.event.fact.key);
+    complain(hook, key, reason);
+    let line = format!("DEAD RequestId: {id}\tKey: {}\tAttempts: {}\n", key.escape_debug(), task.failures);
+    append(hook, line).await;
+}
+
+pub(super) fn complain(hook: &Hook, key: &str, problem: &str) {
     hook.counters.failed(key, problem);
     tracing::warn!("hook \"{}\" for {}: {}", hook.spec.name, key.escape_debug(), problem.escape_debug());
 }

@@ -176,6 +176,9 @@ pub struct Task {
     /// nothing then but when, and who had a hand in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
+    /// What S3 said of the event, where it told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<serde_json::Value>,
     pub event: Event,
 }
 
@@ -183,7 +186,7 @@ impl Task {
     /// One that was never tried.
     #[must_use]
     pub fn new(hook: String, number: u64, payload: Option<String>, event: Event) -> Self {
-        Self { hook, number, failures: 0, delays: 0, not_before: None, redriven: None, payload, event }
+        Self { hook, number, failures: 0, delays: 0, not_before: None, redriven: None, payload, record: None, event }
     }
 }
 

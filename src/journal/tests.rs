@@ -215,16 +215,7 @@ fn the_dead_are_not_kept_without_end() {
     let store = store::Store::new(redb::Database::create(dir.path().join("j")).unwrap()).unwrap();
     let event = Event { id: "id".into(), sequence: 1, fact: created("a") };
     let dead = |number| DeadTask {
-        task: Task {
-            hook: "h".into(),
-            number,
-            failures: 3,
-            delays: 0,
-            not_before: None,
-            redriven: None,
-            payload: None,
-            event: event.clone(),
-        },
+        task: Task { failures: 3, ..Task::new("h".into(), number, None, event.clone()) },
         reason: "exit 1".into(),
         report: String::new(),
         time: UNIX_EPOCH,

@@ -1,8 +1,9 @@
-//! What is said to others than S3: webhooks and SQS queues.
+//! What is said to others than S3: webhooks, SQS queues, Lambda functions.
 //!
-//! One HTTP client for both, the credentials of the bucket for what AWS signs. Nothing is tried twice
+//! One HTTP client for all, the credentials of the bucket for what AWS signs. Nothing is tried twice
 //! here: who asks has a queue of its own, and is told whether another try may help.
 
+mod function;
 mod queue;
 mod signing;
 
@@ -19,6 +20,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use hyper::{Request, StatusCode, Uri};
 
+pub use function::Function;
 pub use queue::{Message, Queue};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,15 +50,32 @@ pub struct Relay {
     remote: OnceLock<Connector>,
     /// For requests to AWS; `None`: none are signed, and so none are made.
     credentials: Option<SharedCredentialsProvider>,
-    /// Of queues whose address does not name theirs.
+    /// Of queues and functions whose address does not name theirs.
     region: String,
+    /// In place of Lambda's own.
+    lambda_endpoint: Option<String>,
 }
 
 impl Relay {
-    /// Connects to nothing yet.
+    /// Connects to nothing yet. Lambda is asked where the AWS tools ask it: `AWS_ENDPOINT_URL_LAMBDA`,
+    /// `AWS_ENDPOINT_URL`, or its own address.
     #[must_use]
     pub fn new(credentials: Option<SharedCredentialsProvider>, region: &str) -> Self {
-        Self { local: OnceLock::new(), remote: OnceLock::new(), credentials, region: region.to_owned() }
+        let said = function::ENDPOINT_VARIABLES.into_iter().find_map(|name| std::env::var(name).ok());
+        let lambda_endpoint = said.filter(|url| check_url(url).is_ok());
+        Self {
+            local: OnceLock::new(),
+            remote: OnceLock::new(),
+            credentials,
+            region: region.to_owned(),
+            lambda_endpoint,
+        }
+    }
+
+    /// Asks Lambda at this address.
+    #[must_use]
+    pub fn with_lambda_at(self, url: &str) -> Self {
+        Self { lambda_endpoint: Some(url.to_owned()), ..self }
     }
 
     /// Sends JSON to a webhook. The id stays the same over all tries, so that a receiver can tell.

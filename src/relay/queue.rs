@@ -9,9 +9,6 @@ use serde_json::{Value, json};
 
 use super::{Error, Relay, Result, by_status, signing};
 
-/// As many as one request brings.
-const MESSAGES: u32 = 10;
-
 /// A queue by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
@@ -87,15 +84,15 @@ impl Relay {
         self.operate(queue, "SendMessage", &message).await.map(drop)
     }
 
-    /// Up to ten messages, which nobody else sees for as long as `hidden`; waits for the first as long as
-    /// `wait`, 20 seconds at most.
+    /// Up to `most` messages (SQS: ten), which nobody else sees for as long as `hidden`; waits for the first
+    /// as long as `wait`, 20 seconds at most.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn receive(&self, queue: &Queue, wait: Duration, hidden: Duration) -> Result<Vec<Message>> {
+    pub async fn receive(&self, queue: &Queue, most: usize, wait: Duration, hidden: Duration) -> Result<Vec<Message>> {
         let asked = json!({
             "QueueUrl": queue.url,
-            "MaxNumberOfMessages": MESSAGES,
+            "MaxNumberOfMessages": most,
             "WaitTimeSeconds": wait.as_secs().min(20),
             "VisibilityTimeout": hidden.as_secs(),
             "AttributeNames": ["ApproximateReceiveCount", "SentTimestamp"],

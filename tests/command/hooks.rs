@@ -82,3 +82,20 @@ fn a_hook_runs_on_a_local_file_without_a_mount() {
     assert_refused(&mut hooks(dir.path(), &["invoke", "h"]), 64, &["--key"]);
     assert_refused(&mut hooks(dir.path(), &["invoke", "h", "--file", "none"]), 64, &["none"]);
 }
+
+#[test]
+fn a_worker_says_what_it_misses() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("m.wat"), "(module (func (export \"_start\")))").unwrap();
+    fs::write(dir.path().join("hooks.toml"), "[[hook]]\nname = 'h'\nwasm = 'm.wat'\nmatch = ['*.txt']").unwrap();
+    let worker = |words: &[&str]| hooks(dir.path(), &[&["worker", "bucket"], words].concat());
+    let queue = "sqs:http://127.0.0.1:9/1/jobs";
+    assert_refused(&mut worker(&["--hooks", "hooks.toml"]), 64, &["--from"]);
+    assert_refused(&mut worker(&["--from", queue]), 64, &["--hooks"]);
+    assert_refused(&mut worker(&["--from", queue, "--hooks", "none.toml"]), 64, &["none.toml"]);
+    for wrong in ["jobs", "sqs:jobs", "https://sqs.eu-west-1.amazonaws.com/1/jobs"] {
+        assert_refused(&mut worker(&["--from", wrong, "--hooks", "hooks.toml"]), 64, &["jobs", "sqs:https://"]);
+    }
+    let short = ["--from", queue, "--hooks", "hooks.toml", "--visibility", "1s"];
+    assert_refused(&mut worker(&short), 64, &["2s to 12h"]);
+}

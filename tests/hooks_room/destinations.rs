@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::*;
 
 /// What a webhook was sent: its id and its body.
-type Sent = Arc<Mutex<Vec<(String, String)>>>;
+pub(super) type Sent = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A web server that answers everything with this status; ends with the test's process.
-fn web_server(status: &Arc<AtomicU16>) -> (String, Sent) {
+pub(super) fn web_server(status: &Arc<AtomicU16>) -> (String, Sent) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/told", listener.local_addr().unwrap());
     let (status, sent) = (Arc::clone(status), Sent::default());

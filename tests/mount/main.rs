@@ -55,6 +55,7 @@ mod hooks_hostile;
 mod hooks_run;
 mod hooks_sync;
 mod hooks_view;
+mod hooks_worker;
 #[path = "../hooks_room/hostile_guests.rs"]
 mod hostile_guests;
 mod kills;

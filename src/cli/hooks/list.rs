@@ -109,7 +109,10 @@ fn meant(mountpoint: Option<&Path>) -> Result<Vec<Socket>, Failure> {
 fn described(hook: &Description) -> String {
     let mut lines = vec![printable(&hook.name)];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<12} {}", printable(&text)));
-    line("module", hook.wasm.to_string_lossy().into_owned());
+    match &hook.target {
+        Some(target) => line("target", target.clone()),
+        None => line("module", hook.wasm.to_string_lossy().into_owned()),
+    }
     match &hook.on_error {
         _ if hook.view.is_some() => line("view", hook.view.clone().unwrap_or_default()),
         Some(on_error) => line("asked before", format!("{}; if it fails: {on_error}", hook.events.join(", "))),
@@ -125,7 +128,7 @@ fn described(hook: &Description) -> String {
             line(name, text.clone());
         }
     }
-    if hook.mode == "async" {
+    if hook.mode == "async" && hook.target.is_none() {
         line("output", hook.output.clone().unwrap_or_else(|| "beside the source".into()));
     }
     line("kind", hook.kind.clone());

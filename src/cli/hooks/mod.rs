@@ -7,6 +7,7 @@ mod list;
 mod logs;
 mod rejected;
 mod trace;
+mod worker;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,8 @@ enum Command {
     Trace(trace::Trace),
     /// Wait until the hooks of a path are done
     Wait(trace::Wait),
+    /// Run hooks without a mount, for what a queue says that S3 sends its notifications to
+    Worker(Box<worker::Arguments>),
     /// Look at files that a synchronous hook has refused, forget them
     Rejected(rejected::Arguments),
     /// Look at events that were given up, deliver them again, drop them
@@ -59,6 +62,7 @@ impl Arguments {
             Command::Invoke(arguments) => arguments.run(),
             Command::Trace(arguments) => arguments.run(),
             Command::Wait(arguments) => arguments.run(),
+            Command::Worker(arguments) => arguments.run(),
             Command::Rejected(arguments) => arguments.run(),
             Command::DeadLetters(arguments) => arguments.run(),
         }

@@ -57,6 +57,7 @@ fn errors_name_the_line_and_the_hook() {
         ("memory = \"8G\"", ":5: hook \"h\": memory of 8G is outside of 64K to 4G"),
         ("timeout = \"1h\"", ":5: hook \"h\": a timeout of 1h is outside of 1ms to 900s"),
         ("concurrency = 0", ":5: hook \"h\": a concurrency of 0 is outside of 1 to 64"),
+        ("target = \"sqs:http://h/1/q\"", ":4: hook \"h\": a hook with a target runs no program: it has no wasm"),
         ("retries = 1001", ":5: hook \"h\": 1001 retries are more than 1000"),
         ("retry-delay = \"0s\"", ":5: hook \"h\": a retry-delay of 0s is outside of 1ms to 24h"),
         ("retry-max-delay = \"25h\"", ":5: hook \"h\": a retry-max-delay of 25h is outside of 1ms to 24h"),
@@ -117,4 +118,27 @@ fn a_huge_module_is_refused_unread() {
     let file = dir.path().join("hooks.toml");
     std::fs::write(&file, "[[hook]]\nname = \"h\"\nwasm = \"huge.wasm\"").unwrap();
     assert!(load(&file).unwrap_err().to_string().contains("larger than 64 MiB"));
+}
+
+#[test]
+fn a_target_stands_in_place_of_a_module() {
+    let hook = |settings: &str| format!("[[hook]]\nname = \"h\"\n{settings}");
+    for target in ["sqs:https://sqs.eu-west-1.amazonaws.com/1/q", "webhook:https://h/x", "lambda:resize"] {
+        let spec = read(&hook(&format!("target = \"{target}\"\nretries = 5"))).unwrap().remove(0);
+        assert_eq!(spec.target.unwrap().to_string(), target);
+    }
+    for (settings, expected) in [
+        ("", ":2: hook \"h\": a hook needs wasm, or a target"),
+        ("target = \"prefix:a\"", ":3: hook \"h\": \"prefix:a\" is no target: sqs:URL, webhook:URL or lambda:NAME"),
+        (
+            "target = \"lambda:f\"\nmemory = \"1G\"",
+            ":4: hook \"h\": a hook with a target runs no program: it has no memory",
+        ),
+        (
+            "target = \"lambda:f\"\nmode = \"sync\"",
+            ":4: hook \"h\": a hook with a target runs no program: it has no mode",
+        ),
+    ] {
+        assert_eq!(problem(&hook(settings)), expected);
+    }
 }
