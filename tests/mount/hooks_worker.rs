@@ -19,12 +19,16 @@ use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
 const OBJECTS: usize = 1000;
 /// How many are told of once more.
 const COPIES: usize = 50;
-/// Writes the event to stderr, which is the log.
+/// Writes the event to stderr, which is the log, after 20 ms: whoever is killed is killed in the middle of it.
 const GUEST: &str = r#"(module
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 2)
   (func (export "_start")
+    (i32.store (i32.const 80) (i32.const 1))
+    (i64.store (i32.const 88) (i64.const 20000000))
+    (if (call $poll (i32.const 64) (i32.const 256) (i32.const 1) (i32.const 512)) (then unreachable))
     (loop $more
       (i32.store (i32.const 0) (i32.const 65536))
       (i32.store (i32.const 4) (i32.const 65536))
@@ -171,7 +175,8 @@ fn two_workers_share_a_queue_and_what_one_had_that_is_killed_the_other_does() {
     let expected: BTreeSet<String> = (0..OBJECTS).map(|number| format!("in/{number:04} ä+")).collect();
     let (by_first, by_second) = (first.keys(), second.keys());
     let seen: BTreeSet<String> = by_first.iter().chain(&by_second).cloned().collect();
-    assert!(seen == expected, "{:?} are missing\n{}", expected.difference(&seen), second.log());
+    let missing: Vec<_> = expected.difference(&seen).collect();
+    assert!(seen == expected, "{missing:?} are missing\n{}", second.log());
     let shares = (by_first.len(), by_second.len());
     assert!(shares.0 > OBJECTS / 20 && shares.1 > OBJECTS / 20, "{shares:?}");
 
