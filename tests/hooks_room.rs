@@ -94,6 +94,7 @@ impl Bench {
             time: SystemTime::now(),
             lineage: Vec::new(),
             rewritten: false,
+            replayed_for: Vec::new(),
         };
         self.journal.settle(&[], vec![event]).await.unwrap();
     }

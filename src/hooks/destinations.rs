@@ -209,7 +209,8 @@ impl Surroundings {
         let hook = lineage.last().map_or("hook", String::as_str);
         let key = format!("{}{directory}{hook}/{}.json", self.runner.prefix, task.event.id);
         let size = record.len() as u64;
-        let options = PutOptions { content_type: Some("application/json".into()), ..PutOptions::default() };
+        let mut options = PutOptions { content_type: Some("application/json".into()), ..PutOptions::default() };
+        super::lineage::note(&mut options.metadata, &lineage);
         match self.bucket.put(&key, Bytes::from(record), &options).await {
             Ok(etag) => {
                 (self.on_published)(&key);

@@ -137,13 +137,16 @@ impl Surroundings {
             Ok(workspace) => workspace,
             Err(outcome) => return Tried::without_run(outcome),
         };
-        let task = if path.is_empty() || !workspace.is_there() {
-            task.clone()
+        let fetched = if path.is_empty() {
+            Ok(task.clone())
+        } else if workspace.is_there() {
+            self.fetch(hook, task, &workspace.input().join(path)).await
         } else {
-            match self.fetch(hook, task, &workspace.input().join(path)).await {
-                Ok(task) => task,
-                Err(outcome) => return Tried::without_run(outcome),
-            }
+            self.as_it_is(task).await
+        };
+        let task = match fetched {
+            Ok(task) => task,
+            Err(outcome) => return Tried::without_run(outcome),
         };
         let as_told = task.event.fact.etag == told.event.fact.etag;
         let mut ran = self.runner.run(publication, hook, &task, path, &workspace, cancel).await;
@@ -218,6 +221,22 @@ impl Surroundings {
             Err(input::Error::Superseded) => Err(Outcome::Delayed("the object keeps changing".into())),
             Err(error) => Err(by_input(&error)),
         }
+    }
+
+    /// What is told again, to a hook that fetches nothing, is told of the version that is there by then: a
+    /// newer one may have come, and been told of, since it was looked at.
+    async fn as_it_is(&self, task: &Task) -> Result<Task, Outcome> {
+        let mut task = task.clone();
+        let fact = &mut task.event.fact;
+        if fact.replayed_for.is_empty() {
+            return Ok(task);
+        }
+        match self.bucket.head(&fact.key).await {
+            Ok(now) => (fact.etag, fact.size) = (Some(stored_etag(&now.etag)), now.size),
+            Err(error) if error.kind == Kind::NotFound => return Err(Outcome::Superseded),
+            Err(error) => return Err(by_bucket(&error)),
+        }
+        Ok(task)
     }
 
     /// Publishes what a run left, or only looks at it; also tells what there is.

@@ -15,7 +15,8 @@
 //!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
-//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`. Which hooks there
+//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `replay`
+//! (what is in the bucket, once more), `trace`. Which hooks there
 //! are: `settings` (`serverless`, `yaml`), changed while they work by `reload`, kept by `deployed`.
 
 mod call;
@@ -32,10 +33,12 @@ mod identity;
 mod input;
 mod invocation;
 mod invoke;
+mod lineage;
 mod mode;
 mod modules;
 mod publish;
 mod reload;
+mod replay;
 mod report;
 mod rules;
 mod run;
@@ -81,6 +84,7 @@ pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use mode::{Mode, OnError};
 pub use reload::{Prepared, Switched};
+pub use replay::{Replay, Replayed};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
 pub use settings::{HookSpec, MAX_MODULE_BYTES, load, load_for};
 pub use status::{HookStatus, HooksStatus, LastError};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::lineage;
 use crate::bucket::upload::{self, PartSource, UploadSettings};
 use crate::bucket::{self, Bucket, ETag, PutOptions};
 use crate::error::Kind;
@@ -77,7 +78,7 @@ pub(super) async fn publish(
     let mut events = Vec::new();
     let mut new_keys = Vec::new();
     for file in files {
-        match publish_one(bucket, file, files.len() > 1).await {
+        match publish_one(bucket, file, lineage, files.len() > 1).await {
             Ok((etag, name, was_new)) => {
                 failpoint::reach(Failpoint::HookBetweenFiles);
                 on_published(&file.key);
@@ -100,10 +101,12 @@ pub(super) async fn publish(
 async fn publish_one(
     bucket: &Arc<dyn Bucket>,
     file: &OutFile,
+    lineage: &[String],
     among_others: bool,
 ) -> Result<(ETag, EventName, bool), Error> {
     let was_new = among_others && !exists(bucket.as_ref(), &file.key).await?;
-    let options = PutOptions { content_type: content_type(&file.key).map(str::to_owned), ..PutOptions::default() };
+    let mut options = PutOptions { content_type: content_type(&file.key).map(str::to_owned), ..PutOptions::default() };
+    lineage::note(&mut options.metadata, lineage);
     if file.size < upload::MULTIPART_FROM_BYTES {
         let body = Bytes::from(tokio::fs::read(&file.file).await?);
         let etag = bucket.put(&file.key, body, &options).await?;

@@ -53,6 +53,7 @@ mod hooks_delivery;
 mod hooks_deploy;
 mod hooks_destinations;
 mod hooks_hostile;
+mod hooks_replay;
 mod hooks_run;
 mod hooks_sync;
 mod hooks_view;

@@ -6,6 +6,7 @@ mod invoke;
 mod list;
 mod logs;
 mod rejected;
+mod replay;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Run a hook once, now, on an object of a mount or on a local file
     Invoke(invoke::Arguments),
+    /// Run hooks again for objects that are in the bucket, through the queue
+    Replay(replay::Arguments),
     /// Tell for every hook why it does or does not fire for a key, and what happened
     Trace(trace::Trace),
     /// Wait until the hooks of a path are done
@@ -57,6 +60,7 @@ impl Arguments {
             Command::Remove(arguments) => arguments.run(),
             Command::Logs(arguments) => arguments.run(),
             Command::Invoke(arguments) => arguments.run(),
+            Command::Replay(arguments) => arguments.run(),
             Command::Trace(arguments) => arguments.run(),
             Command::Wait(arguments) => arguments.run(),
             Command::Rejected(arguments) => arguments.run(),
