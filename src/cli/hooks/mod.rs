@@ -5,6 +5,7 @@ mod deploy;
 mod invoke;
 mod list;
 mod logs;
+mod new;
 mod rejected;
 mod replay;
 mod trace;
@@ -24,6 +25,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Make the project of a new hook
+    New(new::Arguments),
     /// Check a settings file as a mount would, and show what each module can call
     Validate(list::Validate),
     /// Show how the hooks of mounts are set up
@@ -53,6 +56,7 @@ enum Command {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::New(arguments) => arguments.run(),
             Command::Validate(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Stats(arguments) => arguments.run(),
