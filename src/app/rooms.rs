@@ -161,9 +161,11 @@ impl Rooms {
         Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current())
     }
 
-    /// From now on the kernel is told what changes.
+    /// From now on the kernel is told what changes. Needs the runtime.
     pub(super) fn attach(&self, mounted: &Mounted) -> mount::Result<()> {
-        mounted.attach(&self.fs)
+        mounted.attach(&self.fs)?;
+        self.fs.list_root_ahead();
+        Ok(())
     }
 
     /// How many files S3 does not have yet.

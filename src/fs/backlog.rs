@@ -19,6 +19,8 @@ pub const PARALLEL_UPLOADS: usize = 32;
 /// How long a closed file waits at least. What programs do right after a close (rename the temporary
 /// file, set its mode, remove it) then rides along, and costs no request of its own.
 const LINGER: Duration = Duration::from_millis(100);
+/// The same of a directory: whoever unpacks one sets its times when its files are there.
+const LINGER_DIRECTORY: Duration = Duration::from_millis(500);
 /// How soon a file is looked at again that somebody is writing to.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pauses after failures double from the first to the longest.
@@ -149,6 +151,15 @@ impl Queue {
 impl Backlog {
     /// Another file waits, or one that waits has so many bytes now.
     pub fn add(&self, ino: Ino, bytes: u64, now: Instant) {
+        self.enter(ino, bytes, now, LINGER);
+    }
+
+    /// A directory waits.
+    pub fn add_directory(&self, ino: Ino, now: Instant) {
+        self.enter(ino, 0, now, LINGER_DIRECTORY);
+    }
+
+    fn enter(&self, ino: Ino, bytes: u64, now: Instant, linger: Duration) {
         let mut queue = self.queue.lock();
         queue.added += 1;
         let order = queue.added;
@@ -158,7 +169,7 @@ impl Backlog {
         let before = std::mem::replace(&mut entry.bytes, bytes);
         queue.bytes = queue.bytes + bytes - before;
         if is_new {
-            queue.set_due(ino, Some(now + LINGER));
+            queue.set_due(ino, Some(now + linger));
             drop(queue);
             self.changed.notify_one();
         }
@@ -286,6 +297,17 @@ mod tests {
         let backlog = Backlog::default();
         inos.for_each(|ino| backlog.add(ino, 10, now));
         backlog
+    }
+
+    #[test]
+    fn what_is_said_of_a_directory_while_it_is_filled_is_told_once() {
+        let (backlog, now) = (Backlog::default(), Instant::now());
+        backlog.add_directory(7, now);
+        backlog.add(8, 10, now);
+        assert_eq!(backlog.next(now + LINGER), Next::Send(8), "files do not wait for it");
+        backlog.add_directory(7, now + LINGER);
+        assert_eq!(backlog.next(now + LINGER), Next::At(now + LINGER_DIRECTORY));
+        assert_eq!(backlog.next(now + LINGER_DIRECTORY), Next::Send(7));
     }
 
     #[test]

@@ -90,6 +90,17 @@ impl Flight {
 }
 
 impl Fs {
+    /// Asks for the names in the root: whoever has just mounted it is about to look into it. Needs the
+    /// runtime.
+    pub fn list_root_ahead(self: &Arc<Self>) {
+        let fs = Arc::clone(self);
+        tokio::spawn(async move {
+            let _stable = fs.namespace.read().await;
+            // What goes wrong is told to the first who asks, if it still does.
+            let _ = fs.list_pages(ROOT_INO, fs.settings.list_ttl, 1).await;
+        });
+    }
+
     /// Makes sure that the directory's names were asked for within `ttl`, giving up after `max_pages`:
     /// the names found so far are merged all the same.
     pub(super) async fn list_pages(&self, ino: Ino, ttl: Duration, max_pages: usize) -> Result<()> {

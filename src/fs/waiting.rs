@@ -58,7 +58,12 @@ impl Fs {
     /// The journal answers for attributes: the uploader sends them soon.
     pub(super) fn attributes_noted(&self, ino: Ino) {
         failpoint::reach(Failpoint::AttributesNoted);
-        self.backlog.add(ino, 0, Instant::now());
+        let is_directory = self.tree.lock().get(ino).is_some_and(Node::is_directory);
+        if is_directory {
+            self.backlog.add_directory(ino, Instant::now());
+        } else {
+            self.backlog.add(ino, 0, Instant::now());
+        }
     }
 
     /// What is done need not be looked at by the next start; if this fails, it is, to no harm.

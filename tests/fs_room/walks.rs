@@ -84,6 +84,42 @@ async fn siblings_listed_one_by_one_become_a_walk() {
 }
 
 #[tokio::test]
+async fn who_goes_down_into_a_small_tree_finds_it_read() {
+    let house = House::patient().await;
+    for key in ["r/.git/HEAD", "r/.git/refs/heads/main", "r/.git/refs/tags/v1", "r/.git/info/exclude", "r/src/a/b/c/d"]
+    {
+        house.bucket.insert(key, "x", Metadata::new());
+    }
+    for path in ["r/.git/HEAD", "r/.git/refs/heads/main", "r/.git/info/exclude", "r/.git/refs/tags/v1", "r/src/a/b/c/d"]
+    {
+        let mut ino = ROOT;
+        for name in path.split('/') {
+            ino = house.lookup(ino, name).await.unwrap().ino;
+        }
+    }
+    // The root, `r`, `.git`, and beside that all that comes behind it in `r`.
+    assert_eq!(house.bucket.count("ListObjectsV2"), 4, "{:?}", house.bucket.requests());
+}
+
+#[tokio::test]
+async fn looking_below_in_vain_costs_one_page_and_is_left_off() {
+    let house = House::patient().await;
+    for number in 0..12_000 {
+        let (top, table, day, file) = (number / 6_000, number / 1_500 % 4, number / 50 % 30, number % 50);
+        house.bucket.insert(&format!("l{top}/t{table}/day{day:02}/f{file}"), "x", Metadata::new());
+    }
+    // Down to what a page of a table does not reach, and back to the top.
+    for path in ["l0/t0/day25/f1", "l1/t1/day25/f1", "l0/t2/day25/f1", "l1/t3/day25/f1"] {
+        let mut ino = ROOT;
+        for name in path.split('/') {
+            ino = house.lookup(ino, name).await.unwrap().ino;
+        }
+    }
+    // The root, two directories in it, two in each path, and one look.
+    assert_eq!(house.bucket.count("ListObjectsV2"), 1 + 2 + 4 * 2 + 1, "{:?}", house.bucket.requests());
+}
+
+#[tokio::test]
 async fn coming_back_to_one_directory_begins_no_walk() {
     let house = House::patient().await;
     house.bucket.insert("top/f", "x", Metadata::new());

@@ -4,6 +4,8 @@
 //! A walk begins where a directory with many unknown sub-directories is read, or where one
 //! sub-directory after the other is listed by itself. It reads a few pages ahead of its readers and
 //! stops when they do not follow; so a guess that fails costs a few requests, however large the tree.
+//! Who goes down level by level may be in a small tree (`.git`): then one page is read beside the
+//! listing that he waits for, and if that does not hold where he goes next, that was all.
 //!
 //! What it reads is kept by prefix, with the moment it was asked for, until somebody asks for that
 //! directory: then it is a listing like any other.
@@ -55,6 +57,8 @@ struct State {
     walks: Vec<Arc<Walk>>,
     next_walk: u64,
     entered: HashMap<String, Entered>,
+    /// Looking below who goes down.
+    looking: Pause,
     /// Answers asked for before this moment are of no use: many keys changed at once.
     not_before: Option<Instant>,
 }
@@ -66,17 +70,35 @@ struct Entered {
     count: u32,
     /// The last one: coming back to it is no sign that the next will be entered.
     last: String,
-    paused_until: Option<Instant>,
-    pause: Duration,
+    pause: Pause,
 }
 
 impl Entered {
     fn new() -> Self {
-        Self { since: Instant::now(), count: 0, last: String::new(), paused_until: None, pause: FIRST_PAUSE }
+        Self { since: Instant::now(), count: 0, last: String::new(), pause: Pause::default() }
     }
 
     fn is_paused(&self) -> bool {
-        self.paused_until.is_some_and(|until| Instant::now() < until)
+        self.pause.holds()
+    }
+}
+
+/// Of guesses: each that fails makes it twice as long.
+#[derive(Debug, Default)]
+struct Pause {
+    until: Option<Instant>,
+    failed: u32,
+}
+
+impl Pause {
+    fn holds(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn lengthen(&mut self) {
+        const LONGEST: Duration = Duration::from_hours(1);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failed.min(16)).min(LONGEST);
+        (self.until, self.failed) = (Some(Instant::now() + pause), self.failed + 1);
     }
 }
 
@@ -101,9 +123,14 @@ impl Walks {
         if let Some(found) = self.take(prefix, ttl, since) {
             return Ok(Some(found));
         }
+        if self.looks_below(prefix) {
+            return Ok(None);
+        }
         self.count_entering(prefix);
         let Some(walk) = self.ahead_of(prefix) else { return Ok(None) };
-        walk.grant(walk.pages() + PATIENCE_PAGES);
+        if !walk.is_look() {
+            walk.grant(walk.pages() + PATIENCE_PAGES);
+        }
         match walk.wait_for(prefix).await {
             Progress::Passed | Progress::Ended => Ok(self.take(prefix, ttl, since)),
             Progress::Paused => {
@@ -145,7 +172,7 @@ impl Walks {
                 return;
             }
         }
-        self.start(root, first, (count * KEYS_IN_ONE).div_ceil(KEYS_IN_PAGE));
+        self.start(root, first, (count * KEYS_IN_ONE).div_ceil(KEYS_IN_PAGE), false);
     }
 
     /// Many keys changed at once (the rename of a directory): nothing that was asked for before now
@@ -160,7 +187,10 @@ impl Walks {
         let mut state = self.state.lock();
         let since = oldest(&state, ttl.min(self.ttl), since);
         let (listing, asked, source) = state.table.take(prefix, since)?;
-        if let Some(walk) = state.walks.iter().find(|walk| walk.number == source.walk) {
+        if let Some(walk) = state.walks.iter().find(|walk| walk.number == source.walk).cloned() {
+            if walk.is_look() {
+                state.looking = Pause::default();
+            }
             walk.hit(source.page);
         }
         Some((listing, asked))
@@ -171,6 +201,30 @@ impl Walks {
         let mut state = self.state.lock();
         state.walks.retain(|walk| !walk.has_ended());
         state.walks.iter().find(|walk| walk.is_ahead_of(prefix)).cloned()
+    }
+
+    /// Who goes down level by level, as to `prefix` now, is likely to go on: begins to look what lies
+    /// there and behind it.
+    fn looks_below(self: &Arc<Self>, prefix: &str) -> bool {
+        let Some(parent) = parent_of(prefix).filter(|parent| parent.len() > self.top.len()) else { return false };
+        let Some(above) = parent_of(parent) else { return false };
+        {
+            let mut state = self.state.lock();
+            state.walks.retain(|walk| !walk.has_ended());
+            let fresh = |entered: &&Entered| entered.since.elapsed() < self.ttl && !entered.is_paused();
+            let goes_down = state.entered.get(above).filter(fresh).is_some_and(|entered| entered.last == parent);
+            let is_sibling = state.entered.get(parent).is_some_and(|entered| entered.count > 0 || entered.is_paused());
+            if !goes_down
+                || is_sibling
+                || state.looking.holds()
+                || state.walks.iter().any(|walk| walk.is_ahead_of(prefix))
+            {
+                return false;
+            }
+        }
+        self.count_entering(prefix);
+        self.start(parent, prefix, 1, true);
+        true
     }
 
     /// One more sub-directory is listed by itself: after some, a walk begins at their parent.
@@ -200,16 +254,19 @@ impl Walks {
                 return;
             }
         }
-        self.start(parent, prefix, 1);
+        self.start(parent, prefix, 1, false);
     }
 
     /// The reader could not wait any longer.
     fn give_up(&self, walk: &Walk) {
         walk.end();
         let mut state = self.state.lock();
+        if walk.is_look() {
+            state.looking.lengthen();
+            return;
+        }
         let entered = state.entered.entry(walk.root.clone()).or_insert_with(Entered::new);
-        entered.paused_until = Some(Instant::now() + entered.pause);
-        entered.pause *= 2;
+        entered.pause.lengthen();
         entered.count = 0;
         entered.last.clear();
     }
@@ -220,7 +277,7 @@ impl Walks {
         self.disabled.store(true, Ordering::Relaxed);
     }
 
-    fn start(self: &Arc<Self>, root: &str, first: &str, pages: usize) {
+    fn start(self: &Arc<Self>, root: &str, first: &str, pages: usize, is_look: bool) {
         if self.disabled.load(Ordering::Relaxed) {
             return;
         }
@@ -228,7 +285,7 @@ impl Walks {
             let mut state = self.state.lock();
             state.next_walk += 1;
             // Before everything in `first`, behind the sub-directories that were entered already.
-            let walk = Arc::new(Walk::new(state.next_walk, root, first.trim_end_matches('/'), pages));
+            let walk = Arc::new(Walk::new(state.next_walk, root, first.trim_end_matches('/'), pages, is_look));
             for other in state.walks.iter().filter(|other| other.root == root) {
                 other.end();
             }
@@ -238,7 +295,7 @@ impl Walks {
             state.walks.push(walk.clone());
             walk
         };
-        tracing::debug!(root = %root.escape_debug(), pages, "a walk begins");
+        tracing::debug!(root = %root.escape_debug(), pages, is_look, "a walk begins");
         tokio::spawn(stream::run(self.clone(), walk));
     }
 

@@ -24,6 +24,8 @@ pub struct Walk {
     pub root: String,
     /// Keys strictly after this one are read.
     after: String,
+    /// Begun on a slight hope: who comes asks no more of it until it has been of use.
+    is_look: bool,
     reading: watch::Sender<Reading>,
 }
 
@@ -57,9 +59,14 @@ pub enum Progress {
 
 impl Walk {
     /// A walk that may read `allowed_pages`.
-    pub fn new(number: u64, root: &str, after: &str, allowed_pages: usize) -> Self {
+    pub fn new(number: u64, root: &str, after: &str, allowed_pages: usize, is_look: bool) -> Self {
         let reading = Reading { last_key: after.to_owned(), pages: 0, allowed_pages, hits: 0, end: None };
-        Self { number, root: root.to_owned(), after: after.to_owned(), reading: watch::Sender::new(reading) }
+        Self { number, root: root.to_owned(), after: after.to_owned(), is_look, reading: watch::Sender::new(reading) }
+    }
+
+    /// It was begun on a slight hope, and nobody has taken anything of it.
+    pub fn is_look(&self) -> bool {
+        self.is_look && self.reading.borrow().hits == 0
     }
 
     /// Pages read so far.
