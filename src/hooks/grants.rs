@@ -8,8 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::invocation::Publication;
-use super::lineage;
-use super::{HookSpec, OnPublished};
+use super::{HookSpec, OnPublished, lineage};
 use crate::bucket::{self, Bucket, Condition, CopyRequest, ETag, Fetched, ListRequest, Listed, ObjectInfo, PutOptions};
 use crate::journal::{EventName, NewEvent, stored_etag};
 use crate::key;
@@ -104,7 +103,7 @@ impl Granted {
             return Err(Error::TooLarge);
         }
         options.content_type = options.content_type.or_else(|| super::publish::content_type(&key).map(str::to_owned));
-        lineage::note(&mut options.metadata, &self.lineage);
+        options.metadata.extend(lineage::metadata(&self.lineage));
         let write = self.bucket.put(&key, body.into(), &options);
         self.noting(EventName::CreatedPut, &key, size, write).await
     }
@@ -113,7 +112,7 @@ impl Granted {
         let (from, to) = (self.readable(from)?, self.writable(to)?);
         let info = self.bucket.head(&from).await?;
         let ObjectInfo { etag, size, mut metadata, content_type, .. } = info;
-        lineage::note(&mut metadata, &self.lineage);
+        metadata.extend(lineage::metadata(&self.lineage));
         let replace = Some(PutOptions { metadata, content_type, condition: Condition::None });
         let request = CopyRequest { from, to: to.clone(), from_etag: Some(etag), replace };
         self.noting(EventName::CreatedCopy, &to, size, self.bucket.copy(&request)).await

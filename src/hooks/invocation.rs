@@ -12,7 +12,7 @@ use super::sandbox::{Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
-use super::{identity, input};
+use super::{identity, input, lineage};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -258,7 +258,8 @@ impl Surroundings {
         }
         failpoint::reach(Failpoint::HookBeforePublish);
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
-        let published = publish::publish(&self.bucket, &files, &lineage, self.on_published.as_ref()).await;
+        let metadata = lineage::metadata(&lineage);
+        let published = publish::publish(&self.bucket, &files, &lineage, &metadata, self.on_published.as_ref()).await;
         (published.map_or_else(by_publication, Outcome::Done), files)
     }
 }

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::lineage;
 use crate::bucket::upload::{self, PartSource, UploadSettings};
-use crate::bucket::{self, Bucket, ETag, PutOptions};
+use crate::bucket::{self, Bucket, ETag, Metadata, PutOptions};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, NewEvent, stored_etag};
@@ -73,12 +72,13 @@ pub(super) async fn publish(
     bucket: &Arc<dyn Bucket>,
     files: &[OutFile],
     lineage: &[String],
+    metadata: &Metadata,
     on_published: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<Vec<NewEvent>, Error> {
     let mut events = Vec::new();
     let mut new_keys = Vec::new();
     for file in files {
-        match publish_one(bucket, file, lineage, files.len() > 1).await {
+        match publish_one(bucket, file, metadata, files.len() > 1).await {
             Ok((etag, name, was_new)) => {
                 failpoint::reach(Failpoint::HookBetweenFiles);
                 on_published(&file.key);
@@ -101,12 +101,12 @@ pub(super) async fn publish(
 async fn publish_one(
     bucket: &Arc<dyn Bucket>,
     file: &OutFile,
-    lineage: &[String],
+    metadata: &Metadata,
     among_others: bool,
 ) -> Result<(ETag, EventName, bool), Error> {
     let was_new = among_others && !exists(bucket.as_ref(), &file.key).await?;
-    let mut options = PutOptions { content_type: content_type(&file.key).map(str::to_owned), ..PutOptions::default() };
-    lineage::note(&mut options.metadata, lineage);
+    let content_type = content_type(&file.key).map(str::to_owned);
+    let options = PutOptions { metadata: metadata.clone(), content_type, ..PutOptions::default() };
     if file.size < upload::MULTIPART_FROM_BYTES {
         let body = Bytes::from(tokio::fs::read(&file.file).await?);
         let etag = bucket.put(&file.key, body, &options).await?;
