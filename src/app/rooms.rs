@@ -161,11 +161,9 @@ impl Rooms {
         Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current())
     }
 
-    /// From now on the kernel is told what changes. Needs the runtime.
+    /// From now on the kernel is told what changes.
     pub(super) fn attach(&self, mounted: &Mounted) -> mount::Result<()> {
-        mounted.attach(&self.fs)?;
-        self.fs.list_root_ahead();
-        Ok(())
+        mounted.attach(&self.fs)
     }
 
     /// How many files S3 does not have yet.

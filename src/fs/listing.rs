@@ -60,6 +60,14 @@ impl Flights {
         *self.silence.lock() = silence;
     }
 
+    /// S3 has answered something that was asked at this moment.
+    pub fn note_answer(&self, asked: Instant) {
+        let mut silence = self.silence.lock();
+        if silence.as_ref().is_some_and(|(at, _)| *at <= asked) {
+            *silence = None;
+        }
+    }
+
     /// The failure to answer with while an outage stands.
     pub fn outage(&self) -> Option<Error> {
         let silence = self.silence.lock();
@@ -90,17 +98,6 @@ impl Flight {
 }
 
 impl Fs {
-    /// Asks for the names in the root: whoever has just mounted it is about to look into it. Needs the
-    /// runtime.
-    pub fn list_root_ahead(self: &Arc<Self>) {
-        let fs = Arc::clone(self);
-        tokio::spawn(async move {
-            let _stable = fs.namespace.read().await;
-            // What goes wrong is told to the first who asks, if it still does.
-            let _ = fs.list_pages(ROOT_INO, fs.settings.list_ttl, 1).await;
-        });
-    }
-
     /// Makes sure that the directory's names were asked for within `ttl`, giving up after `max_pages`:
     /// the names found so far are merged all the same.
     pub(super) async fn list_pages(&self, ino: Ino, ttl: Duration, max_pages: usize) -> Result<()> {
@@ -306,6 +303,7 @@ impl Fs {
         mut listing: Listing,
         asked: Instant,
     ) -> Result<()> {
+        self.listings.note_answer(asked);
         let marker = listing.marker.clone();
         let complete = listing.complete;
         self.note_odd_prefixes(std::mem::take(&mut listing.odd_prefixes)).await?;

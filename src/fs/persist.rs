@@ -178,6 +178,7 @@ impl Fs {
 
     /// S3 holds a new version of a node that we wrote ourselves: everybody here moves along.
     pub(super) fn stored(&self, ino: Ino, key: &str, etag: &ETag) {
+        self.listings.note_answer(Instant::now());
         let (previous, size) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.get_mut(ino) else { return };

@@ -1,10 +1,14 @@
 //! What is told about hooks: counters by Lambda's names, and what waits.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::event::timestamp;
+
+/// Days whose costs are told one by one; older ones are in the sum.
+const DAYS: usize = 31;
 
 /// The state of all hooks at one moment.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -36,6 +40,8 @@ pub struct HookStatus {
     pub duration_ms: u64,
     /// Memory a hook may have, times the time it ran: what Lambda would bill.
     pub gb_seconds: f64,
+    /// The same by day (ISO 8601, UTC) on which a run ended, of the last 31 with any.
+    pub gb_seconds_by_day: BTreeMap<String, f64>,
     /// Most memory that one run used.
     pub max_memory_used_bytes: u64,
     /// Tasks that wait, those that wait for their next try among them.
@@ -66,7 +72,13 @@ impl Counters {
         status.duration_ms += duration.as_millis() as u64;
         // Whole MiB, at most 4,096: exact in any float.
         let memory_mib = f64::from(u32::try_from(memory_limit_bytes >> 20).unwrap_or(u32::MAX));
-        status.gb_seconds += duration.as_secs_f64() * memory_mib / 1024.0;
+        let billed = duration.as_secs_f64() * memory_mib / 1024.0;
+        status.gb_seconds += billed;
+        let day = timestamp(SystemTime::now()).chars().take_while(|letter| *letter != 'T').collect();
+        *status.gb_seconds_by_day.entry(day).or_default() += billed;
+        while status.gb_seconds_by_day.len() > DAYS {
+            status.gb_seconds_by_day.pop_first();
+        }
         status.max_memory_used_bytes = status.max_memory_used_bytes.max(memory_peak_bytes);
     }
 
@@ -91,5 +103,23 @@ impl Counters {
 
     pub(super) fn status(&self) -> HookStatus {
         self.0.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_cost_is_told_in_all_and_by_day() {
+        let counters = Counters::default();
+        for _ in 0..2 {
+            counters.ran(Duration::from_millis(500), 512 << 20, 1 << 20);
+        }
+        let status = counters.status();
+        assert!((status.gb_seconds - 0.5).abs() < 1e-9);
+        let days: Vec<_> = status.gb_seconds_by_day.iter().collect();
+        assert!((days.iter().map(|(_, billed)| **billed).sum::<f64>() - 0.5).abs() < 1e-9);
+        assert!(days.iter().all(|(day, _)| day.len() == 10 && day.starts_with("20")), "{days:?}");
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use s3mount::bucket::Metadata;
-use s3mount::error::Errno;
+use s3mount::bucket::memory::{Effect, Fault};
+use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::Opened;
 use s3mount::fs::{Ino, Kernel};
 
@@ -255,4 +256,18 @@ async fn a_read_that_found_its_version_gone_makes_the_next_open_look() {
     house.fs.release(opened.handle).await.unwrap();
     let theirs = house.lookup(ROOT, "f").await.unwrap();
     assert_eq!(house.read_file(theirs.ino).await, "theirs, which is longer");
+}
+
+#[tokio::test]
+async fn an_outage_is_over_for_everybody_with_the_first_answer() {
+    let house = House::patient().await;
+    for name in ["a", "b"] {
+        house.bucket.insert(name, "bytes", Metadata::new());
+    }
+    let (a, b) = (house.lookup(ROOT, "a").await.unwrap().ino, house.lookup(ROOT, "b").await.unwrap().ino);
+    house.bucket.inject(Fault::always(Effect::Fail(Kind::Unreachable)));
+    assert_eq!(house.fs.open(a, libc::O_RDONLY, ME).await.unwrap_err().errno(), Errno::EHOSTUNREACH);
+    house.bucket.heal();
+    house.write_file(ROOT, "c", b"stored").await;
+    assert_eq!(house.read_file(b).await, "bytes");
 }

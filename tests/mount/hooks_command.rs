@@ -196,6 +196,13 @@ fn a_key_is_traced_through_rules_queue_dead_letters_and_log() {
         (told.contains("to be tried again") && told.contains("no luck")).then_some(told)
     });
     assert!(told.contains("failed 1 times") && told.contains("REPORT RequestId: "), "{told}");
+    // As a shell completes it, from beside the mount and from a directory in it.
+    let above = mount.path().parent().unwrap();
+    let from_above = format!("{}/in/never.txt", mount.path().file_name().unwrap().to_str().unwrap());
+    for (place, path, key) in [(above, from_above.as_str(), "in/never.txt"), (&mount.at("in"), "a.txt", "in/a.txt")] {
+        let told = process::output(mount.command().current_dir(place).args(["hooks", "trace", path]), PATIENCE);
+        assert!(said(&told).starts_with(&format!("{key} on ")), "{told:?}");
+    }
     refused(&mount, &["wait", text(&mount.at("in")), "--timeout", "100ms"], 75, &["not done yet", "hooks trace"]);
     succeed(&mount, &["wait", text(&mount.at("elsewhere")), "--timeout", "1m"]);
 }

@@ -186,6 +186,9 @@ fn counted(mountpoint: &Path, hooks: &Value) -> String {
     printable(&mountpoint.to_string_lossy()) + "\n" + &all.map(counted_one).collect::<String>()
 }
 
+/// Days of costs for a reader; `--json` has all.
+const DAYS_TOLD: usize = 7;
+
 fn counted_one(hook: &Value) -> String {
     let number = |name: &str| hook[name].as_u64().unwrap_or(0);
     let mut lines = vec![format!("  {}", printable(hook["name"].as_str().unwrap_or("?")))];
@@ -199,6 +202,9 @@ fn counted_one(hook: &Value) -> String {
     let mean_ms = number("duration_ms").checked_div(number("invocations")).unwrap_or(0);
     let billed = hook["gb_seconds"].as_f64().unwrap_or(0.0);
     line("time", format!("{mean_ms} ms a run, {billed:.3} GB-seconds in all"));
+    for (day, billed) in hook["gb_seconds_by_day"].as_object().into_iter().flatten().rev().take(DAYS_TOLD) {
+        line(day, format!("{:.3} GB-seconds", billed.as_f64().unwrap_or(0.0)));
+    }
     line("memory", format!("{} at most", bytes(number("max_memory_used_bytes"))));
     if let Some(error) = hook["last_error"]["message"].as_str() {
         line("last error", super::first_line(error));
@@ -220,9 +226,17 @@ mod tests {
     #[test]
     fn the_numbers_of_a_hook_in_words() {
         let hook = json!({"name": "h", "invocations": 4, "errors": 1, "duration_ms": 10, "gb_seconds": 0.5, "dead": 1,
+            "gb_seconds_by_day": {"2026-11-26": 0.4, "2026-11-27": 0.1},
             "last_error": {"message": "trapped: x\n 1: y"}});
         let text = counted(Path::new("/m"), &json!({"hooks": [hook]}));
-        for part in ["/m\n  h\n", "4, 1 failed, 0 running", "0, 1 given up", "2 ms a run, 0.500", "trapped: x\n"] {
+        for part in [
+            "/m\n  h\n",
+            "4, 1 failed, 0 running",
+            "0, 1 given up",
+            "2 ms a run, 0.500",
+            "2026-11-26   0.400 GB",
+            "trapped: x\n",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

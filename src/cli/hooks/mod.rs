@@ -113,9 +113,18 @@ impl At {
         }
     }
 
-    /// The mount and the path in it that a key means: below the mount, or as a path of this machine.
+    /// The mount and the path in it that a key means: below the mount, or as a path of this machine. A
+    /// relative one is the latter if it leads into a mount from outside, or to something that is there.
     fn place(&self, key: &str) -> Result<(Socket, String), Failure> {
-        if key.starts_with('/') { Socket::holding(Path::new(key)) } else { Ok((self.socket()?, key.to_owned())) }
+        let path = Path::new(key);
+        if path.is_absolute() {
+            return Socket::holding(path);
+        }
+        let is_meant = || path.exists() || Socket::holding(Path::new(".")).is_err();
+        match Socket::holding(path) {
+            Ok(found) if self.mountpoint.is_none() && is_meant() => Ok(found),
+            _ => Ok((self.socket()?, key.to_owned())),
+        }
     }
 }
 
