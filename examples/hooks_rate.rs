@@ -62,7 +62,7 @@ impl Rig {
             let key = format!("in/{number}");
             let etag = self.bucket.insert(&key, "some bytes", Metadata::new());
             let (etag, time) = (Some(stored_etag(&etag)), SystemTime::now());
-            NewEvent { name: EventName::CreatedPut, key, size: 10, etag, time, lineage: Vec::new(), rewritten: false }
+            NewEvent { size: 10, etag, time, ..NewEvent::now(EventName::CreatedPut, &key) }
         };
         self.journal.settle(&[], (0..events).map(fact).collect()).await?;
         Ok(())

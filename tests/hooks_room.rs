@@ -98,6 +98,7 @@ impl Bench {
             time: SystemTime::now(),
             lineage: Vec::new(),
             rewritten: false,
+            replayed_for: Vec::new(),
         };
         self.journal.settle(&[], vec![event]).await.unwrap();
     }

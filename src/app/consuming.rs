@@ -58,7 +58,6 @@ async fn consume(config: Config, specs: Vec<HookSpec>, queue: Queue, hidden: Dur
             region: connection.region.clone(),
             prefix: looking.source.prefix.clone(),
             relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
-            marks_output: true,
             ..HookSettings::new(specs, &looking.source.bucket, &places.state)
         };
         let hooks = block_in_place(|| hooks::open(settings, connection.bucket, Arc::clone(&journal)))?;

@@ -14,7 +14,8 @@ use crate::mount;
 
 pub use crate::fs::Rejected;
 pub use crate::hooks::{
-    DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Switched, Trace, Which,
+    DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Replay, Replayed, Switched, Trace,
+    Which,
 };
 
 /// Dead letters in one reply: each has some kilobytes.
@@ -120,6 +121,13 @@ impl Facts {
             }
             HooksRequest::Invoke { hook, path, event, dry_run } => {
                 Ok(Reply::Invoked(Box::new(hooks.invoke(&hook, &path, &event, dry_run).await?)))
+            }
+            HooksRequest::Replay { replay } => {
+                // Whoever does not keep up misses what the next one says again.
+                let heard = |so_far: &Replayed| drop(tell.try_send(Reply::Replaying(so_far.clone())));
+                let replayed = hooks.replay(&replay, heard).await?;
+                tracing::info!(?replay, ?replayed, "what is in the bucket was told to hooks again");
+                Ok(Reply::Replayed(replayed))
             }
             HooksRequest::Trace { path } => {
                 Ok(Reply::Traced(Box::new(tokio::task::block_in_place(|| hooks.trace(&path))?)))

@@ -24,8 +24,8 @@ pub use daemon::Ready;
 pub use failure::Failure;
 pub use gc::{Fate, Incomplete, gc};
 pub use hooking::{
-    DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Rejected, Switched, Trace, Which,
-    invoke_on_file, validate_hooks,
+    DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Rejected, Replay, Replayed, Switched, Trace,
+    Which, invoke_on_file, validate_hooks,
 };
 pub use places::{run_dir, socket_path};
 pub use status::{Left, Status};

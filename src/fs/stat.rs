@@ -7,7 +7,7 @@ use nix::libc;
 
 use super::Settings;
 use crate::bucket::Metadata;
-use crate::bucket::attributes::Attributes;
+use crate::bucket::attributes::{Attributes, LINEAGE};
 use crate::cache::Remembered;
 
 /// The kinds of file of `inode(7)`.
@@ -153,6 +153,8 @@ impl Stat {
 
     /// Content changed now (`write(2)`: mtime and ctime).
     pub fn touch(&mut self) {
+        // Other bytes than the hook's.
+        self.other.remove(LINEAGE);
         self.mtime = SystemTime::now();
         self.ctime = self.mtime;
     }

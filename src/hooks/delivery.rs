@@ -145,6 +145,7 @@ mod tests {
             time: UNIX_EPOCH,
             lineage: Vec::new(),
             rewritten: false,
+            replayed_for: Vec::new(),
         };
         let event = Event { id: "id".into(), sequence: 1, fact };
         let mut task = Task::new("h".into(), 1, None, event);

@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::HookSpec;
 use super::event::{Source, timestamp};
 use super::invocation::{Surroundings, Tried};
 use super::rules::MAX_LINEAGE;
 use super::sandbox::Ended;
+use super::{HookSpec, lineage};
 use crate::bucket::{self, PutOptions};
 use crate::error::Kind;
 use crate::journal::{EventName, NewCall, NewEvent, Task, stored_etag};
@@ -225,7 +225,8 @@ impl Surroundings {
         let hook = lineage.last().map_or("hook", String::as_str);
         let key = format!("{}{directory}{hook}/{}.json", self.runner.prefix, task.event.id);
         let size = record.len() as u64;
-        let options = PutOptions { content_type: Some("application/json".into()), ..PutOptions::default() };
+        let (metadata, content_type) = (lineage::metadata(&lineage), Some("application/json".into()));
+        let options = PutOptions { metadata, content_type, ..PutOptions::default() };
         match self.bucket.put(&key, Bytes::from(record), &options).await {
             Ok(etag) => {
                 (self.on_published)(&key);

@@ -123,6 +123,8 @@ struct Own<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<&'a str>,
     lineage: &'a [String],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
 }
 
 const NOBODY: Principal = Principal { principal_id: "s3mount" };
@@ -142,6 +144,7 @@ pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
         name: place.name,
         input: place.input.as_deref(),
         lineage: &event.fact.lineage,
+        replayed: !event.fact.replayed_for.is_empty(),
     };
     serde_json::to_string(&Message { records: [told], s3mount: own }).expect("strings and numbers make JSON")
 }
@@ -255,6 +258,7 @@ mod tests {
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             lineage: vec!["unzip".into()],
             rewritten: false,
+            replayed_for: Vec::new(),
         };
         let event = Event { id: "0190-id".into(), sequence: 0x61_8F0A, fact };
         Task { failures: 1, ..Task::new("thumbnail".into(), 1, None, event) }

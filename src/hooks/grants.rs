@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::invocation::Publication;
 use super::{HookSpec, OnPublished, lineage};
-use crate::bucket::{self, Bucket, CopyRequest, ETag, Fetched, ListRequest, Listed, Metadata, ObjectInfo, PutOptions};
+use crate::bucket::{self, Bucket, Condition, CopyRequest, ETag, Fetched, ListRequest, Listed, ObjectInfo, PutOptions};
 use crate::journal::{EventName, NewEvent, stored_etag};
 use crate::key;
 
@@ -45,8 +45,6 @@ pub(super) struct Granted {
     on_published: OnPublished,
     /// What was written or removed, or is about to be: whoever is stopped in between may have done it.
     facts: Mutex<Vec<NewEvent>>,
-    /// Goes into the metadata of what is written.
-    mark: Metadata,
 }
 
 impl Granted {
@@ -62,14 +60,7 @@ impl Granted {
     ) -> Self {
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&spec.name)].concat();
         let (prefix, own, spec) = (prefix.to_owned(), path.to_owned(), spec.clone());
-        let (facts, mark) = (Mutex::default(), Metadata::new());
-        Self { bucket, prefix, spec, own, lineage, publication, on_published, facts, mark }
-    }
-
-    /// What is written says who had a hand in it.
-    pub(super) fn marking_output(mut self) -> Self {
-        self.mark = lineage::metadata(&self.lineage);
-        self
+        Self { bucket, prefix, spec, own, lineage, publication, on_published, facts: Mutex::default() }
     }
 
     /// What happened to objects, for the journal.
@@ -112,7 +103,7 @@ impl Granted {
             return Err(Error::TooLarge);
         }
         options.content_type = options.content_type.or_else(|| super::publish::content_type(&key).map(str::to_owned));
-        options.metadata.extend(self.mark.clone());
+        options.metadata.extend(lineage::metadata(&self.lineage));
         let write = self.bucket.put(&key, body.into(), &options);
         self.noting(EventName::CreatedPut, &key, size, write).await
     }
@@ -120,12 +111,11 @@ impl Granted {
     pub(super) async fn copy(&self, from: &str, to: &str) -> Result<ETag> {
         let (from, to) = (self.readable(from)?, self.writable(to)?);
         let info = self.bucket.head(&from).await?;
-        let replace = (!self.mark.is_empty()).then(|| {
-            let metadata = info.metadata.into_iter().chain(self.mark.clone()).collect();
-            PutOptions { metadata, content_type: info.content_type, ..PutOptions::default() }
-        });
-        let request = CopyRequest { from, to: to.clone(), from_etag: Some(info.etag), replace };
-        self.noting(EventName::CreatedCopy, &to, info.size, self.bucket.copy(&request)).await
+        let ObjectInfo { etag, size, mut metadata, content_type, .. } = info;
+        metadata.extend(lineage::metadata(&self.lineage));
+        let replace = Some(PutOptions { metadata, content_type, condition: Condition::None });
+        let request = CopyRequest { from, to: to.clone(), from_etag: Some(etag), replace };
+        self.noting(EventName::CreatedCopy, &to, size, self.bucket.copy(&request)).await
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<()> {

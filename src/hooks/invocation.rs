@@ -13,7 +13,7 @@ use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
 use super::{identity, input, lineage};
-use crate::bucket::{self, Bucket, Metadata};
+use crate::bucket::{self, Bucket};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
@@ -140,13 +140,16 @@ impl Surroundings {
             Ok(workspace) => workspace,
             Err(outcome) => return Tried::without_run(outcome),
         };
-        let task = if path.is_empty() || !workspace.is_there() {
-            task.clone()
+        let fetched = if path.is_empty() {
+            Ok(task.clone())
+        } else if workspace.is_there() {
+            self.fetch(hook, task, &workspace.input().join(path)).await
         } else {
-            match self.fetch(hook, task, &workspace.input().join(path)).await {
-                Ok(task) => task,
-                Err(outcome) => return Tried::without_run(outcome),
-            }
+            self.as_it_is(task).await
+        };
+        let task = match fetched {
+            Ok(task) => task,
+            Err(outcome) => return Tried::without_run(outcome),
         };
         let as_told = task.event.fact.etag == told.event.fact.etag;
         let mut ran = self.runner.run(publication, hook, &task, path, &workspace, cancel).await;
@@ -223,6 +226,22 @@ impl Surroundings {
         }
     }
 
+    /// What is told again, to a hook that fetches nothing, is told of the version that is there by then: a
+    /// newer one may have come, and been told of, since it was looked at.
+    async fn as_it_is(&self, task: &Task) -> Result<Task, Outcome> {
+        let mut task = task.clone();
+        let fact = &mut task.event.fact;
+        if fact.replayed_for.is_empty() {
+            return Ok(task);
+        }
+        match self.bucket.head(&fact.key).await {
+            Ok(now) => (fact.etag, fact.size) = (Some(stored_etag(&now.etag)), now.size),
+            Err(error) if error.kind == Kind::NotFound => return Err(Outcome::Superseded),
+            Err(error) => return Err(by_bucket(&error)),
+        }
+        Ok(task)
+    }
+
     /// Publishes what a run left, or only looks at it; also tells what there is.
     async fn publish(
         &self,
@@ -242,7 +261,7 @@ impl Surroundings {
         }
         failpoint::reach(Failpoint::HookBeforePublish);
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
-        let metadata = if self.runner.marks_output { lineage::metadata(&lineage) } else { Metadata::new() };
+        let metadata = lineage::metadata(&lineage);
         let published = publish::publish(&self.bucket, &files, &lineage, &metadata, self.on_published.as_ref()).await;
         (published.map_or_else(by_publication, Outcome::Done), files)
     }

@@ -130,7 +130,6 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
         on_published: Arc::new(|_| {}),
         work,
         mountpoint: None,
-        marks_output: false,
     };
     let local = |cause| Error::File { path: run.file.to_owned(), cause };
     let workspace = Workspace::new(&runner.work).map_err(local)?;

@@ -1,19 +1,17 @@
-//! Which hooks had a hand in an object, written into its metadata: for workers, who hear of it from S3,
-//! and S3 knows nothing of hooks.
+//! Which hooks had a hand in an object, written into its metadata: for who meets it later than its event.
 
 use crate::bucket::Metadata;
-
-const NAME: &str = "s3mount-lineage";
+use crate::bucket::attributes::LINEAGE;
 
 /// The metadata of what these hooks made, oldest first.
 pub(super) fn metadata(lineage: &[String]) -> Metadata {
     // Sixteen names of 64 letters at most: half of what S3 takes.
-    Metadata::from([(NAME.to_owned(), lineage.join(","))])
+    Metadata::from([(LINEAGE.to_owned(), lineage.join(","))])
 }
 
 /// The hooks that had a hand in an object with this metadata.
 pub(super) fn of(metadata: &Metadata) -> Vec<String> {
-    let names = metadata.get(NAME).map(String::as_str).unwrap_or_default().split(',');
+    let names = metadata.get(LINEAGE).map(String::as_str).unwrap_or_default().split(',');
     names.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 

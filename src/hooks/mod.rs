@@ -19,7 +19,8 @@
 //!
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
-//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `trace`. Which hooks there
+//! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `replay`
+//! (what is in the bucket, once more), `trace`. Which hooks there
 //! are: `settings` (`serverless`, `yaml`), changed while they work by `reload`, kept by `deployed`.
 
 mod call;
@@ -43,6 +44,7 @@ mod modules;
 mod notification;
 mod publish;
 mod reload;
+mod replay;
 mod report;
 mod rules;
 mod run;
@@ -89,6 +91,7 @@ pub use error::{Error, Result};
 pub use invoke::{Invocation, LocalRun, Output, invoke_file};
 pub use mode::{Mode, OnError};
 pub use reload::{Prepared, Switched};
+pub use replay::{Replay, Replayed};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
 pub use settings::{HookSpec, MAX_MODULE_BYTES, load, load_for};
 pub use status::{HookStatus, HooksStatus, LastError};
@@ -121,9 +124,6 @@ pub struct HookSettings {
     pub on_published: OnPublished,
     /// For destinations that are neither hooks nor objects.
     pub relay: Arc<Relay>,
-    /// Objects that hooks write name those hooks in their metadata: who is told of them by S3 has it from
-    /// nobody else.
-    pub marks_output: bool,
 }
 
 impl HookSettings {
@@ -140,7 +140,6 @@ impl HookSettings {
             mountpoint: None,
             on_published: Arc::new(|_| {}),
             relay: Arc::new(Relay::new(None, "us-east-1")),
-            marks_output: false,
         }
     }
 }
@@ -201,7 +200,6 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
                 on_published: Arc::clone(&settings.on_published),
                 work,
                 mountpoint: settings.mountpoint,
-                marks_output: settings.marks_output,
             },
             bucket,
             journal: Arc::clone(&journal),

@@ -251,6 +251,7 @@ mod tests {
             time: UNIX_EPOCH,
             lineage: Vec::new(),
             rewritten: false,
+            replayed_for: Vec::new(),
         }
     }
 

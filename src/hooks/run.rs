@@ -35,8 +35,6 @@ pub(super) struct Runner {
     pub(super) work: PathBuf,
     /// Where the bucket is mounted, for what the user is told.
     pub(super) mountpoint: Option<PathBuf>,
-    /// Objects that hooks write say so themselves, for who has it from nobody else.
-    pub(super) marks_output: bool,
 }
 
 /// A run that has ended.
@@ -90,8 +88,7 @@ impl Runner {
 
     fn granted(&self, publication: Publication, spec: &HookSpec, task: &Task, path: &str) -> Granted {
         let (bucket, on_published) = (Arc::clone(&self.bucket), Arc::clone(&self.on_published));
-        let granted = Granted::new(bucket, on_published, &self.prefix, spec, &task.event.fact, path, publication);
-        if self.marks_output { granted.marking_output() } else { granted }
+        Granted::new(bucket, on_published, &self.prefix, spec, &task.event.fact, path, publication)
     }
 
     fn typed(&self, spec: &HookSpec, task: &Task, place: &Place, began: SystemTime, granted: Arc<Granted>) -> Typed {

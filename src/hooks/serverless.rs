@@ -384,9 +384,7 @@ mod tests {
     }
 
     fn fires(spec: &HookSpec, name: EventName, path: &str) -> bool {
-        let time = std::time::UNIX_EPOCH;
-        let (key, lineage) = (String::new(), Vec::new());
-        spec.wants(&NewEvent { name, key, size: 0, etag: None, time, lineage, rewritten: false }, path)
+        spec.wants(&NewEvent::now(name, ""), path)
     }
 
     /// As the Framework's own documents and templates write them.

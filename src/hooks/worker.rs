@@ -174,7 +174,8 @@ impl Worker {
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
         let hooks = self.hooks();
         let told = hooks.iter().filter(|hook| hook.spec.mode.takes_events());
-        let wanted = told.filter(|hook| hook.spec.wants(fact, path));
+        let again = |hook: &Hook| fact.replayed_for.is_empty() || fact.replayed_for.contains(&hook.spec.name);
+        let wanted = told.filter(|hook| again(hook) && hook.spec.wants(fact, path));
         wanted.map(|hook| hook.spec.name.clone()).collect()
     }
 

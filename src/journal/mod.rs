@@ -117,6 +117,9 @@ pub struct NewEvent {
     /// The version that it has replaced had the same bytes (the same ETag).
     #[serde(default)]
     pub rewritten: bool,
+    /// It happened before, and is told again to these hooks; none: it has just happened, and all are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replayed_for: Vec<String>,
 }
 
 impl NewEvent {
@@ -124,7 +127,8 @@ impl NewEvent {
     #[must_use]
     pub fn now(name: EventName, key: &str) -> Self {
         let (key, time) = (key.to_owned(), SystemTime::now());
-        Self { name, key, size: 0, etag: None, time, lineage: Vec::new(), rewritten: false }
+        let (lineage, replayed_for) = (Vec::new(), Vec::new());
+        Self { name, key, size: 0, etag: None, time, lineage, rewritten: false, replayed_for }
     }
 }
 

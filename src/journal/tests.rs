@@ -12,6 +12,7 @@ fn created(key: &str) -> NewEvent {
         time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         lineage: vec!["unzip".into()],
         rewritten: false,
+        replayed_for: Vec::new(),
     }
 }
 

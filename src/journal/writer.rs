@@ -128,6 +128,7 @@ mod tests {
                 time: std::time::UNIX_EPOCH,
                 lineage: Vec::new(),
                 rewritten: false,
+                replayed_for: Vec::new(),
             }];
             sender.try_send((Change::Settle { intents: Vec::new(), events }, done)).expect("a place in the queue");
             outcomes.push(outcome);

@@ -99,3 +99,49 @@ fn a_worker_says_what_it_misses() {
     let short = ["--from", queue, "--hooks", "hooks.toml", "--visibility", "1s"];
     assert_refused(&mut worker(&short), 64, &["2s to 12h"]);
 }
+
+/// A script of a new project, with nothing of the build that this test is part of.
+fn script(project: &Path, name: &str) -> Output {
+    let mut command = Command::new(project.join(name));
+    for variable in ["RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
+    // Where scripts/build-hooks has built std, if it had to.
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/target");
+    command.env("CARGO_TARGET_DIR", target).env("S3MOUNT", env!("CARGO_BIN_EXE_s3mount"));
+    command.stdin(Stdio::null()).output().expect("start a script")
+}
+
+#[test]
+fn a_new_project_builds_and_its_test_tells_right_from_wrong() {
+    for lang in ["c", "rust"] {
+        let dir = tempfile::tempdir().unwrap();
+        let new = || hooks(dir.path(), &["new", "--lang", lang, "line-count", "--dir", "mine"]);
+        let output = run(&mut new());
+        assert!(output.status.success() && text(&output.stdout).contains("./test.sh"), "{output:?}");
+        let project = dir.path().join("mine");
+        fs::write(project.join("README.md"), "changed").unwrap();
+        assert_refused(&mut new(), 64, &["mine is there already", "--dir"]);
+        assert_eq!(fs::read_to_string(project.join("README.md")).unwrap(), "changed");
+
+        let built = script(&project, "build.sh");
+        if !built.status.success() && text(&built.stderr).contains("needs one of") {
+            eprintln!("no project in {lang} is built: {}", text(&built.stderr));
+            continue;
+        }
+        assert!(built.status.success(), "{lang}: {built:?}");
+        let checked = run(&mut hooks(&project, &["validate", "hooks.toml"]));
+        assert!(text(&checked.stdout).contains("1 hook(s), nothing wrong"), "{lang}: {checked:?}");
+        let tested = script(&project, "test.sh");
+        assert!(tested.status.success(), "{lang}: {tested:?}");
+        assert!(text(&tested.stdout).contains("\n3 lines in three.txt, told by "), "{lang}: {tested:?}");
+        fs::write(project.join("test/three.txt.lines"), "4\n").unwrap();
+        assert!(!script(&project, "test.sh").status.success(), "{lang}: it finds nothing wrong");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a/b", "_", "ä", &"x".repeat(65)] {
+        assert_refused(&mut hooks(dir.path(), &["new", "--lang", "c", name]), 64, &["is no name of a hook"]);
+    }
+    assert_refused(&mut hooks(dir.path(), &["new", "--lang", "cobol", "h"]), 64, &["cobol"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}

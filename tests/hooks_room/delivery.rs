@@ -40,6 +40,7 @@ async fn what_is_older_than_max_age_is_given_up_untried() {
         time: SystemTime::now() - Duration::from_hours(hours),
         lineage: Vec::new(),
         rewritten: false,
+        replayed_for: Vec::new(),
     };
     bench.journal.settle(&[], vec![event(2), event(0)]).await.unwrap();
     let hooks = bench.start();
@@ -131,7 +132,7 @@ async fn who_waits_or_runs_a_hook_is_told_when_hooks_are_stopped() {
     };
     let invoke = hooks.invoke("h", "a", "ObjectCreated:Put", false);
     let all = async { tokio::join!(hooks.wait("a"), invoke, stop) };
-    let (waited, invoked, ()) = tokio::time::timeout(DEADLINE, all).await.expect("both end");
+    let (waited, invoked, ()) = Box::pin(tokio::time::timeout(DEADLINE, all)).await.expect("both end");
     assert!(matches!(waited, Err(hooks::Error::Stopping)), "{waited:?}");
     assert!(matches!(invoked, Err(hooks::Error::Stopping)), "{invoked:?}");
     assert!(bench.journal.has_tasks("h").unwrap());

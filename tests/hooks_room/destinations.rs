@@ -101,6 +101,7 @@ async fn what_is_too_old_is_told_without_an_answer() {
         time: SystemTime::now() - Duration::from_hours(1),
         lineage: Vec::new(),
         rewritten: false,
+        replayed_for: Vec::new(),
     };
     std::fs::write(
         bench.dir.path().join("hooks.toml"),

@@ -132,7 +132,6 @@ async fn work(bench: &Bench, queue: &Queue) -> Hooks {
     let credentials = SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test"));
     let settings = HookSettings {
         relay: Arc::new(Relay::new(Some(credentials), "us-east-1")),
-        marks_output: true,
         ..HookSettings::new(specs, "demo", &state)
     };
     let bucket: Arc<dyn Bucket> = bench.bucket.clone();

@@ -12,6 +12,7 @@ async fn write_again(bench: &Bench, key: &str, bytes: &str) {
         etag: Some(s3mount::journal::stored_etag(&etag)),
         time: SystemTime::now(),
         lineage: Vec::new(),
+        replayed_for: Vec::new(),
         rewritten: true,
     };
     bench.journal.settle(&[], vec![event]).await.unwrap();

@@ -57,7 +57,7 @@ fn write_hook(mount: &Mount, rest: &str, fails: bool) {
     .unwrap();
 }
 
-fn hooks(mount: &Mount, words: &[&str]) -> Output {
+pub fn hooks(mount: &Mount, words: &[&str]) -> Output {
     // The current directory is that of the mount: no other mount of this user is meant.
     process::output(mount.command().current_dir(mount.path()).arg("hooks").args(words), PATIENCE)
 }

@@ -49,9 +49,11 @@ mod crash;
 #[expect(dead_code, reason = "most of them are for the hooks by themselves")]
 mod guests;
 mod hooks_command;
+mod hooks_delivery;
 mod hooks_deploy;
 mod hooks_destinations;
 mod hooks_hostile;
+mod hooks_replay;
 mod hooks_run;
 mod hooks_sync;
 mod hooks_view;

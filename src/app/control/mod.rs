@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::hooking::{DeadLetter, Description, Invocation, Rejected, Switched, Trace, Which};
+use super::hooking::{DeadLetter, Description, Invocation, Rejected, Replay, Replayed, Switched, Trace, Which};
 use super::{Failure, Left, Status};
 
 /// What a command asks of a running mount.
@@ -67,6 +67,10 @@ pub enum HooksRequest {
         path: String,
         event: String,
         dry_run: bool,
+    },
+    /// Tell hooks again of what is in the bucket. Ends when the asker goes away.
+    Replay {
+        replay: Replay,
     },
     /// What synchronous hooks have refused and is kept.
     Rejected,
@@ -138,6 +142,10 @@ pub enum Reply {
         unknown_hooks: Vec<String>,
     },
     Invoked(Box<Invocation>),
+    /// So much was told again so far.
+    Replaying(Replayed),
+    /// That was all.
+    Replayed(Replayed),
     Traced(Box<Trace>),
     /// These hooks have come and gone.
     Switched(Box<Switched>),

@@ -7,6 +7,9 @@
 //! | times | `file-mtime`, `file-atime`, `s3mount-ctime` = `1595002920000000000ns` | `mtime`, `atime`, `ctime` (seconds or RFC 3339); `file-*` without `ns` (milliseconds) |
 //! | the rest | `s3mount-rdev`, `s3mount-ino`, `s3mount-op`, `s3mount-xattrs` | |
 //!
+//! `s3mount-lineage` stands on what hooks made and is none of a file's attributes: other metadata, until the
+//! file gets other bytes.
+//!
 //! The `file-*` names are those of Amazon FSx for Lustre and S3 Files ("POSIX metadata support").
 
 mod values;
@@ -31,6 +34,8 @@ const INO: &str = "s3mount-ino";
 const XATTRS: &str = "s3mount-xattrs";
 /// Metadata name of the operation id ([`Attributes::op_id`]): what a HEAD looks for after a lost reply.
 pub const OP_ID: &str = "s3mount-op";
+/// Metadata name of the hooks that had a hand in these bytes, oldest first.
+pub const LINEAGE: &str = "s3mount-lineage";
 
 /// What an object's metadata says about its file. Every field is optional: foreign objects carry
 /// none of them, or only some.

@@ -5,7 +5,9 @@ mod deploy;
 mod invoke;
 mod list;
 mod logs;
+mod new;
 mod rejected;
+mod replay;
 mod trace;
 mod worker;
 
@@ -24,6 +26,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Make the project of a new hook
+    New(new::Arguments),
     /// Check a settings file as a mount would, and show what each module can call
     Validate(list::Validate),
     /// Show how the hooks of mounts are set up
@@ -38,6 +42,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Run a hook once, now, on an object of a mount or on a local file
     Invoke(invoke::Arguments),
+    /// Run hooks again for objects that are in the bucket, through the queue
+    Replay(replay::Arguments),
     /// Tell for every hook why it does or does not fire for a key, and what happened
     Trace(trace::Trace),
     /// Wait until the hooks of a path are done
@@ -53,6 +59,7 @@ enum Command {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::New(arguments) => arguments.run(),
             Command::Validate(arguments) => arguments.run(),
             Command::List(arguments) => arguments.run(),
             Command::Stats(arguments) => arguments.run(),
@@ -60,6 +67,7 @@ impl Arguments {
             Command::Remove(arguments) => arguments.run(),
             Command::Logs(arguments) => arguments.run(),
             Command::Invoke(arguments) => arguments.run(),
+            Command::Replay(arguments) => arguments.run(),
             Command::Trace(arguments) => arguments.run(),
             Command::Wait(arguments) => arguments.run(),
             Command::Worker(arguments) => arguments.run(),
