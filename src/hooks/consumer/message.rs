@@ -86,7 +86,9 @@ impl Consumer {
             match self.worker.surroundings.relay.delete(&self.queue, message).await {
                 Ok(()) => return,
                 Err(relay::Error::Away(_)) if tried + 1 < DELETE_TRIES => tokio::time::sleep(DELETE_PAUSE).await,
-                Err(error) => tracing::warn!("message {} is done, and will come back: {error}", message.message_id),
+                Err(error) => {
+                    return tracing::warn!("message {} is done, and will come back: {error}", message.message_id);
+                }
             }
         }
     }
