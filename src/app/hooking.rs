@@ -15,7 +15,7 @@ use crate::mount;
 pub use crate::fs::Rejected;
 pub use crate::hooks::{
     DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Redriven, Replay, Replayed, Switched, Trace,
-    Which,
+    Which, is_hook_name,
 };
 
 /// Dead letters in one reply: each has some kilobytes.

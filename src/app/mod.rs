@@ -25,7 +25,7 @@ pub use failure::Failure;
 pub use gc::{Fate, Incomplete, gc};
 pub use hooking::{
     DeadLetter, Description, HookTrace, Invocation, LocalRun, OpenTask, Rejected, Replay, Replayed, Switched, Trace,
-    Which, invoke_on_file, validate_hooks,
+    Which, invoke_on_file, is_hook_name, validate_hooks,
 };
 pub use places::{run_dir, socket_path};
 pub use status::{Left, Status};

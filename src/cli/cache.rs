@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::progress::Progress;
 use super::sockets::Socket;
 use super::status_text::bytes;
 use crate::app::control::{self, Reply, Request};
@@ -118,20 +119,27 @@ struct Meter {
     /// Of the mounts before this one.
     before: (u64, u64),
     failed: Vec<(PathBuf, Left)>,
+    progress: Progress,
 }
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { begun: Instant::now(), files: 0, bytes: 0, before: (0, 0), failed: Vec::new() }
+        Self {
+            begun: Instant::now(),
+            files: 0,
+            bytes: 0,
+            before: (0, 0),
+            failed: Vec::new(),
+            progress: Progress::default(),
+        }
     }
 }
 
 impl Meter {
     fn show(&mut self, files: u64, bytes: u64) {
         (self.files, self.bytes) = (self.before.0 + files, self.before.1 + bytes);
-        if super::is_watched() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{}", self.line());
-        }
+        let line = self.line();
+        self.progress.show(line);
     }
 
     fn line(&self) -> String {
@@ -147,7 +155,8 @@ impl Meter {
 
     fn conclude(self) -> Result<(), Failure> {
         if super::is_watched() {
-            let _ = writeln!(std::io::stderr(), "\r\x1b[K{}", self.line());
+            self.progress.clear();
+            let _ = writeln!(std::io::stderr(), "{}", self.line());
         }
         for (path, left) in &self.failed {
             let path = printable(&path.to_string_lossy());

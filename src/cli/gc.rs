@@ -1,13 +1,13 @@
 //! `s3mount gc BUCKET[/PREFIX] [--older-than TIME] [--delete] [--json]`
 
-use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
+use super::OfBucket;
 use super::status_text::span;
 use crate::app::{self, Failure, Fate, Incomplete};
-use crate::config::{Config, Options, Span};
+use crate::config::Span;
 use crate::error::Kind;
 use crate::telemetry::printable;
 
@@ -28,17 +28,14 @@ pub(super) struct Arguments {
     /// For programs
     #[arg(long)]
     json: bool,
-    /// TOML file with options, as for a mount
-    #[arg(long, value_name = "FILE", env = "S3MOUNT_CONFIG")]
-    config: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    given: OfBucket,
 }
 
 impl Arguments {
     /// Lists uploads that were begun and never completed.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = Config::of_bucket(&self.bucket, self.options, self.config.as_deref())?;
+        let config = self.given.config(&self.bucket)?;
         let older_than = self.older_than.map_or(DEFAULT_AGE, |span| span.0);
         let place = config.source.to_string();
         let found = app::gc(config, older_than, self.delete)?;

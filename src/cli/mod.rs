@@ -6,6 +6,7 @@ mod gc;
 mod hooks;
 mod mount;
 mod mount_options;
+mod progress;
 mod sockets;
 mod status;
 mod status_text;
@@ -15,11 +16,13 @@ mod umount;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::Failure;
+use crate::config::{Config, Options};
 use crate::error::Kind;
 
 /// One line for each paragraph: clap wraps them.
@@ -166,6 +169,22 @@ fn say(text: &str) {
 /// What programs read, as it is printed.
 fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).expect("numbers and names are JSON") + "\n"
+}
+
+/// What a command about a bucket takes besides its name.
+#[derive(Debug, clap::Args)]
+struct OfBucket {
+    /// TOML file with options, as for a mount
+    #[arg(long, value_name = "FILE", env = "S3MOUNT_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+impl OfBucket {
+    fn config(self, bucket: &str) -> Result<Config, Failure> {
+        Ok(Config::of_bucket(bucket, self.options, self.config.as_deref())?)
+    }
 }
 
 /// Whether a person watches: progress is shown to people only.

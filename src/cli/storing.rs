@@ -2,30 +2,15 @@
 
 use std::io::Write;
 
+use super::progress::Progress;
 use crate::app::{Failure, Left};
 use crate::error::Kind;
 use crate::telemetry::printable;
 
-/// The line that says how many files are still to be stored.
-#[derive(Default)]
-pub(super) struct Progress {
-    shown: bool,
-}
-
-impl Progress {
-    /// So many are left.
-    pub(super) fn show(&mut self, files: u64) {
-        if files > 0 && super::is_watched() {
-            self.shown = true;
-            let _ = write!(std::io::stderr(), "\r\x1b[Kstoring {files} file(s) …");
-        }
-    }
-
-    /// Makes room for what is said next.
-    pub(super) fn clear(&self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+/// So many files are still to be stored.
+pub(super) fn show(progress: &mut Progress, files: u64) {
+    if files > 0 {
+        progress.show(format_args!("storing {files} file(s) …"));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::storing::{self, Progress};
+use super::progress::Progress;
+use super::storing;
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Left};
 use crate::config::Span;
@@ -40,7 +41,7 @@ impl Arguments {
 fn sync(socket: &Path, request: &Request) -> Result<Option<()>, Failure> {
     let (mut left, mut progress) = (None, Progress::default());
     let answered = control::ask(socket, request, |reply| match reply {
-        Reply::Storing { files } => progress.show(files),
+        Reply::Storing { files } => storing::show(&mut progress, files),
         Reply::Synced { left: told } => left = Some(told),
         _ => {}
     });

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::storing::{self, Progress};
+use super::progress::Progress;
+use super::storing;
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Left};
 use crate::error::Kind;
@@ -51,7 +52,7 @@ struct Outcome {
 impl Outcome {
     fn hear(&mut self, reply: Reply) {
         match reply {
-            Reply::Storing { files } => self.progress.show(files),
+            Reply::Storing { files } => storing::show(&mut self.progress, files),
             Reply::Refused(failure) => self.refused = Some(failure),
             Reply::Unmounted { left } => self.left = Some(left),
             _ => {}

@@ -5,6 +5,7 @@
 //! what `mkdir`, `chmod` and `utimes` say of a directory one after the other is one request.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -12,6 +13,7 @@ use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::waiting::attributes_note;
 use super::{Fs, Result};
+use crate::failpoint::{self, Failpoint};
 use crate::key::ROOT_INO;
 
 /// What S3 is to be told of a directory.
@@ -87,7 +89,8 @@ impl Fs {
             self.note_latest(&mut open.number, &note)?;
             open.changes += 1;
         }
-        self.attributes_noted(ino);
+        failpoint::reach(Failpoint::AttributesNoted);
+        self.backlog.add_directory(ino, Instant::now());
         Ok(())
     }
 

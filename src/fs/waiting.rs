@@ -42,7 +42,8 @@ impl Fs {
     pub(super) fn wait_with_attributes(&self, ino: Ino, content: &Content) -> Result<()> {
         let note = attributes_note(self.snapshot(ino)?)?;
         self.note_latest(&mut content.attributes_note.lock(), &note)?;
-        self.attributes_noted(ino);
+        failpoint::reach(Failpoint::AttributesNoted);
+        self.backlog.add(ino, 0, Instant::now());
         Ok(())
     }
 
@@ -53,17 +54,6 @@ impl Fs {
             None => *number = Some(self.journal.note(note)?),
         }
         Ok(())
-    }
-
-    /// The journal answers for attributes: the uploader sends them soon.
-    pub(super) fn attributes_noted(&self, ino: Ino) {
-        failpoint::reach(Failpoint::AttributesNoted);
-        let is_directory = self.tree.lock().get(ino).is_some_and(Node::is_directory);
-        if is_directory {
-            self.backlog.add_directory(ino, Instant::now());
-        } else {
-            self.backlog.add(ino, 0, Instant::now());
-        }
     }
 
     /// What is done need not be looked at by the next start; if this fails, it is, to no harm.

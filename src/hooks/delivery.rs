@@ -94,9 +94,14 @@ impl Delivery {
     }
 }
 
+/// How long to wait for what was away so often before, about.
+pub(super) fn pause_after(delays: u32) -> Duration {
+    jittered(doubled(FIRST_DELAY, delays).min(MAX_DELAY))
+}
+
 /// How long to wait for what is away, which is counted in the task.
 pub(super) fn pause_outside(task: &mut Task) -> Duration {
-    let pause = jittered(doubled(FIRST_DELAY, task.delays).min(MAX_DELAY));
+    let pause = pause_after(task.delays);
     task.delays = task.delays.saturating_add(1);
     pause
 }

@@ -44,6 +44,13 @@ pub(super) enum Condition {
     EventAgeExceeded,
 }
 
+impl HookSpec {
+    /// Who is told that a task has ended so.
+    pub(super) fn told_of(&self, condition: Condition) -> Option<&Destination> {
+        if condition == Condition::Success { self.on_success.as_ref() } else { self.on_failure.as_ref() }
+    }
+}
+
 impl Destination {
     /// Reads `hook:NAME`, `prefix:DIRECTORY`, `sqs:URL`, `webhook:URL` or `lambda:NAME`.
     ///
@@ -111,8 +118,7 @@ pub(super) fn calls(
     tried: &Tried,
     problem: Option<&str>,
 ) -> Vec<NewCall> {
-    let wanted = if condition == Condition::Success { &spec.on_success } else { &spec.on_failure };
-    let Some(destination) = wanted else { return Vec::new() };
+    let Some(destination) = spec.told_of(condition) else { return Vec::new() };
     let lineage = [task.event.fact.lineage.as_slice(), std::slice::from_ref(&spec.name)].concat();
     if lineage.len() >= MAX_LINEAGE {
         tracing::warn!("nobody is told of {}: {MAX_LINEAGE} hooks had a hand in it already", task.event.id);

@@ -93,7 +93,7 @@ pub use mode::{Mode, OnError};
 pub use reload::{Prepared, Switched};
 pub use replay::{Replay, Replayed};
 pub use rules::{EventPattern, Globs, MAX_LINEAGE};
-pub use settings::{HookSpec, MAX_MODULE_BYTES, load, load_for};
+pub use settings::{HookSpec, MAX_MODULE_BYTES, is_hook_name, load, load_for};
 pub use status::{HookStatus, HooksStatus, LastError};
 pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 pub use veto::{Bytes, Decision, Question};

@@ -323,9 +323,15 @@ pub(super) fn value<T: Borrow<B>, B: ?Sized, U>(
     raw.map(|raw| check(raw.get_ref().borrow()).map_err(|problem| (raw.span(), problem))).transpose()
 }
 
-fn check_name(name: &str) -> Checked<()> {
+/// Whether a hook may have this name.
+#[must_use]
+pub fn is_hook_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > NAME_MAX_LENGTH || !name.chars().all(plain) {
+    (1..=NAME_MAX_LENGTH).contains(&name.len()) && name.chars().all(plain)
+}
+
+fn check_name(name: &str) -> Checked<()> {
+    if !is_hook_name(name) {
         return Err(format!("a name has 1 to {NAME_MAX_LENGTH} letters, digits, - and _"));
     }
     Ok(())

@@ -205,6 +205,16 @@ pub struct NewCall {
     pub lineage: Vec<String>,
 }
 
+impl NewCall {
+    /// The task that gives it over.
+    #[must_use]
+    pub fn into_task(self, number: u64) -> Task {
+        let Self { id, hook, payload, lineage } = self;
+        let fact = NewEvent { lineage, ..NewEvent::now(EventName::CreatedPut, "") };
+        Task::new(hook, number, Some(payload), Event { id, sequence: number, fact })
+    }
+}
+
 /// A task that will not be tried again by itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeadTask {

@@ -339,10 +339,8 @@ fn call(transaction: &WriteTransaction, calls: Vec<NewCall>) -> Result<()> {
     }
     let mut meta = transaction.open_table(META).map_err(storage)?;
     let first = next_number(&mut meta, NEXT_TASK_ROW, calls.len() as u64)?;
-    for (number, NewCall { id, hook, payload, lineage }) in (first..).zip(calls) {
-        let fact = NewEvent { lineage, ..NewEvent::now(EventName::CreatedPut, "") };
-        let event = Event { id, sequence: number, fact };
-        put_task(transaction, &Task::new(hook, number, Some(payload), event))?;
+    for (number, call) in (first..).zip(calls) {
+        put_task(transaction, &call.into_task(number))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use nix::fcntl::FallocateFlags;
 use parking_lot::Mutex;
 
 use super::seal::{self, ABSENT, BLOCK_BYTES, HEADER_BYTES, Identity, SEAL_BYTES, STAMP_OFFSET};
-use super::stamp::{self, STAMP_BYTES};
+use super::stamp;
 
 /// Blocks that are verified at a time: their bytes stay in the processor's cache.
 const VERIFY_BLOCKS: u64 = 2;
@@ -77,10 +77,9 @@ impl Entry {
             options.open(stem.with_extension(extension))
         };
         let (map, data) = (open("map")?, open("data")?);
-        let expected = seal::header(identity, size);
         if create && map.metadata()?.len() < HEADER_BYTES {
             data.set_len(size)?;
-            map.write_all_at(&expected, 0)?;
+            map.write_all_at(&seal::header(identity, size), 0)?;
         }
         let mut header = [0; HEADER_BYTES as usize];
         let is_read = map.read_exact_at(&mut header, 0).is_ok();
@@ -252,7 +251,7 @@ impl Entry {
             *word &= !(1 << (number % 64));
         }
         self.is_stamped.store(false, Ordering::Relaxed);
-        self.map.write_all_at(&[0; STAMP_BYTES], STAMP_OFFSET)?;
+        self.map.write_all_at(&stamp::NONE, STAMP_OFFSET)?;
         self.map.write_all_at(&ABSENT, seal::seal_offset(number))
     }
 

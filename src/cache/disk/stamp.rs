@@ -14,12 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-/// Bytes of a stamp.
-pub(super) const STAMP_BYTES: usize = 8;
-/// What nobody has stamped has this.
-pub(super) const NONE: Stamp = [0; STAMP_BYTES];
+pub(super) type Stamp = [u8; 8];
 
-pub(super) type Stamp = [u8; STAMP_BYTES];
+/// What nobody has stamped has this.
+pub(super) const NONE: Stamp = [0; 8];
 
 /// A file that was changed this short ago may be changed again without another time of change:
 /// the kernel's coarse clock ticks every 1 to 10 ms (`CONFIG_HZ`).

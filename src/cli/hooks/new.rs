@@ -5,13 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::app::Failure;
+use crate::app::{Failure, is_hook_name};
 use crate::cli::say;
 use crate::error::Kind;
 use crate::telemetry::printable;
-
-/// As the settings have it.
-const NAME_MAX_LENGTH: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -71,10 +68,9 @@ impl Language {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Self { name, lang, dir } = self;
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         // An option to every program that gets it, otherwise.
         let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if !begins || name.len() > NAME_MAX_LENGTH || !name.chars().all(is_name) {
+        if !begins || !is_hook_name(&name) {
             let message = format!("'{}' is no name of a hook", printable(&name));
             return Err(Failure::new(Kind::Usage, message)
                 .hint("a name has up to 64 letters, digits, - and _, and begins with a letter or digit"));

@@ -1,6 +1,5 @@
 //! `s3mount hooks replay [MOUNTPOINT] [--prefix PREFIX] [--since TIME] [--hook NAME] [--dry-run]`
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +10,8 @@ use time::format_description::well_known::Rfc3339;
 use super::{At, joined};
 use crate::app::control::{HooksRequest, Reply, Request};
 use crate::app::{Failure, Replay, Replayed};
-use crate::cli::{is_watched, pretty, say};
+use crate::cli::progress::Progress;
+use crate::cli::{pretty, say};
 use crate::config::Span;
 use crate::telemetry::printable;
 
@@ -46,20 +46,16 @@ impl Arguments {
             dry_run: self.dry_run,
         };
         let request = Request::Hooks { ask: HooksRequest::Replay { replay } };
-        let mut shown = false;
+        let mut progress = Progress::default();
         let replayed = socket.ask_for(&request, |reply| match reply {
-            Reply::Replaying(so_far) if is_watched() => {
-                shown = true;
-                let (listed, objects) = (so_far.listed, so_far.objects);
-                let _ = write!(std::io::stderr(), "\r\x1b[K{listed} looked at, {objects} fire hooks …");
+            Reply::Replaying(so_far) => {
+                progress.show(format_args!("{} looked at, {} fire hooks …", so_far.listed, so_far.objects));
                 None
             }
             Reply::Replayed(replayed) => Some(replayed),
             _ => None,
         });
-        if shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        progress.clear();
         let replayed = replayed?;
         say(&if self.json { pretty(&replayed) } else { told(&replayed, self.dry_run) });
         Ok(())

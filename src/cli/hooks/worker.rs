@@ -1,10 +1,10 @@
 //! `s3mount hooks worker --from sqs:URL --hooks FILE BUCKET[/PREFIX]`
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::app::{self, Failure};
-use crate::config::{Config, Options, Span};
+use crate::cli::OfBucket;
+use crate::config::Span;
 
 /// Long enough for a worker that has to wait for its turn, short enough for who waits for a dead one's work.
 const DEFAULT_VISIBILITY: Duration = Duration::from_secs(30);
@@ -20,17 +20,14 @@ pub(super) struct Arguments {
     /// After this time others get what a worker had that died, 2s to 12h [default: 30s]
     #[arg(long, value_name = "TIME")]
     visibility: Option<Span>,
-    /// TOML file with options, as for a mount
-    #[arg(long, value_name = "FILE", env = "S3MOUNT_CONFIG")]
-    config: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    given: OfBucket,
 }
 
 impl Arguments {
     /// Works in the foreground until it is told to end.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = Config::of_bucket(&self.bucket, self.options, self.config.as_deref())?;
+        let config = self.given.config(&self.bucket)?;
         app::run_worker(config, &self.from, self.visibility.map_or(DEFAULT_VISIBILITY, |span| span.0))
     }
 }

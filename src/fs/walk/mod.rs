@@ -123,10 +123,12 @@ impl Walks {
         if let Some(found) = self.take(prefix, ttl, since) {
             return Ok(Some(found));
         }
-        if self.looks_below(prefix) {
-            return Ok(None);
+        if self.ahead_of(prefix).is_none() {
+            if self.looks_below(prefix) {
+                return Ok(None);
+            }
+            self.count_entering(prefix);
         }
-        self.count_entering(prefix);
         let Some(walk) = self.ahead_of(prefix) else { return Ok(None) };
         if !walk.is_look() {
             walk.grant(walk.pages() + PATIENCE_PAGES);
@@ -204,21 +206,16 @@ impl Walks {
     }
 
     /// Who goes down level by level, as to `prefix` now, is likely to go on: begins to look what lies
-    /// there and behind it.
+    /// there and behind it. For callers whom no walk is ahead of.
     fn looks_below(self: &Arc<Self>, prefix: &str) -> bool {
         let Some(parent) = parent_of(prefix).filter(|parent| parent.len() > self.top.len()) else { return false };
         let Some(above) = parent_of(parent) else { return false };
         {
-            let mut state = self.state.lock();
-            state.walks.retain(|walk| !walk.has_ended());
+            let state = self.state.lock();
             let fresh = |entered: &&Entered| entered.since.elapsed() < self.ttl && !entered.is_paused();
             let goes_down = state.entered.get(above).filter(fresh).is_some_and(|entered| entered.last == parent);
             let is_sibling = state.entered.get(parent).is_some_and(|entered| entered.count > 0 || entered.is_paused());
-            if !goes_down
-                || is_sibling
-                || state.looking.holds()
-                || state.walks.iter().any(|walk| walk.is_ahead_of(prefix))
-            {
+            if !goes_down || is_sibling || state.looking.holds() {
                 return false;
             }
         }
@@ -227,12 +224,10 @@ impl Walks {
         true
     }
 
-    /// One more sub-directory is listed by itself: after some, a walk begins at their parent.
+    /// One more sub-directory is listed by itself: after some, a walk begins at their parent. For
+    /// callers whom no walk is ahead of.
     fn count_entering(self: &Arc<Self>, prefix: &str) {
         let Some(parent) = parent_of(prefix).filter(|parent| parent.len() >= self.top.len()) else { return };
-        if self.ahead_of(prefix).is_some() {
-            return;
-        }
         {
             let mut state = self.state.lock();
             if state.entered.len() >= MAX_COUNTED {

@@ -13,7 +13,7 @@ use super::Consumer;
 use super::known::{self, Mark};
 use crate::bucket::retry::doubled;
 use crate::error::Kind;
-use crate::hooks::delivery::{Next, pause_outside};
+use crate::hooks::delivery::{Next, pause_after, pause_outside};
 use crate::hooks::destinations::{Condition, Delivered, Destination};
 use crate::hooks::invocation::{Hook, Outcome, Tried, by_bucket};
 use crate::hooks::lineage;
@@ -162,8 +162,7 @@ impl Consumer {
     }
 
     async fn look(&self, fact: &mut NewEvent, told: &Notified, place: &Place) -> Result<(), Fate> {
-        let mut task = Task::new(String::new(), 0, None, Event { id: String::new(), sequence: 0, fact: fact.clone() });
-        loop {
+        for delays in 0.. {
             let problem = match self.worker.surroundings.bucket.head(&fact.key).await {
                 Ok(found) => {
                     if told.size.is_none() || told.etag.is_none() {
@@ -183,8 +182,9 @@ impl Consumer {
                 return Err(Fate::Failed);
             };
             tracing::warn!("{}: {}", fact.key.escape_debug(), problem.escape_debug());
-            self.pause(pause_outside(&mut task), place).await?;
+            self.pause(pause_after(delays), place).await?;
         }
+        Ok(())
     }
 
     /// Until a hook is done with a task, or has given it up, and whoever is to be told of that has heard.
@@ -272,13 +272,10 @@ impl Consumer {
         problem: Option<&str>,
         place: &Place,
     ) -> Fate {
-        let destination = if condition == Condition::Success { &hook.spec.on_success } else { &hook.spec.on_failure };
-        let Some(destination) = destination else { return Fate::Settled };
+        let Some(destination) = hook.spec.told_of(condition) else { return Fate::Settled };
         // None, where too many hooks had a hand in it.
         let Some(call) = self.worker.calls(hook, task, condition, tried, problem).pop() else { return Fate::Settled };
-        let fact = NewEvent { lineage: call.lineage, ..NewEvent::now(EventName::CreatedPut, "") };
-        let event = Event { id: call.id, sequence: 0, fact };
-        let task = Task::new(call.hook, 0, Some(call.payload), event);
+        let task = call.into_task(0);
         let Destination::Hook(name) = destination else { return self.deliver(destination, task, place).await };
         match self.worker.hooks().iter().find(|hook| hook.spec.name == *name) {
             Some(called) => Box::pin(self.settle_task(called, task, None, place)).await,

@@ -20,10 +20,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::delivery::{MAX_DELAY, jittered};
+use super::delivery::pause_after;
 use super::worker::{Phase, Worker};
 use super::{Error, Hooks, Result};
-use crate::bucket::retry::doubled;
 use crate::relay::{self, Message, Queue};
 use known::Known;
 
@@ -33,8 +32,6 @@ const MAX_UNSETTLED: usize = 256;
 const MAX_BATCH: usize = 10;
 /// As long as SQS waits for the first message.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// After a receive that failed.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Runs of a hook for keys that share one of these follow each other.
 const TURNS: usize = 256;
 
@@ -145,7 +142,7 @@ impl Consumer {
             Err(error) => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("the queue: {error}");
-                tokio::time::sleep(jittered(doubled(FIRST_PAUSE, failures).min(MAX_DELAY))).await;
+                tokio::time::sleep(pause_after(failures)).await;
                 Vec::new()
             }
         }
