@@ -77,7 +77,12 @@ impl Entry {
             options.open(stem.with_extension(extension))
         };
         let (map, data) = (open("map")?, open("data")?);
-        if create && map.metadata()?.len() < HEADER_BYTES {
+        if map.metadata()?.len() < HEADER_BYTES {
+            if !create {
+                // The writer is about to make it, or was killed while it did. Nothing is there yet: what is called
+                // damaged is removed, and would be from under the writer's hands.
+                return Err(io::ErrorKind::NotFound.into());
+            }
             data.set_len(size)?;
             map.write_all_at(&seal::header(identity, size), 0)?;
         }

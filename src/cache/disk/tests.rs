@@ -157,6 +157,21 @@ fn truncated_files_are_a_miss_and_then_written_again() {
     }
 }
 
+/// The writer opens both files before it writes the first byte of either; a reader may look in between.
+#[test]
+fn what_is_just_being_made_is_a_miss_and_stays_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = filled(directory.path());
+    drop(cache);
+    let (data, map) = (the_file(directory.path(), "data"), the_file(directory.path(), "map"));
+    data.set_len(0).unwrap();
+    map.set_len(0).unwrap();
+    let cache = open(directory.path(), 64 * MIB);
+    assert_eq!(cache.read(&object, &(0..100)), None);
+    assert_eq!((data.metadata().unwrap().nlink(), map.metadata().unwrap().nlink()), (1, 1));
+    assert_eq!(cache.stats().damaged, 0);
+}
+
 #[test]
 fn a_directory_removed_while_open_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
