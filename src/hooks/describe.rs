@@ -48,6 +48,9 @@ pub struct Description {
     pub retry_max_delay_ms: u64,
     pub max_age_s: Option<u64>,
     pub allow_recursion: bool,
+    /// Whether it answers plain HTTP.
+    #[serde(default)]
+    pub url: bool,
     /// `hook:NAME` and so on.
     pub on_success: Option<String>,
     pub on_failure: Option<String>,
@@ -119,6 +122,7 @@ fn describe(spec: &HookSpec, program: &Program) -> Description {
         retry_delay_ms: delivery.first_delay.as_millis() as u64,
         retry_max_delay_ms: delivery.longest_delay.as_millis() as u64,
         allow_recursion: spec.allow_recursion,
+        url: spec.url,
         on_success: spec.on_success.as_ref().map(Destination::to_string),
         on_failure: spec.on_failure.as_ref().map(Destination::to_string),
         max_age_s: delivery.max_age.map(|age| age.as_secs()),

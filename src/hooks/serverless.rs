@@ -52,6 +52,7 @@ const IGNORED_PROVIDER: [&str; 21] = [
     "rolePermissionsBoundary",
     "endpointType",
 ];
+const NO_URL_SETTINGS: &str = "`url` is true or false here: there is neither CORS nor an authorizer";
 const IGNORED_FUNCTION: [&str; 12] = [
     "description",
     "runtime",
@@ -134,6 +135,16 @@ impl<'a> Provider<'a> {
     }
 }
 
+/// The line of a URL that is wanted.
+fn url(node: &Node) -> Checked<Option<usize>> {
+    match text(node) {
+        Ok((line, "true")) => Ok(Some(line)),
+        Ok((_, "false")) => Ok(None),
+        Ok((line, _)) => Err(Problem::new(line, NO_URL_SETTINGS.to_owned())),
+        Err(problem) => Err(Problem::new(problem.line, NO_URL_SETTINGS.to_owned())),
+    }
+}
+
 /// One function, before defaults.
 struct Function<'a> {
     name: Line<'a>,
@@ -148,6 +159,7 @@ struct Function<'a> {
     max_age: Option<Line<'a>>,
     on_success: Option<(usize, String)>,
     on_failure: Option<(usize, String)>,
+    url: Option<usize>,
     triggers: Vec<Trigger<'a>>,
 }
 
@@ -166,6 +178,7 @@ impl<'a> Function<'a> {
             max_age: None,
             on_success: None,
             on_failure: None,
+            url: None,
             triggers: Vec::new(),
         };
         for entry in map(&entry.node, "a function")? {
@@ -181,11 +194,12 @@ impl<'a> Function<'a> {
                 "maximumRetryAttempts" => function.retries = Some(number(node)?),
                 "maximumEventAge" => function.max_age = Some(number(node)?),
                 "destinations" => function.read_destinations(node)?,
+                "url" => function.url = url(node)?,
                 "events" => function.triggers = triggers(node, bucket)?,
                 name if IGNORED_FUNCTION.contains(&name) => {}
                 _ => {
                     let known = "handler, package.artifact, memorySize, timeout, ephemeralStorageSize, environment, \
-                         reservedConcurrency, maximumRetryAttempts, maximumEventAge, destinations and events";
+                         reservedConcurrency, maximumRetryAttempts, maximumEventAge, destinations, url and events";
                     return Err(unknown(entry, "", known));
                 }
             }
@@ -228,6 +242,9 @@ impl<'a> Function<'a> {
             if let Some((line, number)) = given {
                 to.add(line, &format!("{key} = {number}"));
             }
+        }
+        if let Some(line) = self.url {
+            to.add(line, "url = true");
         }
         write_triggers(&self.triggers, to)?;
         // A table takes all keys that follow: it stands last.
@@ -443,6 +460,19 @@ mod tests {
                 panic!("no settings")
             };
             assert_eq!(found, line, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_wanted_or_not() {
+        let text = |url: &str| format!("functions:\n  users:\n    handler: users.handler\n    url: {url}\n");
+        assert!(read(&text("true"), None).unwrap()[0].url);
+        assert!(!read(&text("false"), None).unwrap()[0].url);
+        for wrong in ["maybe", "{cors: true}", "{authorizer: aws_iam}"] {
+            let Error::Settings { line, problem, .. } = read(&text(wrong), None).unwrap_err() else {
+                panic!("{wrong}")
+            };
+            assert!(line == 4 && problem.contains("neither CORS nor an authorizer"), "{line}: {problem}");
         }
     }
 

@@ -85,6 +85,8 @@ pub struct HookSpec {
     pub on_failure: Option<Destination>,
     /// Its output may fire it again, also through others.
     pub allow_recursion: bool,
+    /// It answers plain HTTP, where the Lambda API listens.
+    pub url: bool,
     /// What `/tmp` and `/out` may hold together.
     pub storage_bytes: u64,
     /// A larger object is not fetched; its task is given up.
@@ -138,6 +140,7 @@ pub(super) struct RawHook {
     pub(super) on_failure: Option<Spanned<String>>,
     #[serde(default)]
     allow_recursion: bool,
+    pub(super) url: Option<Spanned<bool>>,
 }
 
 impl RawHook {
@@ -298,6 +301,7 @@ impl Reader<'_> {
             on_success: value(raw.on_success.as_ref(), Destination::parse).map_err(wrong)?,
             on_failure: value(raw.on_failure.as_ref(), Destination::parse).map_err(wrong)?,
             allow_recursion: raw.allow_recursion,
+            url: raw.url.is_some_and(Spanned::into_inner),
             storage_bytes: storage_bytes.unwrap_or(STORAGE_DEFAULT_BYTES),
             max_input_bytes: max_input_bytes.unwrap_or(MAX_INPUT_DEFAULT_BYTES),
             name,

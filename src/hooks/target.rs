@@ -45,6 +45,7 @@ fn of_programs(raw: &RawHook) -> Option<(&'static str, Range<usize>)> {
         ("memory", raw.memory.as_ref().map(Spanned::span)),
         ("timeout", raw.timeout.as_ref().map(Spanned::span)),
         ("storage", raw.storage.as_ref().map(Spanned::span)),
+        ("url", raw.url.as_ref().map(Spanned::span)),
         ("max-input", raw.max_input.as_ref().map(Spanned::span)),
     ];
     spans.into_iter().find_map(|(name, at)| Some((name, at?)))

@@ -1,9 +1,11 @@
-//! Lambda's API on a local address: `aws lambda invoke --endpoint-url …` calls hooks.
+//! Lambda's API on a local address: `aws lambda invoke --endpoint-url …` calls hooks, and plain HTTP those that
+//! have a URL.
 //!
 //! Nobody is asked for a password, so it listens on loopback only, and answers neither to another host's
 //! name nor to a page in a browser: those could otherwise be led here from anywhere.
 
 mod answers;
+mod function_url;
 mod functions;
 mod invoke;
 mod server;

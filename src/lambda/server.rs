@@ -19,11 +19,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::Settings;
 use super::answers::{Answer, Refusal, ok};
+use super::function_url;
 use super::functions::name_in;
 use super::invoke::{PAYLOAD_BYTES, too_large};
 
-/// The version of the API, in its paths.
+/// The versions of the API, in its paths.
 const FUNCTIONS: &str = "/2015-03-31/functions";
+const URL_CONFIGS: &str = "/2021-10-31/functions";
+/// Whether a browser follows its user or a page; hyper has no name for it.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// How long a client may take to send the head of a request, and its body.
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 const BODY_DEADLINE: Duration = Duration::from_mins(1);
@@ -71,10 +75,10 @@ async fn accept(listener: TcpListener, settings: Arc<Settings>) {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let settings = Arc::clone(&settings);
                 connections.spawn(async move {
-                    serve(stream, settings).await;
+                    serve(stream, peer.ip(), settings).await;
                     drop(place);
                 });
             }
@@ -86,11 +90,11 @@ async fn accept(listener: TcpListener, settings: Arc<Settings>) {
     }
 }
 
-async fn serve(stream: TcpStream, settings: Arc<Settings>) {
+async fn serve(stream: TcpStream, peer: IpAddr, settings: Arc<Settings>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let settings = Arc::clone(&settings);
-        async move { Ok::<_, std::convert::Infallible>(settings.respond(request).await) }
+        async move { Ok::<_, std::convert::Infallible>(settings.respond(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -102,20 +106,29 @@ async fn serve(stream: TcpStream, settings: Arc<Settings>) {
 }
 
 impl Settings {
-    async fn respond(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
         let id = uuid::Uuid::now_v7().to_string();
-        self.answer(&id, request).await.unwrap_or_else(|refusal| refusal.answer(&id))
+        self.answer(&id, request, peer).await.unwrap_or_else(|refusal| refusal.answer(&id))
     }
 
-    async fn answer(&self, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn answer(&self, id: &str, request: Request<Incoming>, peer: IpAddr) -> Result<Answer, Refusal> {
         refuse_strangers(request.headers())?;
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let nothing = || Refusal::new(StatusCode::NOT_FOUND, "UnknownOperationException", "no such operation here");
-        let rest = path.strip_prefix(FUNCTIONS).ok_or_else(nothing)?;
+        if path.starts_with(function_url::PREFIX) {
+            let body = read(body).await?;
+            return self.call_by_url(id, &peer.to_string(), &head, body).await;
+        }
+        let (is_url, rest) = match path.strip_prefix(URL_CONFIGS) {
+            Some(rest) => (true, rest),
+            None => (false, path.strip_prefix(FUNCTIONS).ok_or_else(nothing)?),
+        };
         let words: Vec<&str> = rest.split('/').filter(|word| !word.is_empty()).collect();
         let json = |value: &serde_json::Value| ok(StatusCode::OK, id, value.to_string().into());
         match (&head.method, &words[..]) {
+            (&Method::GET, [name, "url"]) if is_url => Ok(json(&self.url_config(name_in(&decoded(name)?)?, &head)?)),
+            _ if is_url => Err(nothing()),
             (&Method::GET, []) => Ok(json(&self.list())),
             (&Method::GET, [name]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?)),
             (&Method::GET, [name, "configuration"]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?["Configuration"])),
@@ -129,8 +142,8 @@ impl Settings {
     }
 }
 
-/// A page in a browser can send a request to any address: it says so by `Origin`, or by the name that it
-/// was led to.
+/// A page in a browser can send a request to any address: the browser says so by `Origin`, for what a page only
+/// shows by `Sec-Fetch-Site` (W3C, "Fetch Metadata"), or by the name that it was led to.
 fn refuse_strangers(headers: &HeaderMap) -> Result<(), Refusal> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -139,7 +152,8 @@ fn refuse_strangers(headers: &HeaderMap) -> Result<(), Refusal> {
     };
     let is_local =
         name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    if is_local && !headers.contains_key(ORIGIN) {
+    let is_of_a_page = headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none" && site != "same-origin");
+    if is_local && !is_of_a_page && !headers.contains_key(ORIGIN) {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "AccessDeniedException", "this is for programs of this machine"))
@@ -167,22 +181,28 @@ mod tests {
 
     #[test]
     fn only_programs_of_this_machine_are_answered() {
-        for (host, origin, is_fine) in [
+        let fetched = |site| Some((SEC_FETCH_SITE, site));
+        for (host, more, is_fine) in [
             ("127.0.0.1:9001", None, true),
             ("localhost", None, true),
             ("[::1]:9001", None, true),
             ("evil.example:9001", None, false),
             ("10.0.0.1", None, false),
             ("", None, false),
-            ("127.0.0.1:9001", Some("http://evil.example"), false),
-            ("127.0.0.1:9001", Some("null"), false),
+            ("127.0.0.1:9001", Some(("origin", "http://evil.example")), false),
+            ("127.0.0.1:9001", Some(("origin", "null")), false),
+            // An address that was typed, a picture on a page of somebody else's, one of another port of this machine.
+            ("127.0.0.1:9001", fetched("none"), true),
+            ("127.0.0.1:9001", fetched("same-origin"), true),
+            ("127.0.0.1:9001", fetched("cross-site"), false),
+            ("127.0.0.1:9001", fetched("same-site"), false),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, host.parse().unwrap());
-            if let Some(origin) = origin {
-                headers.insert(ORIGIN, origin.parse().unwrap());
+            if let Some((name, value)) = more {
+                headers.insert(name, value.parse().unwrap());
             }
-            assert_eq!(refuse_strangers(&headers).is_ok(), is_fine, "{host} {origin:?}");
+            assert_eq!(refuse_strangers(&headers).is_ok(), is_fine, "{host} {more:?}");
         }
     }
 }

@@ -38,14 +38,24 @@ const FAILS: &str = r#"(module
   (memory (export "memory") 1)
   (func (export "_start") (call $exit (i32.const 3))))"#;
 
-/// A mount with the hooks `echo` and `fails`, which nothing fires, and the address of its API.
+/// Answers every request with a page.
+const PAGE: &str = r#"(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "{\22statusCode\22: 201, \22headers\22: {\22Content-Type\22: \22text/html\22}, \22cookies\22: [\22a=1\22], \22body\22: \22<p>\22}")
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 96))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+/// A mount with the hooks `echo`, `fails` and `page`, which nothing fires, and the address of its API.
 fn mount() -> (Mount, SocketAddr) {
     let mut mount = Stage::on(Maker::Embedded).args(&["--lambda-listen", "127.0.0.1:0"]).hooks("").prepare();
     let hook = |name: &str, module: &str| {
         fs::write(mount.beside(&format!("{name}.wat")), module).unwrap();
         format!("[[hook]]\nname = \"{name}\"\nwasm = \"{name}.wat\"\nevents = []\noutput = \"made\"\nretries = 0\n")
     };
-    let settings = hook("echo", ECHO) + &hook("fails", FAILS);
+    let with_url = |name, module| hook(name, module) + "url = true\n";
+    let settings = with_url("echo", ECHO) + &hook("fails", FAILS) + &with_url("page", PAGE);
     fs::write(mount.beside("hooks.toml"), settings).unwrap();
     mount.start();
     let address = mount.status()["lambda"].as_str().expect("an address").parse().unwrap();
@@ -122,6 +132,47 @@ fn a_hook_is_invoked_as_a_function_is() {
 }
 
 #[test]
+fn a_hook_with_a_url_answers_plain_http() {
+    let (mount, address) = mount();
+    let ask = |head: &str, body: &str| {
+        let length = format!("Content-Length: {}\r\n", body.len());
+        send(address, &format!("{head}Host: {address}\r\nConnection: close\r\n{length}\r\n{body}"))
+    };
+    let (head, body) = ask("PUT /function-url/page/any?a=b HTTP/1.1\r\n", "");
+    assert!(head.starts_with("http/1.1 201") && body == "<p>", "{head}\n{body}");
+    assert!(head.contains("content-type: text/html") && head.contains("set-cookie: a=1"), "{head}");
+
+    let request = "POST /function-url/echo/some/path?a=1&a=2 HTTP/1.1\r\nContent-Type: text/plain\r\n";
+    let (head, body) = ask(request, "hello");
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: application/json"), "{head}");
+    let event: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&event["version"], &event["rawPath"]), (&"2.0".into(), &"/some/path".into()));
+    assert_eq!((&event["body"], &event["queryStringParameters"]["a"]), (&"hello".into(), &"1,2".into()));
+    let http = &event["requestContext"]["http"];
+    assert_eq!((&http["method"], &http["sourceIp"]), (&"POST".into(), &"127.0.0.1".into()));
+    let id = event["requestContext"]["requestId"].as_str().unwrap();
+    assert!(head.contains(&format!("x-amzn-requestid: {id}")), "{head}");
+
+    for (request, status) in [
+        // Without `url = true`, and without a hook.
+        ("GET /function-url/fails/ HTTP/1.1\r\n", 404),
+        ("GET /function-url/none HTTP/1.1\r\n", 404),
+        ("GET /function-url/ HTTP/1.1\r\n", 404),
+        ("GET /function-url/page/ HTTP/1.1\r\nOrigin: http://evil.example\r\n", 403),
+    ] {
+        let (head, body) = ask(request, "");
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{request}: {head}\n{body}");
+    }
+    let settings = fs::read_to_string(mount.beside("hooks.toml")).unwrap();
+    fs::write(mount.beside("hooks.toml"), settings.replace("name = \"fails\"", "name = \"fails\"\nurl = true"))
+        .unwrap();
+    let mut deploy = mount.command();
+    process::run(deploy.args(["hooks", "deploy"]).arg(mount.path()));
+    let (head, body) = ask("GET /function-url/fails/ HTTP/1.1\r\n", "");
+    assert!(head.starts_with("http/1.1 502") && body == "Internal Server Error", "{head}\n{body}");
+}
+
+#[test]
 fn the_object_of_an_event_lies_under_in() {
     let (mount, address) = mount();
     fs::create_dir(mount.at("in")).unwrap();
@@ -170,7 +221,14 @@ from botocore.config import Config
 client = boto3.client("lambda", endpoint_url="{endpoint}", region_name="us-east-1", aws_access_key_id="x",
                       aws_secret_access_key="y", config=Config(retries={{"max_attempts": 0}}))
 names = [function["FunctionName"] for function in client.list_functions()["Functions"]]
-assert names == ["echo", "fails"], names
+assert names == ["echo", "fails", "page"], names
+url = client.get_function_url_config(FunctionName="echo")["FunctionUrl"]
+assert url == "{endpoint}/function-url/echo/", url
+try:
+    client.get_function_url_config(FunctionName="fails")
+    assert False
+except client.exceptions.ResourceNotFoundException as error:
+    assert "url = true" in str(error)
 found = client.get_function(FunctionName="echo")["Configuration"]
 assert (found["MemorySize"], found["Timeout"], found["State"]) == (128, 30, "Active"), found
 assert client.get_function_configuration(FunctionName=found["FunctionArn"])["Handler"] == "echo.wat"

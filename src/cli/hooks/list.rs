@@ -138,6 +138,9 @@ fn described(hook: &Description) -> String {
             line(name, granted.join("  "));
         }
     }
+    if hook.url {
+        line("url", format!("/function-url/{}/ of --lambda-listen", hook.name));
+    }
     if hook.allow_recursion {
         line("recursion", "may fire itself, also through others".into());
     }
