@@ -140,8 +140,7 @@ fn url(node: &Node) -> Checked<Option<usize>> {
     match text(node) {
         Ok((line, "true")) => Ok(Some(line)),
         Ok((_, "false")) => Ok(None),
-        Ok((line, _)) => Err(Problem::new(line, NO_URL_SETTINGS.to_owned())),
-        Err(problem) => Err(Problem::new(problem.line, NO_URL_SETTINGS.to_owned())),
+        _ => Err(Problem::new(node.line, NO_URL_SETTINGS)),
     }
 }
 

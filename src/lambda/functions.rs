@@ -32,7 +32,7 @@ impl Settings {
         format!("arn:aws:lambda:{}:{ACCOUNT}:function:{name}", self.region)
     }
 
-    pub(super) fn described(&self) -> Vec<Description> {
+    fn described(&self) -> Vec<Description> {
         (self.hooks)().map(|hooks| hooks.describe()).unwrap_or_default()
     }
 

@@ -120,19 +120,18 @@ impl Settings {
             let body = read(body).await?;
             return self.call_by_url(id, &peer.to_string(), &head, body).await;
         }
-        let (is_url, rest) = match path.strip_prefix(URL_CONFIGS) {
-            Some(rest) => (true, rest),
-            None => (false, path.strip_prefix(FUNCTIONS).ok_or_else(nothing)?),
-        };
+        let of_api = |api| Some((api, path.strip_prefix(api)?));
+        let (api, rest) = [FUNCTIONS, URL_CONFIGS].into_iter().find_map(of_api).ok_or_else(nothing)?;
         let words: Vec<&str> = rest.split('/').filter(|word| !word.is_empty()).collect();
         let json = |value: &serde_json::Value| ok(StatusCode::OK, id, value.to_string().into());
-        match (&head.method, &words[..]) {
-            (&Method::GET, [name, "url"]) if is_url => Ok(json(&self.url_config(name_in(&decoded(name)?)?, &head)?)),
-            _ if is_url => Err(nothing()),
-            (&Method::GET, []) => Ok(json(&self.list())),
-            (&Method::GET, [name]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?)),
-            (&Method::GET, [name, "configuration"]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?["Configuration"])),
-            (&Method::POST, [name, "invocations"]) => {
+        match (&head.method, api, &words[..]) {
+            (&Method::GET, URL_CONFIGS, [name, "url"]) => Ok(json(&self.url_config(name_in(&decoded(name)?)?, &head)?)),
+            (&Method::GET, FUNCTIONS, []) => Ok(json(&self.list())),
+            (&Method::GET, FUNCTIONS, [name]) => Ok(json(&self.get(name_in(&decoded(name)?)?)?)),
+            (&Method::GET, FUNCTIONS, [name, "configuration"]) => {
+                Ok(json(&self.get(name_in(&decoded(name)?)?)?["Configuration"]))
+            }
+            (&Method::POST, FUNCTIONS, [name, "invocations"]) => {
                 let name = decoded(name)?;
                 let payload = read(body).await?;
                 self.invoke(name_in(&name)?, id, &head.headers, &payload).await

@@ -8,6 +8,8 @@
 mod event;
 mod reply;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::HOST;
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use super::answers::{Answer, Refusal};
-use crate::hooks::Description;
+use crate::hooks::{Description, Hooks};
 use event::Request;
 
 /// Where the URLs begin.
@@ -26,15 +28,14 @@ impl Settings {
     /// Runs the hook that the path names with what was asked, and waits for its answer.
     pub(super) async fn call_by_url(&self, id: &str, peer: &str, head: &Parts, body: Bytes) -> Result<Answer, Refusal> {
         let (name, path) = split(head.uri.path());
-        self.with_url(name)?;
-        let hooks = (self.hooks)().ok_or_else(|| no_url(name))?;
+        let hooks = self.hooks_with_url(name)?;
         let event = Request { id, name, path, peer, head, body: &body }.event(time::OffsetDateTime::now_utc());
         Ok(reply::reply(id, &hooks.call(name, id, event.to_string()).await?))
     }
 
     /// `GetFunctionUrlConfig`.
     pub(super) fn url_config(&self, name: &str, head: &Parts) -> Result<Value, Refusal> {
-        self.with_url(name)?;
+        self.hooks_with_url(name)?;
         // As the client has reached it, which is more than the settings know (a port of 0).
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         Ok(json!({
@@ -45,15 +46,14 @@ impl Settings {
         }))
     }
 
-    fn with_url(&self, name: &str) -> Result<Description, Refusal> {
-        let found = self.described().into_iter().find(|hook| hook.name == name && hook.url);
-        found.ok_or_else(|| no_url(name))
+    /// The hooks, if this one has a URL.
+    fn hooks_with_url(&self, name: &str) -> Result<Arc<Hooks>, Refusal> {
+        let is_it = |hook: &Description| hook.name == name && hook.url;
+        (self.hooks)().filter(|hooks| hooks.describe().iter().any(is_it)).ok_or_else(|| {
+            let message = format!("no hook \"{name}\" has a URL; its settings would say url = true");
+            Refusal::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", message)
+        })
     }
-}
-
-fn no_url(name: &str) -> Refusal {
-    let message = format!("no hook \"{name}\" has a URL; its settings would say url = true");
-    Refusal::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", message)
 }
 
 /// The hook's name, and the path that it sees.
