@@ -34,6 +34,9 @@ const LARGEST_INDEX_BYTES: u64 = 1 << 30;
 /// What may wait for the disk is a part of `--memory`, within these bounds.
 const LEAST_QUEUE_BYTES: u64 = 1 << 20;
 const MOST_QUEUE_BYTES: u64 = 128 << 20;
+/// So is what small drafts lie in; what the journal keeps of them beside it takes as much again.
+const DRAFT_MEMORY_PART: u64 = 32;
+const MOST_DRAFT_BYTES: u64 = 16 << 20;
 /// How long the end of a mount waits for the cache on disk.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
@@ -94,7 +97,8 @@ impl Rooms {
     ) -> Result<Self, Failure> {
         let disk = open_disk(config, places);
         let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
-        let memory_bytes = config.memory_bytes - waiting_for_disk;
+        let draft_memory_bytes = (config.memory_bytes / DRAFT_MEMORY_PART).min(MOST_DRAFT_BYTES);
+        let memory_bytes = config.memory_bytes - waiting_for_disk - draft_memory_bytes;
         let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let views = hooks::Views::over(Arc::clone(&connection.bucket));
         let bucket: Arc<dyn Bucket> = views.clone();
@@ -125,6 +129,7 @@ impl Rooms {
             },
             list_checksums: connection.capabilities.list_checksums,
             draft_dir: places.state.join("drafts"),
+            draft_memory_bytes,
             events: specs.is_some(),
             write_back: config.write_back.then(fs::BacklogLimits::default),
             attributes_wait: true,

@@ -34,7 +34,7 @@ impl Fs {
         // Written since it was prepared.
         self.bring_edges(ino, content).await?;
         let (base, parts, source, generation, size) = {
-            let draft = content.draft.lock();
+            let mut draft = content.draft.lock();
             let source = Arc::new(FileParts::from(draft.reader()?));
             (draft.base().cloned(), self.planned(&draft), source, content.generation(), draft.size())
         };

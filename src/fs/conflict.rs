@@ -55,8 +55,8 @@ impl Fs {
     /// Where only the replaced version had bytes, what is kept has holes.
     async fn set_conflict_aside(&self, ino: Ino, content: &Arc<Content>, key: &str) -> Result<()> {
         let (path, generation) = {
-            let draft = content.draft.lock();
-            (draft.path().to_owned(), content.generation())
+            let mut draft = content.draft.lock();
+            (draft.path()?, content.generation())
         };
         let kept = super::recovery::conflict_path(&path);
         tokio::fs::copy(&path, &kept).await?;

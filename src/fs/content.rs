@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::draft::{Draft, DraftFile};
+use super::draft::{Draft, Kept};
 use super::gatekeeper::Verdicts;
 use super::outgoing::Slot;
 use crate::bucket::Metadata;
@@ -55,8 +55,8 @@ pub struct Deferral {
     pub key: String,
     pub metadata: Metadata,
     pub id: IntentId,
-    /// Where the bytes lie that it answers for.
-    pub file: Arc<DraftFile>,
+    /// The bytes that it answers for.
+    pub kept: Kept,
     /// A gatekeeper has allowed these bytes under this key.
     pub allowed: bool,
 }
@@ -122,9 +122,9 @@ impl Content {
     pub fn set_deferral(&self, deferral: Option<Deferral>) {
         let mut deferred = self.deferred.lock();
         let older = std::mem::replace(&mut *deferred, deferral);
-        let is_needed = |file: &Arc<DraftFile>| deferred.as_ref().is_some_and(|newer| Arc::ptr_eq(&newer.file, file));
-        if let Some(older) = older.filter(|older| !is_needed(&older.file)) {
-            older.file.set_promised(None);
+        let is_needed = |kept: &Kept| deferred.as_ref().is_some_and(|newer| newer.kept.shares_file(kept));
+        if let Some(older) = older.filter(|older| !is_needed(&older.kept)) {
+            older.kept.set_promised(None);
         }
     }
 

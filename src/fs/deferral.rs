@@ -21,7 +21,7 @@ use super::{Caller, Fs, Result};
 use crate::bucket::Metadata;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{Intent, IntentId, stored_etag};
+use crate::journal::{DraftBytes, Intent, IntentId, stored_etag};
 
 /// Up to here syncing a draft takes no longer than handing it to another thread and back.
 const SYNC_HERE_BYTES: u64 = 1 << 20;
@@ -111,39 +111,39 @@ impl Fs {
     ) -> Result<()> {
         let metadata = there.stat.to_attributes(None).to_metadata()?;
         let allows = |generation| content.verdicts.lock().allow(generation, &there.key);
-        let (file, generation, size, bytes, promised_before) = {
+        let (kept, unsynced, generation, size, promised_before) = {
             let draft = content.draft.lock();
             let generation = content.generation();
             admit(only, generation)?;
             if content.answers_for(generation, &there.key, &metadata, allows(generation)) && ended.is_empty() {
                 return Ok(());
             }
-            let (file, size, bytes) = (draft.place().clone(), draft.size(), draft.reader()?);
-            let before = file.set_promised(Some(size));
-            (file, generation, size, bytes, before)
+            let (kept, unsynced) = draft.keep()?;
+            let before = kept.set_promised(Some(draft.size()));
+            (kept, unsynced, generation, draft.size(), before)
         };
         let older = content.deferred.lock().clone();
         let is_synced =
-            older.as_ref().is_some_and(|older| older.generation == generation && Arc::ptr_eq(&older.file, &file));
+            older.as_ref().is_some_and(|older| older.generation == generation && older.kept.shares_file(&kept));
         let noted = async {
-            if !is_synced {
-                sync(bytes, size).await?;
+            if let Some(file) = unsynced.filter(|_| !is_synced) {
+                sync(file, size).await?;
             }
             failpoint::reach(Failpoint::DeferSynced);
             let ended: Vec<IntentId> = ended.iter().copied().chain(older.as_ref().map(|older| older.id)).collect();
-            let intent = deferred_intent(there, file.name(), size, metadata.clone(), allows(generation));
+            let intent = deferred_intent(there, kept.record(), size, metadata.clone(), allows(generation));
             Ok(self.journal.replace(&ended, vec![intent]).await?[0])
         };
         let id = match noted.await {
             Ok(id) => id,
             Err(error) => {
-                file.set_promised(promised_before);
+                kept.set_promised(promised_before);
                 return Err(error);
             }
         };
         failpoint::reach(Failpoint::DeferIntended);
         let allowed = allows(generation);
-        let deferral = Deferral { generation, key: there.key.clone(), metadata, id, file, allowed };
+        let deferral = Deferral { generation, key: there.key.clone(), metadata, id, kept, allowed };
         content.set_deferral(Some(deferral));
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Fs {
 }
 
 /// What the journal keeps of a draft.
-pub fn deferred_intent(there: &Snapshot, draft: String, size: u64, metadata: Metadata, allowed: bool) -> Intent {
+pub fn deferred_intent(there: &Snapshot, draft: DraftBytes, size: u64, metadata: Metadata, allowed: bool) -> Intent {
     Intent::Deferred {
         key: there.key.clone(),
         draft,

@@ -207,8 +207,8 @@ impl Fs {
         self.complete(content).await?;
         let frozen = content.freeze.write().await;
         let (path, size, generation) = {
-            let draft = content.draft.lock();
-            (draft.path().to_owned(), draft.size(), content.generation())
+            let mut draft = content.draft.lock();
+            (draft.path()?, draft.size(), content.generation())
         };
         admit(only, generation)?;
         let said = content.verdicts.lock().of(generation, key);

@@ -100,6 +100,8 @@ pub struct Settings {
     pub list_checksums: Option<bool>,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
+    /// What small drafts may take of memory, all together; the others lie in files.
+    pub draft_memory_bytes: u64,
     /// Hooks are configured: commits are journaled as events. [`Fs::tell_hooks`] is for those that come later.
     pub events: bool,
     /// Closes are answered from the journal, and the uploader sends them; `None`: closes answer for S3.
@@ -141,6 +143,7 @@ pub struct Fs {
     passthrough: passthrough::Passthrough,
     kernel: kernel::Link,
     gatekeeper: OnceLock<Arc<dyn Gatekeeper>>,
+    drafts: Arc<draft::Space>,
     shelf: Arc<rejected::Shelf>,
     /// Keys of directories in which nothing can be changed.
     views: parking_lot::RwLock<Vec<String>>,
@@ -191,6 +194,7 @@ impl Fs {
             walks,
             gatekeeper: OnceLock::new(),
             views: parking_lot::RwLock::default(),
+            drafts: draft::Space::new(&settings.draft_dir, settings.draft_memory_bytes),
             shelf: Arc::new(rejected::Shelf::beside(&settings.draft_dir)),
             tells_hooks: AtomicBool::new(settings.events),
             settings,

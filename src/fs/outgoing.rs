@@ -178,7 +178,7 @@ impl Fs {
         let Ok(outgoing) = self.new_outgoing(ino, content, &snapshot.key, self.new_op_id(), runtime) else { return };
         if content.outgoing.begin(&outgoing) {
             // The draft may have left its file before anybody could tell this upload.
-            let draft = content.draft.lock();
+            let mut draft = content.draft.lock();
             if content.outgoing.move_to(|| draft.reader()).is_err() {
                 return content.outgoing.discard();
             }

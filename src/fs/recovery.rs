@@ -14,7 +14,7 @@ use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{EventName, Intent, IntentId, NewEvent, Note, stored_etag};
+use crate::journal::{DraftBytes, EventName, Intent, IntentId, NewEvent, Note, stored_etag};
 
 /// How long a start may take to send what was left; the rest is sent while the mount serves.
 const RESUME_DEADLINE: Duration = Duration::from_mins(2);
@@ -83,7 +83,8 @@ impl Fs {
             }
         }
         let closes = self.newest_closes(closes, &mut report).await?;
-        let drafts_in_use: HashSet<String> = closes.iter().map(|left| left.draft.clone()).collect();
+        let file_of = |left: &Left| if let DraftBytes::File(name) = &left.draft { Some(name.clone()) } else { None };
+        let drafts_in_use: HashSet<String> = closes.iter().filter_map(file_of).collect();
         let resumed = self.resume_all(closes, &mut report).await?;
         failpoint::reach(Failpoint::RecoverBeforeClear);
         self.clear_drafts(&drafts_in_use)?;

@@ -206,8 +206,8 @@ fn left_of(there: &Snapshot, deferral: Deferral) -> Left {
     Left {
         id: deferral.id,
         key: deferral.key,
-        draft: deferral.file.name(),
-        size: deferral.file.promised().unwrap_or(0),
+        draft: deferral.kept.record(),
+        size: deferral.kept.promised().unwrap_or(0),
         metadata: deferral.metadata,
         base_etag: there.etag.as_ref().map(stored_etag),
         content_type: there.stat.content_type.clone(),

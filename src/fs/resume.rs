@@ -1,7 +1,6 @@
 //! Closes that an earlier mount answered from its journal: their drafts are taken over as files that
 //! wait to be sent, so that whoever looks sees them as they were left.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use super::{Fs, Result};
 use crate::bucket::attributes::Attributes;
 use crate::bucket::{ETag, Metadata};
 use crate::cache::Remembered;
-use crate::journal::{Intent, IntentId};
+use crate::journal::{DraftBytes, Intent, IntentId};
 use crate::key::ROOT_INO;
 
 /// A close that the journal answers for.
@@ -23,7 +22,7 @@ use crate::key::ROOT_INO;
 pub struct Left {
     pub id: IntentId,
     pub key: String,
-    pub draft: String,
+    pub draft: DraftBytes,
     pub size: u64,
     pub metadata: Metadata,
     pub base_etag: Option<String>,
@@ -53,8 +52,8 @@ impl Left {
 impl Fs {
     /// Makes the file of a close that was left. `None` when its draft is gone, which no crash does.
     pub(super) async fn resume(&self, left: &Left) -> Result<Option<Ino>> {
-        let path: PathBuf = self.settings.draft_dir.join(&left.draft);
-        if !path.exists() {
+        let is_gone = matches!(&left.draft, DraftBytes::File(name) if !self.settings.draft_dir.join(name).exists());
+        if is_gone {
             tracing::error!(key = %left.key.escape_debug(), "its draft is gone from the state directory");
             return Ok(None);
         }
@@ -80,15 +79,14 @@ impl Fs {
         let (content_type, size) = (left.content_type.clone(), left.size);
         let remembered = Remembered { size, attributes: attributes.clone(), content_type, ..Remembered::default() };
         let stat = Stat::of_object(&remembered, false, &self.settings);
-        let draft = Draft::resume(self.settings.draft_dir.join(&left.draft), left.size)?;
-        let file = draft.place().clone();
+        let (draft, kept) = Draft::resume(&self.drafts, &left.draft, left.size)?;
         let content = Content::resumed(draft, attributes);
         let generation = content.generation();
         if left.allowed {
             content.verdicts.lock().note(generation, &left.key, Ok(()));
         }
         let (key, metadata, id, allowed) = (left.key.clone(), left.metadata.clone(), left.id, left.allowed);
-        content.set_deferral(Some(Deferral { generation, key, metadata, id, file, allowed }));
+        content.set_deferral(Some(Deferral { generation, key, metadata, id, kept, allowed }));
         let mut node = Node::new(0, ROOT_INO, "", stat, Instant::now());
         node.etag = left.base_etag.as_deref().map(ETag::new);
         node.content = Some(Arc::new(content));

@@ -15,6 +15,7 @@
 //! Beside it lies a file of [`Note`]s, which cost no fsync: what was answered and S3 is told soon.
 
 mod error;
+mod in_base64;
 mod notes;
 mod open;
 mod queue;
@@ -27,6 +28,7 @@ mod writer;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -57,11 +59,11 @@ pub enum Intent {
     },
     /// Every key under `from` is about to be copied to `to`, then deleted (both end in `/`).
     RenameTree { from: String, to: String },
-    /// A close was answered before S3 had the bytes: the first `size` bytes of the draft in the state
-    /// directory are the truth until the object is written.
+    /// A close was answered before S3 had the bytes: the first `size` bytes of the draft are the truth
+    /// until the object is written.
     Deferred {
         key: String,
-        draft: String,
+        draft: DraftBytes,
         size: u64,
         metadata: crate::bucket::Metadata,
         base_etag: Option<String>,
@@ -76,6 +78,19 @@ pub enum Intent {
     /// What these [`Note`]s asked for is done and its events are appended. It stands until the notes
     /// are closed, so that a crash in between tells of nothing twice.
     Removed { notes: Vec<u64> },
+}
+
+/// Where the bytes are that a close has left.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum DraftBytes {
+    /// In a file of this name in the draft directory.
+    File(String),
+    /// In the record itself: one fsync instead of two, and no file to be made and removed.
+    Here {
+        #[serde(rename = "base64", with = "in_base64")]
+        bytes: Bytes,
+    },
 }
 
 /// S3's names for what happened to an object.

@@ -90,6 +90,7 @@ impl House {
             attrs: Attrs::Auto,
             list_checksums: Some(true),
             draft_dir: state.path().join("drafts"),
+            draft_memory_bytes: 1 << 20,
             events: false,
             write_back: None,
             attributes_wait: false,

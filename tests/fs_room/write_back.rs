@@ -13,6 +13,8 @@ fn waiting(limits: BacklogLimits) -> impl Fn(Settings) -> Settings {
         attr_ttl: LONG,
         list_ttl: LONG,
         negative_ttl: LONG,
+        // Enough for a few: the journal has those itself, and of the others it knows the files.
+        draft_memory_bytes: 40,
         ..settings
     }
 }

@@ -243,7 +243,8 @@ fn a_user_without_rights_mounts_through_fusermount3() {
             };
         }
         command.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").env("HOME", &home);
-        command.env_remove("XDG_RUNTIME_DIR").env_remove("XDG_STATE_HOME").env_remove("XDG_CACHE_HOME");
+        // What it would else make in /tmp stays there.
+        command.env("XDG_RUNTIME_DIR", &home).env_remove("XDG_STATE_HOME").env_remove("XDG_CACHE_HOME");
         process::output(&mut command, PATIENCE)
     };
     let mountpoint = home.join("mnt").to_string_lossy().into_owned();

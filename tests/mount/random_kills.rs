@@ -45,7 +45,9 @@ impl Player {
     }
 
     fn bytes(&mut self) -> Bytes {
-        let size = 1 + self.dice.roll(400) as usize;
+        // Some of them too large to lie in the journal.
+        let most = if self.dice.roll(4) == 0 { 10_000 } else { 400 };
+        let size = 1 + self.dice.roll(most) as usize;
         Bytes::from(format!("{} step {} ", self.root, self.steps).repeat(size))
     }
 

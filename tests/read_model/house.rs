@@ -92,6 +92,8 @@ impl House {
             attrs: s3mount::fs::Attrs::Auto,
             list_checksums: Some(traits.telling),
             draft_dir: state.path().join("drafts"),
+            // Enough for some of the small ones: the others lie in files.
+            draft_memory_bytes: 16 << 10,
             events: false,
             attributes_wait: false,
             write_back: traits.write_back.then(|| BacklogLimits { free_percent: 0, ..BacklogLimits::default() }),

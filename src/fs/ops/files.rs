@@ -55,9 +55,9 @@ impl Fs {
         };
         let etag = pinned.as_ref().map(|pinned| pinned.etag.clone());
         let content = if emptied {
-            Content::emptied(Draft::create(&self.settings.draft_dir, None)?)
+            Content::emptied(Draft::create(&self.drafts, None)?)
         } else {
-            Content::unchanged(Draft::create(&self.settings.draft_dir, pinned)?)
+            Content::unchanged(Draft::create(&self.drafts, pinned)?)
         };
         let mut tree = self.tree.lock();
         let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;

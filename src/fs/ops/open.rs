@@ -161,7 +161,7 @@ impl Fs {
 
     fn create_node(&self, parent: Ino, name: &str, mode: u32, caller: Caller) -> Result<Ino> {
         let stat = self.new_stat(parent, FileKind::File, mode, caller)?;
-        let draft = Draft::create(&self.settings.draft_dir, None)?;
+        let draft = Draft::create(&self.drafts, None)?;
         let ino = {
             let mut tree = self.tree.lock();
             let key = format!("{}{name}", tree.key(parent).ok_or(Errno::ENOENT)?);

@@ -167,10 +167,10 @@ impl Fs {
         for (ino, content) in below {
             let Some(deferral) = content.deferred.lock().clone() else { continue };
             let there = self.snapshot(ino)?;
-            let Some(size) = deferral.file.promised() else { continue };
+            let Some(size) = deferral.kept.promised() else { continue };
             ended.push(deferral.id);
             let allowed = content.verdicts.lock().allow(deferral.generation, &there.key);
-            begun.push(deferred_intent(&there, deferral.file.name(), size, deferral.metadata.clone(), allowed));
+            begun.push(deferred_intent(&there, deferral.kept.record(), size, deferral.metadata.clone(), allowed));
             moved.push((content, Deferral { key: there.key, allowed, ..deferral }));
         }
         let ids = self.journal.replace(&ended, begun).await?;

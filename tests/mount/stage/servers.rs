@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::{Outside, process, wait_for};
 
+/// Ports of a SeaweedFS, in a row.
+const SEAWEEDFS_PORTS: u16 = 8;
+
 /// Who made the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Maker {
@@ -127,6 +130,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for socket in seaweedfs_sockets(self.port) {
+            let _ = std::fs::remove_file(socket);
+        }
     }
 }
 
@@ -182,7 +188,7 @@ fn seaweedfs() -> Server {
     let config = data.path().join("s3.json");
     std::fs::write(&config, IDENTITIES).expect("identities file");
     std::fs::create_dir(data.path().join("data")).expect("data directory");
-    let port = free_ports(8);
+    let port = free_ports(SEAWEEDFS_PORTS);
     let mut command = Command::new(venv("weed"));
     command.args(["server", "-s3", "-iam=false", "-s3.iam=false", "-webdav=false", "-ip=127.0.0.1"]);
     // A bucket is a collection of seven volumes: room for as many buckets as there are tests.
@@ -200,6 +206,13 @@ fn seaweedfs() -> Server {
     let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}"), access_key: "test", secret: "test" };
     let child = process::spawn(command, Signal::SIGKILL);
     Server { endpoint, child, data: Some(data), port, args: Vec::new() }.ready()
+}
+
+/// It leaves these behind, in `/tmp` wherever its other files are, each named by one of its ports.
+fn seaweedfs_sockets(port: u16) -> impl Iterator<Item = PathBuf> {
+    let names = ["s3", "s3-grpc", "master-grpc", "volume-grpc", "filer", "filer-grpc"];
+    let ports = port..port + SEAWEEDFS_PORTS;
+    ports.flat_map(move |port| names.map(|name| PathBuf::from(format!("/tmp/seaweedfs-{name}-{port}.sock"))))
 }
 
 /// The first of `count` neighbouring free ports, below the range that the kernel gives to clients.
