@@ -258,6 +258,11 @@ impl Backlog {
         self.queue.lock().entries.contains_key(&ino)
     }
 
+    /// Whether the uploader is at it: then nobody waits for it.
+    pub fn is_sending(&self, ino: Ino) -> bool {
+        self.queue.lock().entries.get(&ino).is_some_and(|entry| entry.due.is_none())
+    }
+
     /// Whether the close of a file has to wait for S3.
     pub fn is_full_for(&self, ino: Ino, limits: &BacklogLimits, directory: &Path) -> bool {
         let is_one_too_many = {

@@ -285,6 +285,15 @@ impl Fs {
         Ok(self.journal.settle(intents, events).await?)
     }
 
+    /// As [`Fs::settle`], for what the uploader does by itself.
+    pub(super) async fn settle_unhurried(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
+        let events = if self.tells_hooks() { events } else { Vec::new() };
+        if intents.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        Ok(self.journal.settle_unhurried(intents, events).await?)
+    }
+
     /// A directory must not vanish with the last thing in it: S3 knows it only by its marker.
     pub(super) async fn keep_directory(&self, ino: Ino, leaving: &str) -> Result<()> {
         let Some((key, metadata)) = self.marker_needed(ino, leaving)? else { return Ok(()) };

@@ -15,6 +15,7 @@
 //! Beside it lies a file of [`Note`]s, which cost no fsync: what was answered and S3 is told soon.
 
 mod error;
+mod gathering;
 mod in_base64;
 mod notes;
 mod open;
@@ -249,6 +250,7 @@ pub struct Journal {
     store: RwLock<Option<Arc<store::Store>>>,
     notes: notes::Notes,
     writer: Mutex<Option<writer::Writer>>,
+    gathering: Arc<gathering::Gathering>,
     next_intent: std::sync::atomic::AtomicU64,
     leases: queue::Leases,
     changes: watch::Receiver<u64>,
@@ -272,6 +274,15 @@ impl Journal {
     /// [`Error`] when nothing of it could be stored.
     pub async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
         self.change(Change::Settle { intents: intents.to_vec(), events }).await
+    }
+
+    /// As [`Journal::settle`], for what nobody waits for: a moment later, in one transaction with what
+    /// ends meanwhile.
+    ///
+    /// # Errors
+    /// [`Error`] when nothing of it could be stored.
+    pub async fn settle_unhurried(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
+        self.gathering.settle(self.sender()?, intents.to_vec(), events).await
     }
 
     /// Ends operations, and notes those that take their place, in one transaction: whoever looks after a
@@ -376,8 +387,11 @@ impl Journal {
     }
 
     async fn change(&self, change: Change) -> Result<()> {
-        let sender = self.writer.lock().as_ref().map(writer::Writer::sender).ok_or(Error::Closed)?;
-        sender.change(change).await
+        self.sender()?.change(change).await
+    }
+
+    fn sender(&self) -> Result<writer::Sender> {
+        self.writer.lock().as_ref().map(writer::Writer::sender).ok_or(Error::Closed)
     }
 }
 

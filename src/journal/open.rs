@@ -53,6 +53,7 @@ impl Journal {
             store: RwLock::new(Some(store)),
             notes,
             writer: Mutex::new(Some(writer)),
+            gathering: Arc::default(),
             next_intent,
             leases: super::queue::Leases::default(),
             changes,

@@ -34,6 +34,33 @@ async fn one_intent_takes_the_place_of_others_at_once() {
     assert_eq!(journal.open_intents().unwrap(), expected);
 }
 
+#[tokio::test]
+async fn ends_that_nobody_waits_for_are_one_commit_also_when_the_first_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let mut intents = Vec::new();
+    for number in 0..20 {
+        intents.push(journal.intend(remove(&format!("k{number}"))).await.unwrap());
+    }
+    let before = *journal.changes().borrow();
+    let mut ends: Vec<_> = (intents.chunks(1).enumerate())
+        .map(|(number, intent)| Box::pin(journal.settle_unhurried(intent, vec![created(&format!("k{number}"))])))
+        .collect();
+    for end in &mut ends {
+        assert!(futures::poll!(end).is_pending());
+    }
+    drop(ends.remove(0));
+    for outcome in futures::future::join_all(ends).await {
+        outcome.unwrap();
+    }
+    assert_eq!(*journal.changes().borrow(), before + 1);
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(journal.open_intents().unwrap(), []);
+    let keys: Vec<String> = journal.events(100).unwrap().into_iter().map(|event| event.fact.key).collect();
+    assert_eq!(keys, (0..20).map(|number| format!("k{number}")).collect::<Vec<_>>());
+}
+
 /// Gives every waiting event to `hooks`.
 async fn fan_out(journal: &Journal, hooks: &[&str]) {
     let events = journal.events(1000).unwrap();

@@ -16,6 +16,10 @@ use super::ledger::Name;
 const FILES: &str = "blocks-1";
 /// Who uses the directory has a lock on this file in it.
 const USERS: &str = "users";
+/// End the names of the files of an entry: its map and its bytes, or both in one.
+pub(super) const MAP: &str = "map";
+pub(super) const DATA: &str = "data";
+pub(super) const SMALL: &str = "small";
 /// Ends the name of a data file that is not complete yet.
 pub(super) const NEW: &str = "new";
 /// One file without its other half is left this long: another mount may be making it.
@@ -186,8 +190,9 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 
 fn remove(stem: &Path) -> bool {
     // Gone already, or not ours to remove: either way there is nothing more to do.
-    let [map, _] = ["map", "data"].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
-    map
+    let [small, map, _] =
+        [SMALL, MAP, DATA].map(|extension| std::fs::remove_file(stem.with_extension(extension)).is_ok());
+    small || map
 }
 
 fn list(directory: &Path) -> Vec<PathBuf> {
@@ -207,8 +212,9 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
         let pair = pairs.entry(path.with_extension("")).or_default();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("map") => pair.map = Some(metadata),
-            Some("data") => pair.data = Some(metadata),
+            Some(SMALL) => found.extend(name(&path.with_extension("")).map(|name| entry(name, &metadata, 0))),
+            Some(MAP) => pair.map = Some(metadata),
+            Some(DATA) => pair.data = Some(metadata),
             Some(new) if new.starts_with(NEW) && name(&path.with_extension("")).is_some() && is_old(&metadata) => {
                 let _ = std::fs::remove_file(path);
             }
@@ -218,8 +224,7 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
     for (stem, pair) in pairs {
         match (name(&stem), pair) {
             (Some(name), Pair { map: Some(map), data: Some(data) }) => {
-                let used = map.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                found.push((used, name, (map.blocks() + data.blocks()) * 512));
+                found.push(entry(name, &map, data.blocks()));
             }
             (Some(_), Pair { map: Some(half), .. } | Pair { data: Some(half), .. }) if is_old(&half) => {
                 remove(&stem);
@@ -227,6 +232,11 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
             _ => {}
         }
     }
+}
+
+/// When it was used last, its name and what it takes on the disk.
+fn entry(name: Name, map: &Metadata, data_blocks: u64) -> (SystemTime, Name, u64) {
+    (map.modified().unwrap_or(SystemTime::UNIX_EPOCH), name, (map.blocks() + data_blocks) * 512)
 }
 
 fn is_old(metadata: &Metadata) -> bool {

@@ -1,4 +1,5 @@
-//! The two files of one version: its raw bytes at their offsets, and the map beside them.
+//! The two files of one version: its raw bytes at their offsets, and the map beside them. What is small
+//! has its bytes behind its map, in one file: making a file costs more than writing so little.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use nix::fcntl::FallocateFlags;
 use parking_lot::Mutex;
 
+use super::directory::{DATA, MAP, SMALL};
 use super::seal::{self, ABSENT, BLOCK_BYTES, HEADER_BYTES, Identity, SEAL_BYTES, STAMP_OFFSET};
 use super::stamp;
 
@@ -34,6 +36,8 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Entry {
     data: File,
+    /// Where in it the bytes begin.
+    data_offset: u64,
     map: File,
     size: u64,
     /// By block: read back and matched, or written, in this process's lifetime.
@@ -61,7 +65,11 @@ impl Entry {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let mut header = [0; HEADER_BYTES as usize];
-        options.open(stem.with_extension("map"))?.read_exact_at(&mut header, 0)?;
+        let map = match options.open(stem.with_extension(MAP)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => options.open(stem.with_extension(SMALL))?,
+            map => map?,
+        };
+        map.read_exact_at(&mut header, 0)?;
         seal::version(&header).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no map of this format"))
     }
 
@@ -76,23 +84,29 @@ impl Entry {
             options.read(true).write(true).create(create).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
             options.open(stem.with_extension(extension))
         };
-        let (map, data) = (open("map")?, open("data")?);
-        if map.metadata()?.len() < HEADER_BYTES {
+        let (map, data, data_offset) = if seal::is_small(size) {
+            let map = open(SMALL)?;
+            let data = map.try_clone()?;
+            (map, data, seal::seal_offset(seal::blocks(size)))
+        } else {
+            (open(MAP)?, open(DATA)?, 0)
+        };
+        let mut header = [0; HEADER_BYTES as usize];
+        let is_begun = map.read_exact_at(&mut header, 0).is_ok() && header != [0; HEADER_BYTES as usize];
+        if !is_begun {
             if !create {
                 // The writer is about to make it, or was killed while it did. Nothing is there yet: what is called
                 // damaged is removed, and would be from under the writer's hands.
                 return Err(io::ErrorKind::NotFound.into());
             }
-            data.set_len(size)?;
-            map.write_all_at(&seal::header(identity, size), 0)?;
+            data.set_len(data_offset + size)?;
+            header = seal::header(identity, size);
+            map.write_all_at(&header, 0)?;
         }
-        let mut header = [0; HEADER_BYTES as usize];
-        let is_read = map.read_exact_at(&mut header, 0).is_ok();
-        let is_ours = is_read && seal::version(&header) == Some((*identity, size));
-        if !is_ours || data.metadata()?.len() != size {
+        if seal::version(&header) != Some((*identity, size)) || data.metadata()?.len() != data_offset + size {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the map is not this version's"));
         }
-        Ok(Self { data, map, size, verified: Mutex::default(), is_stamped: AtomicBool::default() })
+        Ok(Self { data, data_offset, map, size, verified: Mutex::default(), is_stamped: AtomicBool::default() })
     }
 
     /// The bytes of a range, when all of its blocks are here and whole.
@@ -105,7 +119,7 @@ impl Entry {
         }
         let span = self.span(&blocks);
         let mut bytes = vec![0; (span.end - span.start) as usize];
-        self.data.read_exact_at(&mut bytes, span.start)?;
+        self.data.read_exact_at(&mut bytes, self.data_offset + span.start)?;
         for (number, block) in blocks.clone().zip(bytes.chunks(BLOCK_BYTES as usize)) {
             if seal::seal(number, block) != *one(&seals, &blocks, number) {
                 self.strike(number)?;
@@ -132,7 +146,7 @@ impl Entry {
         let span = self.span(&blocks);
         let whole = &bytes[(span.start - offset) as usize..(span.end - offset) as usize];
         reserve(&self.data, &span);
-        self.data.write_all_at(whole, span.start)?;
+        self.data.write_all_at(whole, self.data_offset + span.start)?;
         let numbered = blocks.clone().zip(whole.chunks(BLOCK_BYTES as usize));
         let seals: Vec<u8> = numbered.flat_map(|(number, block)| seal::seal(number, block)).collect();
         self.map.write_all_at(&seals, seal::seal_offset(blocks.start))?;
@@ -153,8 +167,12 @@ impl Entry {
             .is_ok_and(|seals| blocks.clone().all(|number| seal::is_seal(number, one(&seals, &blocks, number))))
     }
 
-    /// Whether all blocks are here and were checked by this process. Cheap.
+    /// Whether all blocks are in a data file, for the kernel to read from, and were checked by this process.
+    /// Cheap.
     pub fn is_verified_whole(&self) -> bool {
+        if self.is_small() {
+            return false;
+        }
         let blocks = seal::blocks(self.size);
         let ones: u64 = self.verified.lock().iter().map(|word| u64::from(word.count_ones())).sum();
         ones == blocks && self.data.metadata().is_ok_and(|metadata| metadata.len() == self.size)
@@ -178,13 +196,18 @@ impl Entry {
         Ok(found != stamp::NONE && stamp::is_resident(&self.data, self.size) && stamp::of(&self.data)? == Some(found))
     }
 
+    /// Its bytes lie behind its map: there is no file that the kernel could read them from.
+    pub fn is_small(&self) -> bool {
+        seal::is_small(self.size)
+    }
+
     /// Checks what this process has not, on so many threads, until `until`, and as far as it need not
-    /// wait for the disk; whether all blocks are here and checked then. Who reads the rest checks it,
+    /// wait for the disk; whether all blocks are in a data file and checked then. Who reads the rest checks it,
     /// and what is damaged is found and told there too.
     pub fn verify(&self, threads: usize, until: Instant) -> io::Result<bool> {
         let all = 0..seal::blocks(self.size);
         let seals = self.seals(&all)?;
-        if !all.clone().all(|number| seal::is_seal(number, one(&seals, &all, number))) {
+        if self.is_small() || !all.clone().all(|number| seal::is_seal(number, one(&seals, &all, number))) {
             return Ok(false);
         }
         if self.is_as_stamped()? {

@@ -258,6 +258,7 @@ impl DiskCache {
     pub fn whole(&self, object: &Pinned) -> Whole {
         let Some(entry) = self.inner.entry(&self.inner.identity(object), object) else { return Whole::No };
         match entry.data() {
+            _ if entry.is_small() => Whole::No,
             Ok(file) if entry.is_verified_whole() => {
                 // For the next process, should this one be killed. Without it that one verifies.
                 let _ = entry.stamp();

@@ -13,6 +13,9 @@ pub(super) const STAMP_OFFSET: u64 = 52;
 /// Bytes of a seal.
 pub(super) const SEAL_BYTES: u64 = 8;
 
+/// Up to here the bytes of an object lie behind its map.
+pub(super) const SMALL_BYTES: u64 = 64 << 10;
+
 /// Changes with the format: files of another one are not taken.
 const MAGIC: &[u8; 8] = b"s3mdisk1";
 
@@ -62,6 +65,11 @@ pub(super) fn is_seal(number: u64, seal: &[u8]) -> bool {
 /// Where the seal of a block is in the map.
 pub(super) fn seal_offset(number: u64) -> u64 {
     HEADER_BYTES + number * SEAL_BYTES
+}
+
+/// Whether the bytes of an object of this size lie behind its map, in one file.
+pub(super) fn is_small(size: u64) -> bool {
+    size <= SMALL_BYTES
 }
 
 /// Blocks of an object of this size.

@@ -157,6 +157,44 @@ fn truncated_files_are_a_miss_and_then_written_again() {
     }
 }
 
+#[test]
+fn a_small_object_is_one_file_and_damage_to_it_a_miss() {
+    const SIZE: u64 = 5000;
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, object) = (open(directory.path(), 64 * MIB), pinned("o", SIZE));
+    cache.write(&object, 0, bytes(0..SIZE));
+    cache.flush();
+    drop(cache);
+    assert_eq!(the_file(directory.path(), "small").metadata().unwrap().len(), file_bytes(SIZE));
+    assert_eq!(open(directory.path(), 64 * MIB).read(&object, &(100..SIZE)), Some(bytes(100..SIZE)));
+    for offset in (0..file_bytes(SIZE)).step_by(7) {
+        // The one before may have been removed.
+        let file = the_file(directory.path(), "small");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+        let found = open(directory.path(), 64 * MIB).read(&object, &(0..SIZE));
+        // The end of the header is padding that says nothing.
+        assert!(found.is_none_or(|found| found == bytes(0..SIZE) && offset < seal::HEADER_BYTES), "byte {offset}");
+        let again = open(directory.path(), 64 * MIB);
+        again.write(&object, 0, bytes(0..SIZE));
+        again.flush();
+        assert_eq!(again.read(&object, &(0..SIZE)), Some(bytes(0..SIZE)), "byte {offset}");
+        assert!(matches!(again.whole(&object), Whole::No) && again.verify(&object, PATIENCE).is_none());
+    }
+    let again = open(directory.path(), 64 * MIB);
+    again.write(&pinned("other", SIZE), 0, bytes(0..SIZE));
+    again.flush();
+    assert_eq!(again.stats().entries, 2, "one is known of from a look into the directory");
+    again.remove(&object);
+    assert_eq!(files(directory.path(), "small").len(), 1);
+}
+
+/// Of a small entry: header, seal and bytes.
+fn file_bytes(size: u64) -> u64 {
+    seal::HEADER_BYTES + seal::SEAL_BYTES + size
+}
+
 /// The writer opens both files before it writes the first byte of either; a reader may look in between.
 #[test]
 fn what_is_just_being_made_is_a_miss_and_stays_there() {
@@ -288,7 +326,7 @@ fn nobody_else_can_read_it_and_names_are_hashes() {
     cache.write(&object, 0, bytes(0..10));
     cache.flush();
     assert_eq!(std::fs::metadata(directory.path().join("blocks-1")).unwrap().mode() & 0o777, 0o700);
-    let data = files(directory.path(), "data");
+    let data = files(directory.path(), "small");
     assert_eq!(data.len(), 1);
     assert_eq!(std::fs::metadata(&data[0]).unwrap().mode() & 0o777, 0o600);
     assert!(data[0].file_stem().unwrap().to_str().unwrap().bytes().all(|byte| byte.is_ascii_hexdigit()));
