@@ -174,7 +174,7 @@ impl BlockCache {
         let range = cut(offset..offset.saturating_add(bytes.len() as u64), object.size);
         bytes.truncate((range.end - range.start) as usize);
         if let Some(disk) = &self.disk {
-            disk.write(object, offset, bytes.clone());
+            disk.write_later(object, offset, bytes.clone());
         }
         let most = self.extents.lock().budget().limit_bytes() / 4;
         bytes.truncate(most as usize);

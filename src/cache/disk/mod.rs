@@ -202,9 +202,19 @@ impl DiskCache {
     /// Hands over bytes of a version to be written soon. Returns at once; when the disk is behind,
     /// they are not kept.
     pub fn write(&self, object: &Pinned, offset: u64, bytes: Bytes) {
+        self.hand_over(object, offset, bytes, Queue::offer);
+    }
+
+    /// The same for what is in memory too: it is written when there is nothing else to write, and
+    /// nothing more of this kind has come for a moment.
+    pub fn write_later(&self, object: &Pinned, offset: u64, bytes: Bytes) {
+        self.hand_over(object, offset, bytes, Queue::offer_later);
+    }
+
+    fn hand_over(&self, object: &Pinned, offset: u64, bytes: Bytes, offer: fn(&Queue, Job) -> Result<(), Job>) {
         let length = bytes.len() as u64;
         let job = Job { object: object.clone(), payload: Payload::Bytes { offset, bytes }, told: None };
-        if self.inner.queue.offer(job).is_err() {
+        if offer(&self.inner.queue, job).is_err() {
             self.inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
             self.inner.skipped.note(object, offset..offset + length);
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -52,13 +53,32 @@ impl Job {
 /// Files that may wait: each keeps its draft and a descriptor until it is copied.
 const MAX_FILES: usize = 4;
 
+/// How long nothing more must have come before what can wait is written: programs that write many files
+/// need the processor and the disk themselves.
+const QUIET: Duration = Duration::from_millis(250);
+
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Those that can wait, and when the last of them came.
+    later: VecDeque<Job>,
+    came: Option<Instant>,
     /// Of the jobs, and of the one that was taken last.
     bytes: u64,
     taken: u64,
+    /// How many wait for all of it.
+    drains: usize,
     stopped: bool,
+}
+
+impl State {
+    /// For how long yet what can wait does.
+    fn pause(&self, most_bytes: u64) -> Duration {
+        if self.drains > 0 || self.bytes > most_bytes / 2 {
+            return Duration::ZERO;
+        }
+        self.came.map_or(Duration::ZERO, |came| QUIET.saturating_sub(came.elapsed()))
+    }
 }
 
 /// The queue between readers and the one thread that writes.
@@ -83,6 +103,15 @@ impl Queue {
 
     /// Puts a job in; gives it back when too much waits. Does not wait itself.
     pub fn offer(&self, job: Job) -> Result<(), Job> {
+        self.put(job, false)
+    }
+
+    /// As [`Queue::offer`], for what is in memory too: it is done when there is nothing else to do.
+    pub fn offer_later(&self, job: Job) -> Result<(), Job> {
+        self.put(job, true)
+    }
+
+    fn put(&self, job: Job, can_wait: bool) -> Result<(), Job> {
         let mut state = self.state.lock();
         let bytes = job.bytes();
         // One that is larger than all that may wait, waits alone.
@@ -94,7 +123,12 @@ impl Queue {
             return Err(job);
         }
         state.bytes += bytes;
-        state.jobs.push_back(job);
+        if can_wait {
+            state.later.push_back(job);
+            state.came = Some(Instant::now());
+        } else {
+            state.jobs.push_back(job);
+        }
         self.changed.notify_all();
         Ok(())
     }
@@ -133,8 +167,25 @@ impl Queue {
         if state.bytes <= self.most_bytes {
             self.room.notify_waiters();
         }
-        self.changed.wait_while(&mut state, |state| state.jobs.is_empty() && !state.stopped);
-        let job = state.jobs.pop_front()?;
+        let job = loop {
+            if state.stopped {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                break job;
+            }
+            let pause = state.pause(self.most_bytes);
+            if pause.is_zero()
+                && let Some(job) = state.later.pop_front()
+            {
+                break job;
+            }
+            if state.later.is_empty() {
+                self.changed.wait(&mut state);
+            } else {
+                self.changed.wait_for(&mut state, pause);
+            }
+        };
         state.taken = job.bytes();
         Some(job)
     }
@@ -142,7 +193,10 @@ impl Queue {
     /// Returns when everything offered so far is done.
     pub fn drain(&self) {
         let mut state = self.state.lock();
+        state.drains += 1;
+        self.changed.notify_all();
         self.changed.wait_while(&mut state, |state| state.bytes > 0 && !state.stopped);
+        state.drains -= 1;
     }
 
     /// No more jobs. Those that wait are given up: whoever wants them done drains first.
@@ -150,7 +204,7 @@ impl Queue {
         let given_up = {
             let mut state = self.state.lock();
             state.stopped = true;
-            std::mem::take(&mut state.jobs)
+            (std::mem::take(&mut state.jobs), std::mem::take(&mut state.later))
         };
         drop(given_up);
         self.changed.notify_all();
@@ -160,5 +214,39 @@ impl Queue {
     /// Whether what is being done should end soon.
     pub fn is_stopped(&self) -> bool {
         self.state.lock().stopped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::ETag;
+
+    fn job(key: &str) -> Job {
+        let object = Pinned { key: key.into(), etag: ETag::new("v"), size: 10 };
+        Job { object, payload: Payload::Bytes { offset: 0, bytes: Bytes::from_static(b"0123456789") }, told: None }
+    }
+
+    fn taken(queue: &Queue) -> String {
+        queue.take().expect("it was not stopped").object.key.to_string()
+    }
+
+    #[test]
+    fn what_can_wait_is_done_after_what_came_later_and_before_a_drain_returns() {
+        let queue = Queue::new(1000);
+        assert!(queue.offer_later(job("one")).is_ok() && queue.offer_later(job("two")).is_ok());
+        assert!(queue.offer(job("three")).is_ok());
+        assert_eq!([taken(&queue), taken(&queue), taken(&queue)], ["three", "one", "two"]);
+        assert!(queue.offer_later(job("four")).is_ok());
+        std::thread::scope(|scope| {
+            let done = scope.spawn(|| queue.drain());
+            assert_eq!(taken(&queue), "four");
+            assert!(!done.is_finished());
+            assert!(queue.offer(job("five")).is_ok());
+            // Only now is the fourth one done.
+            assert_eq!(taken(&queue), "five");
+            queue.stop();
+        });
+        assert!(queue.take().is_none());
     }
 }
