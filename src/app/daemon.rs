@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
-use super::Failure;
+use super::{Failure, supervisor};
 use crate::error::Kind;
 
 /// Every failure of a start is told within 15 s; this leaves a second for the rest.
@@ -32,7 +32,7 @@ enum Message {
 pub struct Ready(Option<File>);
 
 impl Ready {
-    /// For a process that stays in the foreground: nobody waits but its user.
+    /// For a process that stays in the foreground: nobody waits but its user, or a service manager.
     #[must_use]
     pub fn foreground() -> Self {
         Self(None)
@@ -46,8 +46,9 @@ impl Ready {
 
     /// Asks whoever waits for more patience, counted from now.
     pub fn extend(&mut self, patience: Duration) {
-        if let Some(pipe) = &mut self.0 {
-            send(pipe, &Message::Extend(patience.as_secs()));
+        match &mut self.0 {
+            Some(pipe) => drop(send(pipe, &Message::Extend(patience.as_secs()))),
+            None => supervisor::extend(patience),
         }
     }
 
@@ -57,6 +58,7 @@ impl Ready {
     pub fn tell(self, text: String) -> bool {
         let Some(mut pipe) = self.0 else {
             let _ = io::stdout().write_all(text.as_bytes());
+            supervisor::ready();
             return true;
         };
         let heard = send(&mut pipe, &Message::Ready(text));

@@ -103,6 +103,8 @@ async fn serve_and_mount(settings: &DemoSettings, place: Place, log: Log, ready:
     let server = Server::start(server_settings(settings, &place)).await?;
     let hooks = settings.hooks.clone().or_else(example_hooks);
     let options = Options {
+        bucket: Some(BUCKET.to_owned()),
+        mountpoint: Some(place.mountpoint.clone()),
         endpoint_url: Some(server.endpoint_url()),
         region: Some("us-east-1".into()),
         allow_other: Some(settings.allow_other),
@@ -111,7 +113,7 @@ async fn serve_and_mount(settings: &DemoSettings, place: Place, log: Log, ready:
         cache_dir: place.forgotten("cache"),
         ..Options::default()
     };
-    let config = Config { log: settings.log, ..Config::resolve(BUCKET, &place.mountpoint, options, None)? };
+    let config = Config { log: settings.log, ..Config::resolve(options, None)? };
     make_directories(&config).await?;
     let job = Job {
         greeting: greeting(settings, &config, hooks.is_some()),

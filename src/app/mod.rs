@@ -17,6 +17,7 @@ mod running;
 mod serve;
 mod service;
 mod status;
+mod supervisor;
 
 pub use caching::{CacheDirectory, clear_directory, look_into};
 pub use consuming::run_worker;

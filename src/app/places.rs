@@ -170,7 +170,8 @@ mod tests {
     fn config(root: &Path, source: &str) -> Config {
         let options =
             Options { cache_dir: Some(root.join("cache")), state_dir: Some(root.join("state")), ..Options::default() };
-        Config::resolve(source, &root.join("mnt"), options, None).unwrap()
+        let (bucket, mountpoint) = (Some(source.to_owned()), Some(root.join("mnt")));
+        Config::resolve(Options { bucket, mountpoint, ..options }, None).unwrap()
     }
 
     #[test]

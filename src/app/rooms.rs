@@ -38,7 +38,7 @@ const MOST_QUEUE_BYTES: u64 = 128 << 20;
 const DRAFT_MEMORY_PART: u64 = 32;
 const MOST_DRAFT_BYTES: u64 = 16 << 20;
 /// How long the end of a mount waits for the cache on disk.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
 pub(super) const HOOK_GRACE: Duration = Duration::from_secs(10);
 
@@ -96,9 +96,7 @@ impl Rooms {
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
         let disk = open_disk(config, places);
-        let waiting_for_disk = disk.as_ref().map_or(0, |disk| disk.most_waiting_bytes());
-        let draft_memory_bytes = (config.memory_bytes / DRAFT_MEMORY_PART).min(MOST_DRAFT_BYTES);
-        let memory_bytes = config.memory_bytes - waiting_for_disk - draft_memory_bytes;
+        let (memory_bytes, draft_memory_bytes) = shares_of_memory(config, disk.as_deref());
         let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let views = hooks::Views::over(Arc::clone(&connection.bucket));
         let bucket: Arc<dyn Bucket> = views.clone();
@@ -249,6 +247,13 @@ fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
         queue_bytes: (config.memory_bytes / 16).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
     };
     DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
+}
+
+/// Of `--memory`: what blocks and parts have, and what drafts have. The rest waits for the disk.
+fn shares_of_memory(config: &Config, disk: Option<&DiskCache>) -> (u64, u64) {
+    let waiting_for_disk = disk.map_or(0, DiskCache::most_waiting_bytes);
+    let drafts = (config.memory_bytes / DRAFT_MEMORY_PART).min(MOST_DRAFT_BYTES);
+    (config.memory_bytes - waiting_for_disk - drafts, drafts)
 }
 
 /// Deletes a cache file that has outgrown its limit: it fills again with what is used.

@@ -9,13 +9,14 @@ use super::control::{Order, Replies, Reply};
 use super::interrupts::Interrupts;
 use super::rooms::Rooms;
 use super::status::Facts;
+use super::supervisor::Watch;
 use super::{Failure, Left};
 use crate::error::Kind;
 use crate::mount::{self, Mounted};
 use crate::telemetry::printable;
 
 /// How long dirty files are stored at the end; systemd kills 90 s after SIGTERM.
-const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_mins(1);
 /// How long an unmount is tried again when something holds the mount: indexers let go soon.
 const BUSY_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to end the session after the mount is gone.
@@ -29,6 +30,8 @@ pub(super) struct Running {
     pub mounted: Mounted,
     pub orders: mpsc::Receiver<Order>,
     pub interrupts: Interrupts,
+    /// Of what a service manager has started.
+    pub watch: Option<Watch>,
 }
 
 /// Why a mount ends.
@@ -53,6 +56,7 @@ impl Running {
     pub(super) async fn until_end(mut self, wanted: bool) -> Ended {
         let cause = if wanted { self.wait().await } else { Cause::Interrupted };
         self.facts.set_ending();
+        drop(self.watch.take());
         if matches!(cause, Cause::Interrupted) {
             tracing::info!("asked to end: unmounting, storing what is dirty");
             if let Err(error) = tokio::task::block_in_place(|| self.mounted.unmount(true)) {

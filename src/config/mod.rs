@@ -84,22 +84,22 @@ impl Config {
     /// # Errors
     /// As there.
     pub fn of_bucket(source: &str, said: Options, file: Option<&Path>) -> Result<Self, Error> {
-        Self::resolve(source, Path::new("/"), said, file)
+        Self::resolve(Options { bucket: Some(source.to_owned()), mountpoint: Some("/".into()), ..said }, file)
     }
 
     /// Puts together what the command line and environment say (`said`) and the file (`file`).
     ///
     /// # Errors
     /// What is wrong with the file or with a value.
-    pub fn resolve(source: &str, mountpoint: &Path, said: Options, file: Option<&Path>) -> Result<Self, Error> {
+    pub fn resolve(said: Options, file: Option<&Path>) -> Result<Self, Error> {
         let options = match file {
             Some(path) => said.or(read_file(path)?),
             None => said,
         };
         let dirs = Dirs::of_this_user();
         let config = Self {
-            source: source.parse()?,
-            mountpoint: absolute(mountpoint)?,
+            source: options.bucket.ok_or_else(|| not_named("bucket", "s3mount BUCKET MOUNTPOINT"))?.parse()?,
+            mountpoint: absolute(&options.mountpoint.ok_or_else(|| not_named("mountpoint", "a directory"))?)?,
             endpoint_url: options.endpoint_url.map(checked_url).transpose()?,
             region: options.region,
             profile: options.profile,
@@ -168,6 +168,13 @@ fn read_file(path: &Path) -> Result<Options, Error> {
     })
 }
 
+fn not_named(what: &str, example: &str) -> Error {
+    Error::new(
+        format!("no {what} is named"),
+        format!("give it ({example}), or as {what} = \"…\" in the file of --config"),
+    )
+}
+
 fn checked_url(url: String) -> Result<String, Error> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = rest.unwrap_or("").split('/').next().unwrap_or("");
@@ -223,7 +230,7 @@ mod tests {
 
     fn resolve(options: Options) -> Result<Config, Error> {
         let options = Options { cache_dir: Some("/c".into()), state_dir: Some("/s".into()), ..options };
-        Config::resolve("b", Path::new("/mnt/x"), options, None)
+        Config::of_bucket("b", options, None)
     }
 
     #[test]
@@ -238,16 +245,28 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "uid = 1\ngid = 2\ncache-dir = '/c'\nstate-dir = '/s'\n").unwrap();
         let said = Options { uid: Some(9), ..Options::default() };
-        let config = Config::resolve("b", Path::new("/m"), said, Some(file.path())).unwrap();
+        let config = Config::of_bucket("b", said, Some(file.path())).unwrap();
         assert_eq!((config.uid, config.gid), (9, 2));
         assert_eq!(config.file.as_deref(), Some(file.path()));
+    }
+
+    #[test]
+    fn a_file_can_say_all_and_what_nobody_says_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let dirs = "cache-dir = '/c'\nstate-dir = '/s'\n";
+        std::fs::write(file.path(), format!("bucket = 'b/p'\nmountpoint = '/m'\n{dirs}")).unwrap();
+        let config = Config::resolve(Options::default(), Some(file.path())).unwrap();
+        assert_eq!((config.source.to_string(), config.mountpoint), ("b/p".to_owned(), PathBuf::from("/m")));
+        std::fs::write(file.path(), format!("bucket = 'b'\n{dirs}")).unwrap();
+        let error = Config::resolve(Options::default(), Some(file.path())).unwrap_err();
+        assert!(error.to_string().contains("no mountpoint is named"), "{error}");
     }
 
     #[test]
     fn a_wrong_file_is_told_with_its_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "uid = 1\nsecret-key = 'x'\n").unwrap();
-        let error = Config::resolve("b", Path::new("/m"), Options::default(), Some(file.path())).unwrap_err();
+        let error = Config::of_bucket("b", Options::default(), Some(file.path())).unwrap_err();
         assert!(error.message.contains("line 2") && error.message.contains("secret-key"), "{error}");
     }
 

@@ -26,6 +26,12 @@ pub enum Attrs {
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
+    /// What to mount, and where: in the file only, for a service that is named after it. On the command line
+    /// they stand by themselves.
+    #[arg(skip)]
+    pub bucket: Option<String>,
+    #[arg(skip)]
+    pub mountpoint: Option<PathBuf>,
     /// S3 server to use instead of AWS, e.g. http://127.0.0.1:9000
     #[arg(long, value_name = "URL", env = "S3MOUNT_ENDPOINT_URL", help_heading = "Bucket")]
     pub endpoint_url: Option<String>,
@@ -125,6 +131,7 @@ impl Options {
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
+            bucket mountpoint
             endpoint_url region profile no_sign_request force_path_style
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::store::Change;
-use super::writer::Sender;
+use super::writer::{Sender, WeakSender};
 use super::{Error, IntentId, NewEvent, Result};
 
 /// How long the first of them waits for others.
@@ -41,16 +41,18 @@ impl Gathering {
         };
         if is_first {
             // A task of its own: whoever came first may be given up before the others.
-            let gathering = Arc::clone(self);
+            let (gathering, sender) = (Arc::clone(self), sender.downgrade());
             tokio::spawn(async move {
                 tokio::time::sleep(MOMENT).await;
-                gathering.commit(sender).await;
+                gathering.commit(&sender).await;
             });
+        } else {
+            drop(sender);
         }
         outcome.await.map_err(|_| Error::Closed)?
     }
 
-    async fn commit(&self, sender: Sender) {
+    async fn commit(&self, sender: &WeakSender) {
         let ends = std::mem::take(&mut *self.0.lock());
         let (mut intents, mut events, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for end in ends {
@@ -58,7 +60,10 @@ impl Gathering {
             events.extend(end.events);
             waiting.push(end.done);
         }
-        let outcome = sender.change(Change::Settle { intents, events }).await;
+        let outcome = match sender.upgrade() {
+            Some(sender) => sender.change(Change::Settle { intents, events }).await,
+            None => Err(Error::Closed),
+        };
         for done in waiting {
             // A caller that does not wait any more does not need the answer.
             let _ = done.send(outcome.clone());

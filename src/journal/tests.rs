@@ -61,6 +61,19 @@ async fn ends_that_nobody_waits_for_are_one_commit_also_when_the_first_is_given_
     assert_eq!(keys, (0..20).map(|number| format!("k{number}")).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn who_gathers_does_not_keep_the_journal_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let intents = [journal.intend(remove("a")).await.unwrap()];
+    let end = journal.settle_unhurried(&intents, vec![]);
+    assert!(futures::poll!(Box::pin(end)).is_pending());
+    // Dropping waits for the journal's thread, and keeps the task that gathers from running meanwhile.
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(journal.open_intents().unwrap(), [(intents[0], remove("a"))]);
+}
+
 /// Gives every waiting event to `hooks`.
 async fn fan_out(journal: &Journal, hooks: &[&str]) {
     let events = journal.events(1000).unwrap();

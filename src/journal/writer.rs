@@ -30,7 +30,21 @@ pub(super) struct Writer {
 #[derive(Clone, Debug)]
 pub(super) struct Sender(mpsc::Sender<Order>);
 
+/// A way to it that does not keep it from ending.
+#[derive(Debug)]
+pub(super) struct WeakSender(mpsc::WeakSender<Order>);
+
+impl WeakSender {
+    pub(super) fn upgrade(&self) -> Option<Sender> {
+        self.0.upgrade().map(Sender)
+    }
+}
+
 impl Sender {
+    pub(super) fn downgrade(self) -> WeakSender {
+        WeakSender(self.0.downgrade())
+    }
+
     /// Takes itself: a caller that waits for its answer must not keep the thread from ending.
     pub(super) async fn change(self, change: Change) -> Result<()> {
         let (done, outcome) = oneshot::channel();

@@ -73,6 +73,7 @@ mod races;
 mod random_kills;
 mod remount;
 mod replaced;
+mod service;
 mod siblings;
 mod suites;
 mod write_back;
