@@ -310,10 +310,12 @@ fn commands_of_the_readme_exist() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
     let mut complaints = Vec::new();
     for (at, _) in readme.match_indices("scripts/") {
-        let name: String =
-            readme[at..].chars().take_while(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '_')).collect();
-        if !root().join(&name).exists() {
-            complaints.push(name);
+        let of_a_name = |c: &char| c.is_alphanumeric() || matches!(c, '/' | '-' | '_' | '@' | '.');
+        let name: String = readme[at..].chars().take_while(of_a_name).collect();
+        // A sentence may end with it.
+        let name = name.trim_end_matches('.');
+        if !root().join(name).exists() {
+            complaints.push(name.to_owned());
         }
     }
     complain("README.md names a script that is not there", &complaints);

@@ -256,7 +256,7 @@ mod tests {
         let dirs = "cache-dir = '/c'\nstate-dir = '/s'\n";
         std::fs::write(file.path(), format!("bucket = 'b/p'\nmountpoint = '/m'\n{dirs}")).unwrap();
         let config = Config::resolve(Options::default(), Some(file.path())).unwrap();
-        assert_eq!((config.source.to_string(), config.mountpoint), ("b/p".to_owned(), PathBuf::from("/m")));
+        assert_eq!((config.source.to_string(), config.mountpoint), ("s3://b/p".to_owned(), PathBuf::from("/m")));
         std::fs::write(file.path(), format!("bucket = 'b'\n{dirs}")).unwrap();
         let error = Config::resolve(Options::default(), Some(file.path())).unwrap_err();
         assert!(error.to_string().contains("no mountpoint is named"), "{error}");
