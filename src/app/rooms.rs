@@ -271,7 +271,8 @@ async fn recover(fs: &Fs) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::new(Kind::Local, format!("cannot resume what the last mount left: {error}")))?;
     if report != fs::RecoveryReport::default() {
-        tracing::info!(?report, "resumed what the last mount left");
+        let fs::RecoveryReport { finished, dropped, conflicts, waiting, left } = report;
+        tracing::info!(finished, dropped, conflicts, waiting, left, "resumed what the last mount left");
     }
     Ok(())
 }
