@@ -112,7 +112,7 @@ impl Fs {
         let metadata = there.stat.to_attributes(None).to_metadata()?;
         let allows = |generation| content.verdicts.lock().allow(generation, &there.key);
         let (kept, unsynced, generation, size, promised_before) = {
-            let draft = content.draft.lock();
+            let mut draft = content.draft.lock();
             let generation = content.generation();
             admit(only, generation)?;
             if content.answers_for(generation, &there.key, &metadata, allows(generation)) && ended.is_empty() {

@@ -40,6 +40,7 @@ impl Fs {
         let left = self.store_all(self.unstored(closed), until, true).await.into_iter();
         let mut left: Vec<_> = left.map(|(ino, cause)| Undrained { path: self.path_of_ino(ino), cause }).collect();
         left.extend(self.drain_removals(until).await);
+        self.journal.settle_gathered().await;
         left
     }
 
@@ -58,6 +59,7 @@ impl Fs {
             left.push(Undrained { path, cause });
         }
         left.extend(self.drain_removals(Some(until)).await);
+        self.journal.settle_gathered().await;
         self.index.flush();
         left
     }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::store::Change;
-use super::writer::{Sender, WeakSender};
+use super::writer::Sender;
 use super::{Error, IntentId, NewEvent, Result};
 
 /// How long the first of them waits for others.
@@ -44,7 +44,9 @@ impl Gathering {
             let (gathering, sender) = (Arc::clone(self), sender.downgrade());
             tokio::spawn(async move {
                 tokio::time::sleep(MOMENT).await;
-                gathering.commit(&sender).await;
+                if let Some(sender) = sender.upgrade() {
+                    gathering.commit(sender).await;
+                }
             });
         } else {
             drop(sender);
@@ -52,18 +54,19 @@ impl Gathering {
         outcome.await.map_err(|_| Error::Closed)?
     }
 
-    async fn commit(&self, sender: &WeakSender) {
+    /// Writes what was gathered so far. Whoever waits for it hears of it.
+    pub(super) async fn commit(&self, sender: Sender) {
         let ends = std::mem::take(&mut *self.0.lock());
+        if ends.is_empty() {
+            return;
+        }
         let (mut intents, mut events, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for end in ends {
             intents.extend(end.intents);
             events.extend(end.events);
             waiting.push(end.done);
         }
-        let outcome = match sender.upgrade() {
-            Some(sender) => sender.change(Change::Settle { intents, events }).await,
-            None => Err(Error::Closed),
-        };
+        let outcome = sender.change(Change::Settle { intents, events }).await;
         for done in waiting {
             // A caller that does not wait any more does not need the answer.
             let _ = done.send(outcome.clone());

@@ -368,12 +368,20 @@ impl Journal {
         self.changes.clone()
     }
 
+    /// Writes now what [`Journal::settle_unhurried`] has gathered.
+    pub async fn settle_gathered(&self) {
+        if let Ok(sender) = self.sender() {
+            self.gathering.commit(sender).await;
+        }
+    }
+
     /// Waits for what is being written, then lets go of the file. Calls after it fail with
     /// [`Error::Closed`].
     ///
     /// # Errors
     /// None today; a place for what closing the file may have to say.
     pub async fn close(&self) -> Result<()> {
+        self.settle_gathered().await;
         let writer = self.writer.lock().take();
         if let Some(writer) = writer {
             writer.stop().await;

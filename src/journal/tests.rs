@@ -74,6 +74,21 @@ async fn who_gathers_does_not_keep_the_journal_open() {
     assert_eq!(journal.open_intents().unwrap(), [(intents[0], remove("a"))]);
 }
 
+#[tokio::test]
+async fn what_was_gathered_is_written_before_the_journal_closes_though_nobody_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let intents = [journal.intend(remove("a")).await.unwrap()];
+    let mut end = Box::pin(journal.settle_unhurried(&intents, vec![created("a")]));
+    assert!(futures::poll!(&mut end).is_pending());
+    drop(end);
+    journal.close().await.unwrap();
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(journal.open_intents().unwrap(), []);
+    assert_eq!(journal.events(10).unwrap().len(), 1);
+}
+
 /// Gives every waiting event to `hooks`.
 async fn fan_out(journal: &Journal, hooks: &[&str]) {
     let events = journal.events(1000).unwrap();

@@ -14,7 +14,7 @@ fn waiting(limits: BacklogLimits) -> impl Fn(Settings) -> Settings {
         list_ttl: LONG,
         negative_ttl: LONG,
         // Enough for a few: the journal has those itself, and of the others it knows the files.
-        draft_memory_bytes: 40,
+        draft_memory_bytes: 2048,
         ..settings
     }
 }

@@ -148,7 +148,7 @@ fn a_truncated_file_is_fetched_again_and_told_once() {
 fn a_directory_removed_while_mounted_is_made_again_and_told_once() {
     let bytes = pattern(2 * MIB);
     let mount = with_object(&bytes, &[]);
-    fs::remove_dir_all(mount.beside("cache/blocks-1")).unwrap();
+    fs::remove_dir_all(mount.beside("cache/blocks-2")).unwrap();
     assert!(fs::read(mount.at("object")).unwrap() == bytes);
     for number in 0..3 {
         let name = format!("later{number}");

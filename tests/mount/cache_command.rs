@@ -99,12 +99,12 @@ fn clearing_leaves_nothing_but_what_is_not_ours() {
     assert_eq!(fs::read(mount.at("alone")).unwrap(), b"alone");
     succeed(&mount, &["warm", text(mount.path())]);
     mount.stop();
-    let (kept, elsewhere) = (directory.join("blocks-1/notes.txt"), mount.beside("elsewhere"));
+    let (kept, elsewhere) = (directory.join("blocks-2/notes.txt"), mount.beside("elsewhere"));
     fs::write(&kept, b"mine").unwrap();
     fs::create_dir_all(elsewhere.join("aa")).unwrap();
     let victim = elsewhere.join("aa").join(format!("{}.data", "b".repeat(30)));
     fs::write(&victim, b"not cached").unwrap();
-    symlink(elsewhere.join("aa"), directory.join("blocks-1/aa")).ok();
+    symlink(elsewhere.join("aa"), directory.join("blocks-2/aa")).ok();
     succeed(&mount, &clear);
     assert_eq!(stats(&mount)["entries"], 0);
     assert!(kept.exists() && victim.exists());

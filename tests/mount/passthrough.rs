@@ -170,7 +170,7 @@ fn attributes_change_under_a_reader() {
 fn eviction_takes_nothing_from_who_reads() {
     let Some(mount) = given() else { return };
     let reader = open_given(&mount, "object");
-    fs::remove_dir_all(mount.beside("cache/blocks-1")).unwrap();
+    fs::remove_dir_all(mount.beside("cache/blocks-2")).unwrap();
     assert!(whole(&reader) == pattern(0));
     assert!(fs::read(mount.at("object")).unwrap() == pattern(0));
 }

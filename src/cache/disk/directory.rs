@@ -13,7 +13,7 @@ use super::DiskDirectory;
 use super::ledger::Name;
 
 /// Subdirectory that holds the files; its name changes with their format.
-const FILES: &str = "blocks-1";
+const FILES: &str = "blocks-2";
 /// Who uses the directory has a lock on this file in it.
 const USERS: &str = "users";
 /// End the names of the files of an entry: its map and its bytes, or both in one.

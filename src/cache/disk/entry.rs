@@ -91,19 +91,31 @@ impl Entry {
         } else {
             (open(MAP)?, open(DATA)?, 0)
         };
-        let mut header = [0; HEADER_BYTES as usize];
-        let is_begun = map.read_exact_at(&mut header, 0).is_ok() && header != [0; HEADER_BYTES as usize];
-        if !is_begun {
+        let whole = data_offset + size;
+        if map.metadata()?.len() < HEADER_BYTES {
             if !create {
                 // The writer is about to make it, or was killed while it did. Nothing is there yet: what is called
                 // damaged is removed, and would be from under the writer's hands.
                 return Err(io::ErrorKind::NotFound.into());
             }
-            data.set_len(data_offset + size)?;
-            header = seal::header(identity, size);
-            map.write_all_at(&header, 0)?;
+            if !seal::is_small(size) {
+                data.set_len(whole)?;
+            }
+            map.write_all_at(&seal::header(identity, size), 0)?;
         }
-        if seal::version(&header) != Some((*identity, size)) || data.metadata()?.len() != data_offset + size {
+        if seal::is_small(size) && data.metadata()?.len() < whole {
+            // In one file the header comes first: whoever finds part of it finds no header.
+            if !create {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            // Of what was cut off, no seal must speak.
+            map.set_len(HEADER_BYTES)?;
+            map.set_len(whole)?;
+        }
+        let mut header = [0; HEADER_BYTES as usize];
+        let is_read = map.read_exact_at(&mut header, 0).is_ok();
+        let is_ours = is_read && seal::version(&header) == Some((*identity, size));
+        if !is_ours || data.metadata()?.len() != whole {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the map is not this version's"));
         }
         Ok(Self { data, data_offset, map, size, verified: Mutex::default(), is_stamped: AtomicBool::default() })

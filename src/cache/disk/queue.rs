@@ -56,13 +56,16 @@ const MAX_FILES: usize = 4;
 /// How long nothing more must have come before what can wait is written: programs that write many files
 /// need the processor and the disk themselves.
 const QUIET: Duration = Duration::from_millis(250);
+/// How long it waits at most for that.
+const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Those that can wait, and when the last of them came.
+    /// Those that can wait, their bytes, and when the first and the last of them came.
     later: VecDeque<Job>,
-    came: Option<Instant>,
+    later_bytes: u64,
+    came: Option<(Instant, Instant)>,
     /// Of the jobs, and of the one that was taken last.
     bytes: u64,
     taken: u64,
@@ -77,7 +80,10 @@ impl State {
         if self.drains > 0 || self.bytes > most_bytes / 2 {
             return Duration::ZERO;
         }
-        self.came.map_or(Duration::ZERO, |came| QUIET.saturating_sub(came.elapsed()))
+        let pause = |(first, last): (Instant, Instant)| {
+            QUIET.saturating_sub(last.elapsed()).min(LONGEST.saturating_sub(first.elapsed()))
+        };
+        self.came.map_or(Duration::ZERO, pause)
     }
 }
 
@@ -124,8 +130,11 @@ impl Queue {
         }
         state.bytes += bytes;
         if can_wait {
+            let now = Instant::now();
+            let first = state.came.filter(|_| !state.later.is_empty()).map_or(now, |(first, _)| first);
+            state.came = Some((first, now));
+            state.later_bytes += bytes;
             state.later.push_back(job);
-            state.came = Some(Instant::now());
         } else {
             state.jobs.push_back(job);
         }
@@ -138,7 +147,7 @@ impl Queue {
         self.at_most(self.most_bytes).await;
     }
 
-    /// Returns when nothing waits.
+    /// Returns when nothing waits but what can.
     pub async fn idle(&self) {
         self.at_most(0).await;
     }
@@ -149,7 +158,7 @@ impl Queue {
             told.as_mut().enable();
             let is_so = {
                 let state = self.state.lock();
-                state.stopped || state.bytes <= bytes
+                state.stopped || state.bytes - state.later_bytes <= bytes
             };
             if is_so {
                 return;
@@ -178,6 +187,7 @@ impl Queue {
             if pause.is_zero()
                 && let Some(job) = state.later.pop_front()
             {
+                state.later_bytes -= job.bytes();
                 break job;
             }
             if state.later.is_empty() {

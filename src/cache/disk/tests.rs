@@ -182,6 +182,14 @@ fn a_small_object_is_one_file_and_damage_to_it_a_miss() {
         assert_eq!(again.read(&object, &(0..SIZE)), Some(bytes(0..SIZE)), "byte {offset}");
         assert!(matches!(again.whole(&object), Whole::No) && again.verify(&object, PATIENCE).is_none());
     }
+    for length in [0, 30, seal::HEADER_BYTES, 100] {
+        the_file(directory.path(), "small").set_len(length).unwrap();
+        let again = open(directory.path(), 64 * MIB);
+        assert_eq!(again.read(&object, &(0..SIZE)), None, "cut to {length}");
+        again.write(&object, 0, bytes(0..SIZE));
+        again.flush();
+        assert_eq!(again.read(&object, &(0..SIZE)), Some(bytes(0..SIZE)), "cut to {length}");
+    }
     let again = open(directory.path(), 64 * MIB);
     again.write(&pinned("other", SIZE), 0, bytes(0..SIZE));
     again.flush();
@@ -214,7 +222,7 @@ fn what_is_just_being_made_is_a_miss_and_stays_there() {
 fn a_directory_removed_while_open_is_made_again() {
     let directory = tempfile::tempdir().unwrap();
     let (cache, object) = filled(directory.path());
-    std::fs::remove_dir_all(directory.path().join("blocks-1")).unwrap();
+    std::fs::remove_dir_all(directory.path().join("blocks-2")).unwrap();
     let other = pinned("other", 10);
     assert_eq!(cache.read(&other, &(0..10)), None);
     for object in [&object, &other] {
@@ -325,7 +333,7 @@ fn nobody_else_can_read_it_and_names_are_hashes() {
     let (cache, object) = (open(directory.path(), 64 * MIB), pinned("../../../etc/passwd", 10));
     cache.write(&object, 0, bytes(0..10));
     cache.flush();
-    assert_eq!(std::fs::metadata(directory.path().join("blocks-1")).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::metadata(directory.path().join("blocks-2")).unwrap().mode() & 0o777, 0o700);
     let data = files(directory.path(), "small");
     assert_eq!(data.len(), 1);
     assert_eq!(std::fs::metadata(&data[0]).unwrap().mode() & 0o777, 0o600);

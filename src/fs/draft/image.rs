@@ -19,6 +19,16 @@ use crate::journal::DraftBytes;
 /// Up to here a draft lies in memory, and in the journal's own row when that answers for it.
 pub const SMALL_BYTES: u64 = 64 << 10;
 
+/// What a draft that is not empty takes at least, in bytes; a larger one the next power of two.
+const LEAST_HELD_BYTES: u64 = 512;
+/// With less free on their disk, drafts go into files before the journal answers for them.
+const LEAST_FREE_BYTES: u64 = 64 << 20;
+
+/// What a draft of so many bytes takes of memory.
+fn held_bytes(length: u64) -> u64 {
+    if length == 0 { 0 } else { length.next_power_of_two().max(LEAST_HELD_BYTES) }
+}
+
 /// The place of all drafts of a mount.
 #[derive(Debug)]
 pub struct Space {
@@ -33,6 +43,13 @@ impl Space {
     /// of them lie in files.
     pub fn new(directory: &Path, memory_bytes: u64) -> Arc<Self> {
         Arc::new(Self { directory: directory.to_owned(), memory_bytes, used_bytes: AtomicU64::new(0) })
+    }
+
+    /// Whether there is so little room on the disk that the journal should not take bytes: what one failed
+    /// write of its file brings is felt by every close.
+    fn is_nearly_full(&self) -> bool {
+        let disk = nix::sys::statvfs::statvfs(&self.directory);
+        disk.is_ok_and(|disk| disk.blocks_available() * disk.fragment_size() < LEAST_FREE_BYTES)
     }
 
     /// Whether so much more, or less, was lent.
@@ -127,7 +144,7 @@ pub(super) struct Image {
 
 #[derive(Debug)]
 enum Place {
-    /// As long as the file, and lent by the space.
+    /// As long as the file, in memory that is lent by the space.
     Memory(Vec<u8>),
     File(File, Arc<DraftFile>),
 }
@@ -200,7 +217,10 @@ impl Image {
     }
 
     /// For the journal, and the file that has to be synced before that answers for it.
-    pub fn keep(&self) -> io::Result<(Kept, Option<File>)> {
+    pub fn keep(&mut self) -> io::Result<(Kept, Option<File>)> {
+        if self.space.is_nearly_full() {
+            self.file()?;
+        }
         match &self.place {
             Place::Memory(memory) => Ok((Kept::Bytes(Bytes::copy_from_slice(memory)), None)),
             Place::File(file, place) => Ok((Kept::File(place.clone()), Some(file.try_clone()?))),
@@ -256,17 +276,21 @@ impl Image {
         let Place::Memory(memory) = &mut self.place else { return None };
         let before = memory.len() as u64;
         let after = if exactly { end } else { end.max(before) };
-        if after > SMALL_BYTES || !self.space.lend(before, after) {
+        let held = held_bytes(after);
+        if after > SMALL_BYTES || !self.space.lend(held_bytes(before), held) {
             return None;
         }
+        memory.truncate(after as usize);
+        memory.shrink_to(held as usize);
+        memory.reserve_exact(held as usize - memory.len());
         memory.resize(after as usize, 0);
         Some(memory)
     }
 
     fn give_back(&mut self) {
         if let Place::Memory(memory) = &mut self.place {
-            self.space.lend(memory.len() as u64, 0);
-            memory.clear();
+            self.space.lend(held_bytes(memory.len() as u64), 0);
+            *memory = Vec::new();
         }
     }
 }

@@ -91,7 +91,7 @@ impl Draft {
 
     /// The bytes as they are now, for the journal, and the file that has to be synced before that answers
     /// for them.
-    pub fn keep(&self) -> io::Result<(Kept, Option<File>)> {
+    pub fn keep(&mut self) -> io::Result<(Kept, Option<File>)> {
         self.image.keep()
     }
 

@@ -165,8 +165,8 @@ fn what_is_not_small_any_more_goes_on_in_a_file() {
 #[test]
 fn a_small_draft_takes_memory_only_while_there_is_some() {
     let directory = tempfile::tempdir().unwrap();
-    let space = Space::new(directory.path(), 150);
-    let draft = || Draft::create(&space, Some(base(100))).unwrap();
+    let space = Space::new(directory.path(), 6 << 10);
+    let draft = || Draft::create(&space, Some(base(4000))).unwrap();
     let first = draft();
     let second = draft();
     assert_eq!(files_in(&directory), 1, "the second one lies in a file");
@@ -176,9 +176,9 @@ fn a_small_draft_takes_memory_only_while_there_is_some() {
     third.set_size(10).unwrap();
     let _fourth = draft();
     assert_eq!(files_in(&directory), 0, "and what the third one was cut by");
-    third.write(10, &[1; 60]).unwrap();
+    third.write(10, &[1; 3000]).unwrap();
     assert_eq!(files_in(&directory), 1, "there is none to grow in");
-    assert_eq!(third.read_local(10..70).unwrap(), vec![1; 60]);
+    assert_eq!(third.read_local(10..3010).unwrap(), vec![1; 3000]);
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Bench {
                 file.set_len(at.index(length as usize) as u64).unwrap();
             }
             Step::RemoveDirectory => {
-                let _ = std::fs::remove_dir_all(self.directory.path().join("blocks-1"));
+                let _ = std::fs::remove_dir_all(self.directory.path().join("blocks-2"));
             }
             Step::Clear => self.disk.clear(),
         }
