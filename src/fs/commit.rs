@@ -206,11 +206,7 @@ impl Fs {
         }
         let rewritten = before.etag.as_ref() == Some(&pinned.etag);
         let event = NewEvent { rewritten, ..created(name, &before.key, written.size, &pinned.etag) };
-        if self.backlog.is_sending(ino) {
-            self.settle_unhurried(&settled, vec![event]).await?;
-        } else {
-            self.settle(&settled, vec![event]).await?;
-        }
+        self.settle_version(ino, &settled, event).await?;
         failpoint::reach(Failpoint::PutSettled);
         if deferred.is_some() {
             content.set_deferral(None);

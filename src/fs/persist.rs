@@ -278,20 +278,25 @@ impl Fs {
 
     /// It is done: the intents go, the events come, in one transaction.
     pub(super) async fn settle(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
-        let events = if self.tells_hooks() { events } else { Vec::new() };
-        if intents.is_empty() && events.is_empty() {
-            return Ok(());
-        }
-        Ok(self.journal.settle(intents, events).await?)
+        self.settle_when(intents, events, false).await
     }
 
-    /// As [`Fs::settle`], for what the uploader does by itself.
-    pub(super) async fn settle_unhurried(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
+    /// As [`Fs::settle`], for a version of this file: where the uploader sends it, nobody waits.
+    pub(super) async fn settle_version(&self, ino: Ino, intents: &[IntentId], event: NewEvent) -> Result<()> {
+        self.settle_when(intents, vec![event], self.backlog.is_sending(ino)).await
+    }
+
+    async fn settle_when(&self, intents: &[IntentId], events: Vec<NewEvent>, can_wait: bool) -> Result<()> {
         let events = if self.tells_hooks() { events } else { Vec::new() };
         if intents.is_empty() && events.is_empty() {
             return Ok(());
         }
-        Ok(self.journal.settle_unhurried(intents, events).await?)
+        if can_wait {
+            self.journal.settle_unhurried(intents, events).await?;
+        } else {
+            self.journal.settle(intents, events).await?;
+        }
+        Ok(())
     }
 
     /// A directory must not vanish with the last thing in it: S3 knows it only by its marker.

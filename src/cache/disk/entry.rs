@@ -179,20 +179,17 @@ impl Entry {
             .is_ok_and(|seals| blocks.clone().all(|number| seal::is_seal(number, one(&seals, &blocks, number))))
     }
 
-    /// Whether all blocks are in a data file, for the kernel to read from, and were checked by this process.
-    /// Cheap.
+    /// Whether all blocks are here and were checked by this process. Cheap.
     pub fn is_verified_whole(&self) -> bool {
-        if self.is_small() {
-            return false;
-        }
         let blocks = seal::blocks(self.size);
         let ones: u64 = self.verified.lock().iter().map(|word| u64::from(word.count_ones())).sum();
         ones == blocks && self.data.metadata().is_ok_and(|metadata| metadata.len() == self.size)
     }
 
-    /// Tells the next process that all of it was verified, if that is so.
+    /// Tells the next process that all of it was verified, if that is so. What is small is checked when it
+    /// is read.
     pub fn stamp(&self) -> io::Result<()> {
-        if self.is_stamped.load(Ordering::Relaxed) || !self.is_verified_whole() {
+        if seal::is_small(self.size) || self.is_stamped.load(Ordering::Relaxed) || !self.is_verified_whole() {
             return Ok(());
         }
         let Some(stamp) = stamp::of(&self.data)? else { return Ok(()) };
@@ -208,18 +205,13 @@ impl Entry {
         Ok(found != stamp::NONE && stamp::is_resident(&self.data, self.size) && stamp::of(&self.data)? == Some(found))
     }
 
-    /// Its bytes lie behind its map: there is no file that the kernel could read them from.
-    pub fn is_small(&self) -> bool {
-        seal::is_small(self.size)
-    }
-
     /// Checks what this process has not, on so many threads, until `until`, and as far as it need not
-    /// wait for the disk; whether all blocks are in a data file and checked then. Who reads the rest checks it,
+    /// wait for the disk; whether all blocks are here and checked then. Who reads the rest checks it,
     /// and what is damaged is found and told there too.
     pub fn verify(&self, threads: usize, until: Instant) -> io::Result<bool> {
         let all = 0..seal::blocks(self.size);
         let seals = self.seals(&all)?;
-        if self.is_small() || !all.clone().all(|number| seal::is_seal(number, one(&seals, &all, number))) {
+        if !all.clone().all(|number| seal::is_seal(number, one(&seals, &all, number))) {
             return Ok(false);
         }
         if self.is_as_stamped()? {

@@ -227,7 +227,8 @@ impl DiskCache {
         skipped
     }
 
-    /// Hands over a local file with all bytes of a version, to be copied soon. `is_unchanged` tells
+    /// Hands over a local file with all bytes of a version above 64 KiB, to be copied soon: what is smaller
+    /// is handed over as bytes. `is_unchanged` tells
     /// after that whether it still held them.
     pub fn write_file(&self, object: &Pinned, file: File, is_unchanged: impl Fn() -> bool + Send + 'static) {
         let payload = Payload::File { file, is_unchanged: Box::new(is_unchanged) };
@@ -266,9 +267,12 @@ impl DiskCache {
     /// The file with all bytes of a version, when all are on disk and were verified by this
     /// process: what may be given to the kernel to read. Cheap.
     pub fn whole(&self, object: &Pinned) -> Whole {
+        if seal::is_small(object.size) {
+            // Its bytes lie behind its map, where the kernel does not look.
+            return Whole::No;
+        }
         let Some(entry) = self.inner.entry(&self.inner.identity(object), object) else { return Whole::No };
         match entry.data() {
-            _ if entry.is_small() => Whole::No,
             Ok(file) if entry.is_verified_whole() => {
                 // For the next process, should this one be killed. Without it that one verifies.
                 let _ = entry.stamp();
@@ -280,6 +284,9 @@ impl DiskCache {
 
     /// The same after verifying what was not yet, as far as it is in memory and the time suffices.
     pub fn verify(&self, object: &Pinned, budget: Duration) -> Option<File> {
+        if seal::is_small(object.size) {
+            return None;
+        }
         let identity = self.inner.identity(object);
         let entry = self.inner.entry(&identity, object)?;
         match entry.verify(VERIFY_THREADS, Instant::now() + budget) {

@@ -32,9 +32,6 @@ impl Writer<'_> {
             // It would push everything else out and still not fit.
             return Err(Refusal::NoRoom);
         }
-        if seal::is_small(object.size) {
-            return self.take_small(object, file, is_unchanged);
-        }
         let identity = self.inner.identity(object);
         let name = name(&identity);
         if self.inner.entry(&identity, object).is_some() {
@@ -60,12 +57,6 @@ impl Writer<'_> {
             self.inner.ledger.lock().remove(&name);
         }
         taken
-    }
-
-    fn take_small(&mut self, object: &Pinned, file: &File, is_unchanged: &IsUnchanged) -> Result<u64, Refusal> {
-        let mut bytes = vec![0; object.size as usize];
-        file.read_exact_at(&mut bytes, 0).map_err(unreadable)?;
-        if is_unchanged() { self.store(object, 0, &bytes) } else { Err(Refusal::NoRoom) }
     }
 
     /// Copies the file; returns the seals of its blocks.

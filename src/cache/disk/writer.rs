@@ -127,7 +127,7 @@ impl Writer<'_> {
         let _ = make_room(self.inner, 0, &Name::default());
     }
 
-    pub(super) fn store(&mut self, object: &Pinned, offset: u64, bytes: &[u8]) -> Result<u64, Refusal> {
+    fn store(&mut self, object: &Pinned, offset: u64, bytes: &[u8]) -> Result<u64, Refusal> {
         let identity = self.inner.identity(object);
         let name = name(&identity);
         let charge = self.inner.ledger.lock().charge(&name, bytes.len() as u64);

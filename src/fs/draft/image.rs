@@ -229,22 +229,22 @@ impl Image {
 
     /// The file that they lie in, from now on.
     pub fn file(&mut self) -> io::Result<&File> {
+        Ok(self.in_file()?.0)
+    }
+
+    /// Where that file is.
+    pub fn path(&mut self) -> io::Result<PathBuf> {
+        Ok(self.in_file()?.1.path.clone())
+    }
+
+    fn in_file(&mut self) -> io::Result<(&File, &DraftFile)> {
         if let Place::Memory(memory) = &self.place {
             let (file, place) = self.space.new_file()?;
             file.write_all_at(memory, 0)?;
             self.go_on_in(file, place);
         }
         match &self.place {
-            Place::File(file, _) => Ok(file),
-            Place::Memory(_) => Err(io::Error::other("a draft without a file")),
-        }
-    }
-
-    /// Where that file is.
-    pub fn path(&mut self) -> io::Result<PathBuf> {
-        self.file()?;
-        match &self.place {
-            Place::File(_, place) => Ok(place.path.clone()),
+            Place::File(file, place) => Ok((file, place)),
             Place::Memory(_) => Err(io::Error::other("a draft without a file")),
         }
     }
