@@ -156,7 +156,10 @@ async fn a_hook_gets_the_event_and_its_output_lies_where_its_rule_says() {
     assert_eq!(event["s3mount"]["input"], "/in/photos/a b.jpg");
     assert_eq!(event["s3mount"]["name"], "a b.jpg");
     assert_eq!(status(&hooks).invocations, 1);
-    assert_eq!(bench.bucket.info("thumbs/event.json").unwrap().content_type.as_deref(), Some("application/json"));
+    assert_eq!(
+        bench.bucket.info("thumbs/event.json").unwrap().properties.content_type.as_deref(),
+        Some("application/json")
+    );
 
     let log = bench.log("echo");
     assert_eq!(std::fs::read_to_string(status(&hooks).log).unwrap(), log);

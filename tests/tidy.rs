@@ -35,7 +35,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("lambda", &["hooks", "error"]),
     ("relay", &["error"]),
     ("cache", &["bucket", "key", "error", "telemetry"]),
-    ("journal", &["key", "error", "telemetry", "failpoint"]),
+    ("journal", &["bucket", "key", "error", "telemetry", "failpoint"]),
     ("bucket", &["key", "error", "telemetry", "failpoint"]),
     ("demo", &["error"]),
     ("telemetry", &["error", "key"]),

@@ -11,7 +11,8 @@ use super::deploying::HookPlace;
 use super::places::Places;
 use super::{Failure, Left};
 use crate::bucket::Bucket;
-use crate::bucket::client::{self, ConnectSettings, Connection};
+use crate::bucket::StorageClass;
+use crate::bucket::client::{self, ClassOfKey, ConnectSettings, Connection, Encryption, Wishes};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
 use crate::config::{Attrs, Config};
@@ -51,6 +52,10 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
         no_sign_request: config.no_sign_request,
         force_path_style: config.force_path_style,
         read_only: config.read_only,
+        dual_stack: config.dual_stack,
+        fips: config.fips,
+        accelerate: config.accelerate,
+        wishes: wishes(config),
         ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
     };
     let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await else {
@@ -60,6 +65,26 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
             .hint("is the endpoint right, is the network up?"));
     };
     Ok(outcome?)
+}
+
+/// What was said about objects, in the bucket's terms.
+fn wishes(config: &Config) -> Wishes {
+    let objects = config.objects.clone();
+    let by_server = objects.sse.map(|sse| {
+        let kms_key_id = objects.sse_kms_key_id.clone();
+        Encryption::Server { header: sse.header(), kms_key_id }
+    });
+    let (requester_pays, expected_bucket_owner) = (objects.requester_pays, objects.expected_bucket_owner.clone());
+    let encryption = by_server.or_else(|| objects.sse_c_key_file.clone().map(Encryption::Customer));
+    let (acl, tags) = (objects.acl.clone(), objects.tags.clone());
+    let prefix = config.source.prefix.clone();
+    let class = move |key: &str| {
+        // A directory's marker has no bytes; the cheaper classes bill it as 128 KiB.
+        let path = key.strip_prefix(&prefix).filter(|path| !path.ends_with('/') && !path.is_empty())?;
+        Some(StorageClass::from(objects.storage_class(path)?.to_owned()))
+    };
+    let storage_class = Some(ClassOfKey(Arc::new(class)));
+    Wishes { requester_pays, expected_bucket_owner, encryption, acl, tags, storage_class }
 }
 
 /// What serves a mounted bucket.

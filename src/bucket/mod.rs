@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod client;
 pub mod memory;
 pub mod probe;
+pub mod properties;
 pub mod request_log;
 pub mod retry;
 pub mod s3;
@@ -25,6 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Kind;
+pub use properties::{Properties, StorageClass};
 
 /// User metadata of an object: `x-amz-meta-` names without that prefix, lower case. At most 2 KiB
 /// in all (AWS: "Working with object metadata").
@@ -69,8 +71,9 @@ pub struct ObjectInfo {
     /// `Last-Modified`, whole seconds.
     pub modified: SystemTime,
     pub metadata: Metadata,
-    pub content_type: Option<String>,
-    pub storage_class: Option<String>,
+    pub properties: Properties,
+    /// The version's name in a bucket that keeps versions.
+    pub version_id: Option<String>,
     /// In an archive tier and not restored: its bytes cannot be read now.
     pub archived: bool,
 }
@@ -82,6 +85,8 @@ pub struct Listed {
     pub etag: ETag,
     pub size: u64,
     pub modified: SystemTime,
+    /// `None` where the server tells none.
+    pub storage_class: Option<StorageClass>,
     /// Algorithms from `ChecksumAlgorithm`, e.g. `["CRC32C"]`; empty where the server tells none.
     pub checksums: Vec<String>,
 }
@@ -143,7 +148,7 @@ pub enum Condition {
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
     pub metadata: Metadata,
-    pub content_type: Option<String>,
+    pub properties: Properties,
     pub condition: Condition,
 }
 
@@ -154,8 +159,10 @@ pub struct CopyRequest {
     pub to: String,
     /// `x-amz-copy-source-if-match`: copy this version or fail with [`Kind::Changed`].
     pub from_etag: Option<ETag>,
-    /// `Some` replaces the metadata (and content type), `None` keeps the source's.
+    /// `Some` replaces the metadata and properties, `None` keeps the source's.
     pub replace: Option<PutOptions>,
+    /// The source's storage class, where it is known: a copy is not made in that class by itself.
+    pub storage_class: Option<StorageClass>,
 }
 
 /// A part that the server has: what `complete_upload` must repeat.

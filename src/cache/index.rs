@@ -4,9 +4,10 @@
 //! Changes are answered from memory at once and reach the file in one transaction a second.
 
 mod file;
+mod mark;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use redb::Durability;
 
 use self::file::IndexFile;
+use self::mark::{Mark, Unwritten};
 use super::{Error, Remembered};
 
 /// How long a change may wait for its transaction.
@@ -35,10 +37,6 @@ pub struct AttributeIndex {
 #[derive(Debug)]
 struct Shared {
     file: IndexFile,
-    /// Lies beside the file while changes are not in it. If it lies there at the start, a crash came
-    /// in between, and what the file says may be older than what the bucket was told: a chmod
-    /// changes no tag, so nothing else would tell.
-    unwritten: Option<PathBuf>,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     /// Held by whoever writes a transaction; taken before `waiting`.
@@ -51,6 +49,8 @@ struct Waiting {
     pending: Changes,
     /// In the transaction that is being written.
     committing: Arc<Changes>,
+    /// Names the keys of both on the disk; none for an index in memory.
+    mark: Option<Mark>,
     stopped: bool,
 }
 
@@ -63,15 +63,13 @@ impl AttributeIndex {
                 .map_err(|source| Error::Directory { path: directory.to_owned(), source })?;
         }
         let file = IndexFile::open(path);
-        let unwritten = file.unwritten_mark();
-        if unwritten.as_ref().is_some_and(|mark| mark.exists()) {
-            tracing::warn!(path = %path.display(), "the attribute index missed its last changes; it starts empty");
-            file.clear();
+        let mark = file.mark();
+        if let Some(mark) = &mark {
+            forget_unwritten(&file, mark);
         }
         let shared = Arc::new(Shared {
             file,
-            unwritten,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting { mark, ..Waiting::default() }),
             changed: Condvar::new(),
             commit: Mutex::new(()),
         });
@@ -106,9 +104,9 @@ impl AttributeIndex {
     pub fn rename_tree(&self, from: &str, to: &str) {
         let _commit = self.shared.commit.lock();
         let mut waiting = self.shared.waiting.lock();
-        let changes = std::mem::take(&mut waiting.pending);
+        let changes = waiting.begin_commit();
         self.shared.file.write(&changes, Some((from, to)), Durability::Immediate);
-        self.shared.unmark(&waiting);
+        waiting.end_commit();
     }
 
     /// Returns when all changes so far are on the disk.
@@ -130,13 +128,11 @@ impl Drop for AttributeIndex {
 impl Shared {
     fn change(&self, key: &str, change: Option<Remembered>) {
         let mut waiting = self.waiting.lock();
-        if waiting.pending.is_empty()
-            && let Some(mark) = &self.unwritten
+        if waiting.pending.insert(key.to_owned(), change).is_none()
+            && let Some(mark) = &mut waiting.mark
         {
-            // Without the mark a crash would leave old attributes; with nothing but it, only HEADs.
-            let _ = std::fs::File::create(mark);
+            mark.add(key);
         }
-        waiting.pending.insert(key.to_owned(), change);
         if waiting.pending.len() == 1 || waiting.pending.len() == MAX_PENDING {
             self.changed.notify_all();
         }
@@ -160,25 +156,47 @@ impl Shared {
 
     fn commit_pending(&self) {
         let _commit = self.commit.lock();
-        let changes = {
-            let mut waiting = self.waiting.lock();
-            waiting.committing = Arc::new(std::mem::take(&mut waiting.pending));
-            waiting.committing.clone()
-        };
+        let changes = self.waiting.lock().begin_commit();
         self.file.write(&changes, None, Durability::Immediate);
-        let mut waiting = self.waiting.lock();
-        waiting.committing = Arc::default();
-        self.unmark(&waiting);
+        self.waiting.lock().end_commit();
+    }
+}
+
+impl Waiting {
+    fn begin_commit(&mut self) -> Arc<Changes> {
+        self.committing = Arc::new(std::mem::take(&mut self.pending));
+        if let Some(mark) = &mut self.mark {
+            mark.begin_commit();
+        }
+        self.committing.clone()
     }
 
-    /// Everything is in the file.
-    fn unmark(&self, waiting: &Waiting) {
-        if waiting.pending.is_empty()
-            && let Some(mark) = &self.unwritten
-        {
-            let _ = std::fs::remove_file(mark);
+    fn end_commit(&mut self) {
+        self.committing = Arc::default();
+        if let Some(mark) = &self.mark {
+            mark.end_commit();
         }
     }
+}
+
+/// After a crash: of the keys whose changes did not reach the file, it remembers nothing.
+fn forget_unwritten(file: &IndexFile, mark: &Mark) {
+    match mark.found() {
+        Unwritten::Nothing => return,
+        Unwritten::Keys(keys) => {
+            tracing::info!(
+                keys = keys.len(),
+                "the attribute index missed its last changes; it forgets the keys they were of"
+            );
+            let changes = keys.into_iter().map(|key| (key, None)).collect();
+            file.write(&changes, None, Durability::Immediate);
+        }
+        Unwritten::Anything => {
+            tracing::warn!("the attribute index missed its last changes, and does not know which; it starts empty");
+            file.clear();
+        }
+    }
+    mark.remove();
 }
 
 #[cfg(test)]

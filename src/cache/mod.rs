@@ -12,6 +12,7 @@
 
 mod ahead;
 mod blocks;
+mod boot;
 mod budget;
 mod disk;
 mod extents;

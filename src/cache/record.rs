@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::attributes::Attributes;
-use crate::bucket::{ETag, Metadata};
+use crate::bucket::{ETag, Metadata, Properties};
 
 /// What a HEAD or our own PUT told of a key; true of the version with this tag.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,8 +19,7 @@ pub struct Remembered {
     /// `Last-Modified` as the bucket told it.
     pub modified: Option<SystemTime>,
     pub attributes: Attributes,
-    /// The object's `Content-Type`; carried along when the object is written again.
-    pub content_type: Option<String>,
+    pub properties: Properties,
     /// From a listing alone: what the object's metadata says is not known, and `attributes` holds
     /// only what this machine knows by itself (the inode number, a directory's times).
     pub untold: bool,
@@ -59,8 +58,8 @@ struct Record {
     op_id: Option<String>,
     #[serde(skip_serializing_if = "Metadata::is_empty", default)]
     other: Metadata,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    content_type: Option<String>,
+    #[serde(flatten)]
+    properties: Properties,
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     untold: bool,
 }
@@ -101,7 +100,7 @@ impl Remembered {
             xattrs: xattrs.collect(),
             op_id: attributes.op_id.clone(),
             other: attributes.other.clone(),
-            content_type: self.content_type.clone(),
+            properties: self.properties.clone(),
             untold: self.untold,
         }
     }
@@ -125,8 +124,8 @@ impl Remembered {
             other: record.other,
         };
         let etag = record.etag.as_deref().map(ETag::new);
-        let (modified, content_type) = (record.modified.and_then(time), record.content_type);
-        Some(Self { etag, size: record.size, modified, attributes, content_type, untold: record.untold })
+        let (modified, properties) = (record.modified.and_then(time), record.properties);
+        Some(Self { etag, size: record.size, modified, attributes, properties, untold: record.untold })
     }
 }
 
@@ -190,7 +189,7 @@ mod tests {
             untold in any::<bool>(),
         ) -> Remembered {
             let etag = etag.as_deref().map(ETag::new);
-            Remembered { etag, size, modified, attributes, content_type: Some("text/plain".into()), untold }
+            Remembered { etag, size, modified, attributes, properties: Properties::of_type(Some("text/plain".into())), untold }
         }
     }
 

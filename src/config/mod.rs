@@ -2,6 +2,7 @@
 //! own small settings. Every default of an option stands here, once.
 
 mod memory;
+mod objects;
 mod options;
 mod source;
 mod units;
@@ -10,9 +11,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use objects::{Objects, Sse};
 pub use options::{Attrs, Options};
 pub use source::Source;
-pub use units::{Size, Span, Umask};
+pub use units::{Size, Span, Umask, Words};
 
 use crate::telemetry;
 
@@ -52,6 +54,11 @@ pub struct Config {
     pub no_sign_request: bool,
     /// `None`: as the endpoint needs it.
     pub force_path_style: Option<bool>,
+    /// Which of S3's endpoints; `None`: as the AWS configuration says.
+    pub dual_stack: Option<bool>,
+    pub fips: Option<bool>,
+    pub accelerate: bool,
+    pub objects: Objects,
     pub read_only: bool,
     pub allow_other: bool,
     pub no_exec: bool,
@@ -97,6 +104,7 @@ impl Config {
             None => said,
         };
         let dirs = Dirs::of_this_user();
+        let objects = Objects::of(&options)?;
         let config = Self {
             source: options.bucket.ok_or_else(|| not_named("bucket", "s3mount BUCKET MOUNTPOINT"))?.parse()?,
             mountpoint: absolute(&options.mountpoint.ok_or_else(|| not_named("mountpoint", "a directory"))?)?,
@@ -105,6 +113,10 @@ impl Config {
             profile: options.profile,
             no_sign_request: options.no_sign_request.unwrap_or(false),
             force_path_style: options.force_path_style,
+            dual_stack: options.dual_stack,
+            fips: options.fips,
+            accelerate: options.accelerate.unwrap_or(false),
+            objects,
             read_only: options.read_only.unwrap_or(false),
             allow_other: options.allow_other.unwrap_or(false),
             no_exec: options.no_exec.unwrap_or(false),

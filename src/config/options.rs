@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::units::{Size, Span, Umask};
+use super::objects::Sse;
+use super::units::{Size, Span, Umask, Words};
 use crate::telemetry::{Format, Level};
 
 /// Where the attributes in a listing come from.
@@ -49,6 +50,45 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_FORCE_PATH_STYLE", help_heading = "Bucket",
           num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub force_path_style: Option<bool>,
+    /// Use S3's dual-stack endpoints, which IPv6 reaches [default: from the AWS configuration]
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_DUAL_STACK", help_heading = "Bucket",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub dual_stack: Option<bool>,
+    /// Use S3's FIPS endpoints [default: from the AWS configuration]
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_FIPS", help_heading = "Bucket",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub fips: Option<bool>,
+    /// Use S3's Transfer Acceleration, which the bucket must have switched on
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_ACCELERATE", help_heading = "Bucket",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub accelerate: Option<bool>,
+    /// Pay for requests and transfer where the bucket's owner does not
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_REQUESTER_PAYS", help_heading = "Bucket",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub requester_pays: Option<bool>,
+    /// Refuse to work on a bucket of another AWS account than this one
+    #[arg(long, value_name = "ACCOUNT", env = "S3MOUNT_EXPECTED_BUCKET_OWNER", help_heading = "Bucket")]
+    pub expected_bucket_owner: Option<String>,
+
+    /// Storage class of new files: CLASS, or GLOB=CLASS for some paths, the first that fits; rewritten ones
+    /// stay in theirs [default: the bucket's]
+    #[arg(long, value_name = "[GLOB=]CLASS,…", env = "S3MOUNT_STORAGE_CLASS", help_heading = "Objects")]
+    pub storage_class: Option<Words>,
+    /// How S3 encrypts what is written [default: as the bucket says]
+    #[arg(long, value_name = "HOW", env = "S3MOUNT_SSE", help_heading = "Objects")]
+    pub sse: Option<Sse>,
+    /// Key of AWS KMS to encrypt with
+    #[arg(long, value_name = "ID", env = "S3MOUNT_SSE_KMS_KEY_ID", help_heading = "Objects")]
+    pub sse_kms_key_id: Option<String>,
+    /// Key of your own to encrypt and read all objects with (SSE-C): a file of 32 bytes, or of their base64
+    #[arg(long, value_name = "FILE", env = "S3MOUNT_SSE_C_KEY_FILE", help_heading = "Objects")]
+    pub sse_c_key_file: Option<PathBuf>,
+    /// Canned ACL of what is written, such as bucket-owner-full-control
+    #[arg(long, value_name = "ACL", env = "S3MOUNT_ACL", help_heading = "Objects")]
+    pub acl: Option<String>,
+    /// Tags of what is written
+    #[arg(long, value_name = "KEY=VALUE,…", env = "S3MOUNT_TAGS", help_heading = "Objects")]
+    pub tags: Option<Words>,
 
     /// Refuse every change
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_READ_ONLY", help_heading = "Mount",
@@ -132,7 +172,8 @@ impl Options {
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
             bucket mountpoint
-            endpoint_url region profile no_sign_request force_path_style
+            endpoint_url region profile no_sign_request force_path_style dual_stack fips accelerate
+            requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
             cache_dir cache_size state_dir memory log_level log_format)
@@ -159,7 +200,10 @@ mod tests {
         use clap::Args;
         // A value that each option takes, in TOML.
         let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
-            force-path-style = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
+            force-path-style = true\n\
+            dual-stack = true\nfips = true\naccelerate = true\nrequester-pays = true\n\
+            expected-bucket-owner = '1'\nstorage-class = ['a=B', 'C']\nsse = 'aws:kms'\nsse-kms-key-id = 'k'\n\
+            sse-c-key-file = '/k'\nacl = 'private'\ntags = 'a=b,c=d'\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
             umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\
             flush-open-after = '30s'\nhooks = '/h'\nlambda-listen = '127.0.0.1:9001'\n\
             cache-dir = '/c'\ncache-size = '2G'\n\
@@ -167,6 +211,8 @@ mod tests {
         let options: Options = toml::from_str(text).unwrap();
         assert_eq!(options.memory, Some(Size(1 << 20)));
         assert_eq!(options.umask, Some(Umask(0o027)));
+        assert_eq!(options.storage_class, Some(Words(vec!["a=B".into(), "C".into()])));
+        assert_eq!(options.tags, Some(Words(vec!["a=b".into(), "c=d".into()])));
         let command = Options::augment_args(clap::Command::new("x"));
         for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(text.contains(&format!("{flag} = ")), "--{flag} is missing in this test");

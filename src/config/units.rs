@@ -49,6 +49,39 @@ macro_rules! from_written {
 }
 from_written!(Size, Span, Umask);
 
+/// Several words: between commas, or in TOML also as a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "OneOrMany")]
+pub struct Words(pub Vec<String>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Words {
+    fn from(written: OneOrMany) -> Self {
+        match written {
+            OneOrMany::One(text) => Self(split(&text)),
+            OneOrMany::Many(words) => Self(words),
+        }
+    }
+}
+
+impl FromStr for Words {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(split(text)))
+    }
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
 /// Splits `1.5G` into 1.5 and `g`.
 fn number_and_unit(text: &str) -> Option<(f64, String)> {
     let text = text.trim();

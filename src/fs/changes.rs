@@ -65,7 +65,13 @@ impl Fs {
         options: &PutOptions,
     ) -> Result<ETag> {
         let Pinned { key: from, etag, .. } = self.current_name(ino, base);
-        let from = CopyRequest { from: from.to_string(), to: key.to_owned(), from_etag: Some(etag), replace: None };
+        let from = CopyRequest {
+            from: from.to_string(),
+            to: key.to_owned(),
+            from_etag: Some(etag),
+            replace: None,
+            storage_class: None,
+        };
         let sent = |settings| async move {
             upload::upload_changes(&self.bucket, &from, parts, source, options, &settings).await
         };

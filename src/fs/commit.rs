@@ -283,7 +283,7 @@ impl Fs {
         let stat = self.snapshot(ino)?.stat;
         let options = PutOptions {
             metadata: stat.to_attributes(op_id).to_metadata()?,
-            content_type: stat.content_type.clone(),
+            properties: stat.properties.clone(),
             condition: before.condition(),
         };
         if still.in_parts {

@@ -186,7 +186,7 @@ pub fn deferred_intent(there: &Snapshot, draft: DraftBytes, size: u64, metadata:
         size,
         metadata,
         base_etag: there.etag.as_ref().map(stored_etag),
-        content_type: there.stat.content_type.clone(),
+        properties: there.stat.properties.clone(),
         allowed,
     }
 }

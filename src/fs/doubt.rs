@@ -64,8 +64,8 @@ impl Fs {
             return Ok(());
         }
         if let Some(node) = self.tree.lock().get_mut(ino) {
-            let content_type = there.content_type.clone();
-            let remembered = Remembered { size: there.size, attributes, content_type, ..Remembered::default() };
+            let properties = there.properties.clone();
+            let remembered = Remembered { size: there.size, attributes, properties, ..Remembered::default() };
             node.stat = Stat::of_object(&remembered, false, &self.settings);
         }
         self.note_stored(content, ino, &doubt, &snapshot, &there).await

@@ -56,7 +56,7 @@ impl Heads {
             size: info.size,
             modified: Some(info.modified),
             attributes,
-            content_type: info.content_type,
+            properties: info.properties,
             untold: false,
         }
     }

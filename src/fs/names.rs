@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::inodes::Ino;
-use crate::bucket::ETag;
+use crate::bucket::{ETag, StorageClass};
 use crate::key::Oddity;
 
 /// Names of one directory that are kept in memory at once: some 5 MB. A larger one is read page by
@@ -18,6 +18,7 @@ pub struct Seen {
     pub etag: ETag,
     pub size: u64,
     pub modified: SystemTime,
+    pub storage_class: Option<StorageClass>,
     /// It may carry attributes that LIST does not tell: only a HEAD knows.
     pub asks: bool,
 }
@@ -318,7 +319,8 @@ mod tests {
     use super::*;
 
     fn found(etag: &str) -> Child {
-        let seen = Seen { etag: ETag::new(etag), size: 1, modified: SystemTime::UNIX_EPOCH, asks: true };
+        let seen =
+            Seen { etag: ETag::new(etag), size: 1, modified: SystemTime::UNIX_EPOCH, storage_class: None, asks: true };
         Child { ino: None, is_directory: false, seen: Some(seen) }
     }
 

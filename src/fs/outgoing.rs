@@ -247,9 +247,9 @@ impl Fs {
         let upload = outgoing.take_intent();
         let stat = self.snapshot(ino)?.stat;
         let metadata = stat.to_attributes(outgoing.op_id.clone()).to_metadata()?;
-        let now = PutOptions { metadata, content_type: stat.content_type, condition: Condition::None };
+        let now = PutOptions { metadata, properties: stat.properties, condition: Condition::None };
         let begun_with = outgoing.upload.options();
-        let same = now.metadata == begun_with.metadata && now.content_type == begun_with.content_type;
+        let same = now.metadata == begun_with.metadata && now.properties == begun_with.properties;
         let restated = if same { None } else { Some(now) };
         Ok(Written { restated, upload, ..Written::in_parts(generation, etag, size) })
     }
@@ -265,7 +265,8 @@ impl Fs {
     ) -> Result<()> {
         let key = pinned.key.to_string();
         let from_etag = Some(pinned.etag.clone());
-        let request = CopyRequest { from: key.clone(), to: key.clone(), from_etag, replace: Some(options) };
+        let request =
+            CopyRequest { from: key.clone(), to: key.clone(), from_etag, replace: Some(options), storage_class: None };
         match self.copy(&request, pinned.size).await.map_err(lost_is_stale) {
             Ok(etag) => {
                 pinned.etag = etag;
@@ -298,7 +299,7 @@ impl Fs {
         let source = FileParts::from(content.draft.lock().reader()?);
         let stat = self.snapshot(ino)?.stat;
         let metadata = stat.to_attributes(op_id.clone()).to_metadata()?;
-        let options = PutOptions { metadata, content_type: stat.content_type, condition: Condition::None };
+        let options = PutOptions { metadata, properties: stat.properties, condition: Condition::None };
         let intent = Arc::<Mutex<Option<IntentId>>>::default();
         let on_begin = Some(noting_upload(&self.journal, &intent, key));
         let settings = UploadSettings { on_begin, ..self.settings.upload.clone() };

@@ -119,7 +119,7 @@ impl Fs {
         }
         let options = PutOptions {
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,
-            content_type: snapshot.stat.content_type.clone(),
+            properties: snapshot.stat.properties.clone(),
             condition: Condition::None,
         };
         let size = if snapshot.stat.kind == FileKind::Directory { 0 } else { snapshot.stat.size };
@@ -154,7 +154,7 @@ impl Fs {
         }
         let (from, to) = (key.to_owned(), key.to_owned());
         let replace = Some(PutOptions { condition: Condition::None, ..options });
-        self.copy(&CopyRequest { from, to, from_etag: etag.cloned(), replace }, size).await
+        self.copy(&CopyRequest { from, to, from_etag: etag.cloned(), replace, storage_class: None }, size).await
     }
 
     /// A server-side copy of a file of any size.
@@ -171,7 +171,7 @@ impl Fs {
             options.clone()
         } else {
             let info = self.bucket.head(&request.from).await?;
-            PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None }
+            PutOptions { metadata: info.metadata, properties: info.properties, condition: Condition::None }
         };
         copy_large(&self.bucket, request, size, &options, &self.settings.upload).await
     }
@@ -233,8 +233,8 @@ impl Fs {
             return;
         }
         let size = if node.is_directory() { 0 } else { node.stat.size };
-        let (content_type, modified, untold) = (node.stat.content_type.clone(), node.modified, !node.told);
-        self.index.put(key, Remembered { etag: etag.cloned(), size, modified, attributes, content_type, untold });
+        let (properties, modified, untold) = (node.stat.properties.clone(), node.modified, !node.told);
+        self.index.put(key, Remembered { etag: etag.cloned(), size, modified, attributes, properties, untold });
     }
 
     /// The root of a whole bucket has no key that could carry its attributes: the index keeps them.
@@ -302,7 +302,7 @@ impl Fs {
     /// A directory must not vanish with the last thing in it: S3 knows it only by its marker.
     pub(super) async fn keep_directory(&self, ino: Ino, leaving: &str) -> Result<()> {
         let Some((key, metadata)) = self.marker_needed(ino, leaving)? else { return Ok(()) };
-        let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
+        let options = PutOptions { metadata, condition: Condition::IfAbsent, ..PutOptions::default() };
         match self.bucket.put(&key, Bytes::new(), &options).await {
             Ok(etag) => self.stored(ino, &key, &etag),
             // The marker was there all along.

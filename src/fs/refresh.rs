@@ -10,6 +10,7 @@ use super::listing::is_silence;
 use super::names::Seen;
 use super::stat::Stat;
 use super::{Fs, Result};
+use crate::bucket::Properties;
 use crate::bucket::attributes::Attributes;
 use crate::cache::Remembered;
 use crate::error::Kind;
@@ -55,7 +56,8 @@ impl Fs {
             Some(seen) => {
                 let attributes = Attributes { ino, ..Attributes::default() };
                 let (etag, modified) = (Some(seen.etag.clone()), Some(seen.modified));
-                Some(Remembered { etag, size: seen.size, modified, attributes, untold: true, ..Remembered::default() })
+                let properties = Properties { storage_class: seen.storage_class.clone(), ..Properties::default() };
+                Some(Remembered { etag, size: seen.size, modified, attributes, properties, untold: true })
             }
             None if directory => Some(Remembered { untold: true, ..self.implicit_directory(key) }),
             None => None,
@@ -67,6 +69,10 @@ impl Fs {
         if let (None, Some(seen)) = (remembered.modified, seen) {
             remembered.modified = Some(seen.modified);
             self.index.put(key, remembered.clone());
+        }
+        // A lifecycle rule moves an object without making another version of it.
+        if let Some(class) = seen.and_then(|seen| seen.storage_class.clone()) {
+            remembered.properties.storage_class = Some(class);
         }
         remembered
     }

@@ -210,7 +210,7 @@ fn left_of(there: &Snapshot, deferral: Deferral) -> Left {
         size: deferral.kept.promised().unwrap_or(0),
         metadata: deferral.metadata,
         base_etag: there.etag.as_ref().map(stored_etag),
-        content_type: there.stat.content_type.clone(),
+        properties: there.stat.properties.clone(),
         allowed: deferral.allowed,
     }
 }

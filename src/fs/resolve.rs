@@ -103,7 +103,8 @@ impl Fs {
         let child = if listing.is_nothing() {
             match head {
                 Ok(info) => {
-                    let seen = Seen { etag: info.etag.clone(), size: info.size, modified: info.modified, asks: true };
+                    let (etag, storage_class) = (info.etag.clone(), info.properties.storage_class.clone());
+                    let seen = Seen { etag, size: info.size, modified: info.modified, storage_class, asks: true };
                     self.index.put(&file_key, self.heads.remembered(&file_key, info));
                     Child { ino: None, is_directory: false, seen: Some(seen) }
                 }

@@ -12,7 +12,7 @@ use super::inodes::{Ino, Node};
 use super::stat::Stat;
 use super::{Fs, Result};
 use crate::bucket::attributes::Attributes;
-use crate::bucket::{ETag, Metadata};
+use crate::bucket::{ETag, Metadata, Properties};
 use crate::cache::Remembered;
 use crate::journal::{DraftBytes, Intent, IntentId};
 use crate::key::ROOT_INO;
@@ -26,7 +26,7 @@ pub struct Left {
     pub size: u64,
     pub metadata: Metadata,
     pub base_etag: Option<String>,
-    pub content_type: Option<String>,
+    pub properties: Properties,
     /// A gatekeeper has allowed it.
     pub allowed: bool,
 }
@@ -35,8 +35,8 @@ impl Left {
     /// Of an open intent, if it is one.
     pub fn of(id: IntentId, intent: &Intent) -> Option<Self> {
         match intent.clone() {
-            Intent::Deferred { key, draft, size, metadata, base_etag, content_type, allowed } => {
-                Some(Self { id, key, draft, size, metadata, base_etag, content_type, allowed })
+            Intent::Deferred { key, draft, size, metadata, base_etag, properties, allowed } => {
+                Some(Self { id, key, draft, size, metadata, base_etag, properties, allowed })
             }
             _ => None,
         }
@@ -44,8 +44,8 @@ impl Left {
 
     /// As the journal keeps it.
     pub fn intent(&self) -> Intent {
-        let Self { key, draft, size, metadata, base_etag, content_type, allowed, .. } = self.clone();
-        Intent::Deferred { key, draft, size, metadata, base_etag, content_type, allowed }
+        let Self { key, draft, size, metadata, base_etag, properties, allowed, .. } = self.clone();
+        Intent::Deferred { key, draft, size, metadata, base_etag, properties, allowed }
     }
 }
 
@@ -76,8 +76,8 @@ impl Fs {
     /// The file of a close that was left, which has no number and no place yet.
     pub(super) fn node_of_left(&self, left: &Left) -> Result<Node> {
         let attributes = Attributes::from_metadata(&left.metadata);
-        let (content_type, size) = (left.content_type.clone(), left.size);
-        let remembered = Remembered { size, attributes: attributes.clone(), content_type, ..Remembered::default() };
+        let (properties, size) = (left.properties.clone(), left.size);
+        let remembered = Remembered { size, attributes: attributes.clone(), properties, ..Remembered::default() };
         let stat = Stat::of_object(&remembered, false, &self.settings);
         let (draft, kept) = Draft::resume(&self.drafts, &left.draft, left.size)?;
         let content = Content::resumed(draft, attributes);

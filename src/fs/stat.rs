@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use nix::libc;
 
 use super::Settings;
-use crate::bucket::Metadata;
 use crate::bucket::attributes::{Attributes, LINEAGE};
+use crate::bucket::{Metadata, Properties};
 use crate::cache::Remembered;
 
 /// The kinds of file of `inode(7)`.
@@ -74,8 +74,8 @@ pub struct Stat {
     pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Metadata of other programs; travels with the object untouched.
     pub other: Metadata,
-    /// So does this.
-    pub content_type: Option<String>,
+    /// So do these.
+    pub properties: Properties,
 }
 
 impl Stat {
@@ -99,7 +99,7 @@ impl Stat {
             rdev: 0,
             xattrs: BTreeMap::new(),
             other: Metadata::new(),
-            content_type: None,
+            properties: Properties::default(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Stat {
             rdev: attributes.rdev.unwrap_or(0),
             xattrs: attributes.xattrs,
             other: attributes.other,
-            content_type: remembered.content_type.clone(),
+            properties: remembered.properties.clone(),
         }
     }
 

@@ -54,7 +54,8 @@ impl Origins {
             Attrs::List => false,
             Attrs::Auto => !tells || object.has_our_checksum(),
         };
-        Seen { etag: object.etag.clone(), size: object.size, modified: object.modified, asks }
+        let Listed { etag, size, modified, storage_class, .. } = object.clone();
+        Seen { etag, size, modified, storage_class, asks }
     }
 
     /// Whether a missing checksum in this page means something. What one page proves holds from
@@ -165,7 +166,8 @@ mod tests {
 
     fn listed(checksums: &[&str]) -> Listed {
         let checksums = checksums.iter().map(ToString::to_string).collect();
-        Listed { key: "k".into(), etag: ETag::new("t"), size: 1, modified: SystemTime::UNIX_EPOCH, checksums }
+        let (etag, modified) = (ETag::new("t"), SystemTime::UNIX_EPOCH);
+        Listed { key: "k".into(), etag, size: 1, modified, storage_class: None, checksums }
     }
 
     fn page(checksums: &[&str]) -> ListPage {

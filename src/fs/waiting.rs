@@ -103,8 +103,8 @@ impl Fs {
     pub(super) async fn recover_attributes(&self, report: &mut RecoveryReport) -> Result<()> {
         let (mut latest, mut over) = (BTreeMap::new(), Vec::new());
         for (number, note) in self.journal.open_notes()? {
-            let Note::Attributes { key, etag, size, metadata, content_type } = note else { continue };
-            let options = PutOptions { metadata, content_type, condition: Condition::None };
+            let Note::Attributes { key, etag, size, metadata, properties } = note else { continue };
+            let options = PutOptions { metadata, properties, condition: Condition::None };
             let noted = Noted { key: key.clone(), etag: etag.as_deref().map(ETag::new), size, options };
             over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
         }
@@ -141,5 +141,5 @@ pub(super) fn attributes_note(there: Snapshot) -> Result<Note> {
     let Snapshot { key, stat, etag, .. } = there;
     let size = if stat.kind == FileKind::Directory { 0 } else { stat.size };
     let (etag, metadata) = (etag.as_ref().map(stored_etag), stat.to_attributes(None).to_metadata()?);
-    Ok(Note::Attributes { key, etag, size, metadata, content_type: stat.content_type })
+    Ok(Note::Attributes { key, etag, size, metadata, properties: stat.properties })
 }

@@ -16,7 +16,7 @@ use super::invocation::{Surroundings, Tried};
 use super::rules::MAX_LINEAGE;
 use super::sandbox::Ended;
 use super::{HookSpec, lineage};
-use crate::bucket::{self, PutOptions};
+use crate::bucket::{self, Properties, PutOptions};
 use crate::error::Kind;
 use crate::journal::{EventName, NewCall, NewEvent, Task, stored_etag};
 use crate::relay::{self, Function, Queue};
@@ -231,8 +231,9 @@ impl Surroundings {
         let hook = lineage.last().map_or("hook", String::as_str);
         let key = format!("{}{directory}{hook}/{}.json", self.runner.prefix, task.event.id);
         let size = record.len() as u64;
-        let (metadata, content_type) = (lineage::metadata(&lineage), Some("application/json".into()));
-        let options = PutOptions { metadata, content_type, ..PutOptions::default() };
+        let (metadata, properties) =
+            (lineage::metadata(&lineage), Properties::of_type(Some("application/json".into())));
+        let options = PutOptions { metadata, properties, ..PutOptions::default() };
         match self.bucket.put(&key, Bytes::from(record), &options).await {
             Ok(etag) => {
                 (self.on_published)(&key);

@@ -102,7 +102,6 @@ impl Granted {
         if size > MAX_CALL_BYTES {
             return Err(Error::TooLarge);
         }
-        options.content_type = options.content_type.or_else(|| super::publish::content_type(&key).map(str::to_owned));
         options.metadata.extend(lineage::metadata(&self.lineage));
         let write = self.bucket.put(&key, body.into(), &options);
         self.noting(EventName::CreatedPut, &key, size, write).await
@@ -111,10 +110,10 @@ impl Granted {
     pub(super) async fn copy(&self, from: &str, to: &str) -> Result<ETag> {
         let (from, to) = (self.readable(from)?, self.writable(to)?);
         let info = self.bucket.head(&from).await?;
-        let ObjectInfo { etag, size, mut metadata, content_type, .. } = info;
+        let ObjectInfo { etag, size, mut metadata, properties, .. } = info;
         metadata.extend(lineage::metadata(&self.lineage));
-        let replace = Some(PutOptions { metadata, content_type, condition: Condition::None });
-        let request = CopyRequest { from, to: to.clone(), from_etag: Some(etag), replace };
+        let replace = Some(PutOptions { metadata, properties, condition: Condition::None });
+        let request = CopyRequest { from, to: to.clone(), from_etag: Some(etag), replace, storage_class: None };
         self.noting(EventName::CreatedCopy, &to, size, self.bucket.copy(&request)).await
     }
 

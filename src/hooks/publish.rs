@@ -105,8 +105,7 @@ async fn publish_one(
     among_others: bool,
 ) -> Result<(ETag, EventName, bool), Error> {
     let was_new = among_others && !exists(bucket.as_ref(), &file.key).await?;
-    let content_type = content_type(&file.key).map(str::to_owned);
-    let options = PutOptions { metadata: metadata.clone(), content_type, ..PutOptions::default() };
+    let options = PutOptions { metadata: metadata.clone(), ..PutOptions::default() };
     if file.size < upload::MULTIPART_FROM_BYTES {
         let body = Bytes::from(tokio::fs::read(&file.file).await?);
         let etag = bucket.put(&file.key, body, &options).await?;
@@ -149,33 +148,6 @@ async fn take_back(bucket: &dyn Bucket, keys: &[&str], on_published: &(dyn Fn(&s
         }
         on_published(key);
     }
-}
-
-/// By the extension, for what browsers show; `None` leaves it to the server.
-pub(super) fn content_type(key: &str) -> Option<&'static str> {
-    let (_, extension) = key.rsplit('/').next()?.rsplit_once('.')?;
-    Some(match extension.to_ascii_lowercase().as_str() {
-        "jpg" | "jpeg" => "image/jpeg",
-        "png" => "image/png",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "svg" => "image/svg+xml",
-        "pdf" => "application/pdf",
-        "json" => "application/json",
-        "xml" => "application/xml",
-        "html" | "htm" => "text/html; charset=utf-8",
-        "css" => "text/css; charset=utf-8",
-        "js" | "mjs" => "text/javascript; charset=utf-8",
-        "csv" => "text/csv; charset=utf-8",
-        "md" => "text/markdown; charset=utf-8",
-        "txt" | "sha256" | "log" => "text/plain; charset=utf-8",
-        "wasm" => "application/wasm",
-        "gz" => "application/gzip",
-        "zip" => "application/zip",
-        "mp4" => "video/mp4",
-        "mp3" => "audio/mpeg",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::transform::Made;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::{
     self, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo, Part,
-    PendingUpload, PutOptions, Result, Sink, check_version,
+    PendingUpload, Properties, PutOptions, Result, Sink, check_version,
 };
 use crate::error::Kind;
 
@@ -104,14 +104,21 @@ impl Views {
                 }
                 let made = hooks.made(hook, &object.key, &object.etag, object.size, object.modified).await?.ok()?;
                 // No checksum of ours: nobody asks what it carries.
-                Some(Listed { key, etag: made.etag, size: made.size, modified: object.modified, checksums: Vec::new() })
+                Some(Listed {
+                    key,
+                    etag: made.etag,
+                    size: made.size,
+                    modified: object.modified,
+                    storage_class: None,
+                    checksums: Vec::new(),
+                })
             }
         });
         let mut objects: Vec<Listed> = made.buffered(PARALLEL).filter_map(std::future::ready).collect().await;
         if request.prefix == *view && request.token.is_none() && request.start_after.is_none() {
             let (key, etag) = (view.clone(), ETag::new(DIRECTORY_TAG));
             let modified = SystemTime::UNIX_EPOCH;
-            objects.insert(0, Listed { key, etag, size: 0, modified, checksums: Vec::new() });
+            objects.insert(0, Listed { key, etag, size: 0, modified, storage_class: None, checksums: Vec::new() });
         }
         let prefixes = page.prefixes.iter().filter(|key| is_source(key)).map(|key| here(key)).collect();
         Ok(ListPage { objects, prefixes, next: page.next })
@@ -157,8 +164,8 @@ fn directory(modified: SystemTime) -> ObjectInfo {
         size: 0,
         modified,
         metadata: bucket::Metadata::new(),
-        content_type: None,
-        storage_class: None,
+        properties: Properties::default(),
+        version_id: None,
         archived: false,
     }
 }

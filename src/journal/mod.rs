@@ -33,7 +33,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::bucket::ETag;
+use crate::bucket::{ETag, Metadata, Properties};
 
 pub use error::{Error, Result};
 pub use notes::Note;
@@ -66,10 +66,10 @@ pub enum Intent {
         key: String,
         draft: DraftBytes,
         size: u64,
-        metadata: crate::bucket::Metadata,
+        metadata: Metadata,
         base_etag: Option<String>,
-        #[serde(default)]
-        content_type: Option<String>,
+        #[serde(flatten)]
+        properties: Properties,
         /// Who may forbid the version was asked, and allowed it.
         #[serde(default)]
         allowed: bool,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::io_kind;
 use super::{Error, Result};
+use crate::bucket::{Metadata, Properties};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "notes.log";
@@ -38,15 +39,16 @@ pub enum Note {
         intent: Option<u64>,
     },
     /// The directory (`d/`) is to get a marker before anything below it is deleted.
-    Keep { key: String, metadata: BTreeMap<String, String> },
+    Keep { key: String, metadata: Metadata },
     /// The object is to get these attributes, as long as it is this version.
     Attributes {
         key: String,
         /// `None`: there is none yet, it is the marker of a directory.
         etag: Option<String>,
         size: u64,
-        metadata: BTreeMap<String, String>,
-        content_type: Option<String>,
+        metadata: Metadata,
+        #[serde(flatten)]
+        properties: Properties,
     },
 }
 

@@ -359,7 +359,8 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.fs.getxattr(ino.0, name));
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        self.answer(async move { fs.getxattr(ino.0, &name).await }, move |value| reply_xattr(reply, size, value));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {

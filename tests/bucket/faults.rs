@@ -87,6 +87,7 @@ async fn copies_and_deletes_survive_what_passes() {
             to: place.key("to"),
             from_etag: from_etag.clone(),
             replace: Some(options(Condition::IfAbsent)),
+            storage_class: None,
         };
         place.bucket().copy(&copy).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         place.server.faults().clear();

@@ -8,6 +8,7 @@ mod faults;
 mod keys;
 mod objects;
 mod uploads;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -17,8 +18,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use s3mount::bucket::attributes::Attributes;
 use s3mount::bucket::client::{CONNECT_DEADLINE, ConnectSettings, Connection, StaticCredentials, connect};
+use s3mount::bucket::properties::Header;
 use s3mount::bucket::upload::{self, UploadSettings};
-use s3mount::bucket::{Bucket, Condition, CopyRequest, ETag, ListPage, ListRequest, Metadata, PutOptions};
+use s3mount::bucket::{
+    Bucket, Condition, CopyRequest, ETag, ListPage, ListRequest, Metadata, Properties, PutOptions, StorageClass,
+};
 use s3mount::demo::{Fault, FaultKind, Server, ServerSettings};
 use s3mount::error::Kind;
 use tempfile::TempDir;

@@ -7,11 +7,15 @@ async fn an_object_comes_back_as_it_was_put() {
     let place = Place::new().await;
     let key = place.key("object");
     let metadata = Metadata::from([("file-owner".to_owned(), "7".to_owned()), ("x".to_owned(), "y z".to_owned())]);
-    let content_type = Some("text/x-odd".to_owned());
-    let put = PutOptions { metadata: metadata.clone(), content_type: content_type.clone(), condition: Condition::None };
+    let properties = Properties {
+        headers: [(Header::CacheControl, "no-store".to_owned())].into(),
+        storage_class: Some(StorageClass::STANDARD),
+        ..Properties::of_type(Some("text/x-odd".to_owned()))
+    };
+    let put = PutOptions { metadata: metadata.clone(), properties: properties.clone(), condition: Condition::None };
     let etag = place.bucket().put(&key, bytes(1000), &put).await.unwrap();
     let info = place.bucket().head(&key).await.unwrap();
-    assert_eq!((&info.etag, info.size, &info.metadata, &info.content_type), (&etag, 1000, &metadata, &content_type));
+    assert_eq!((&info.etag, info.size, &info.metadata, &info.properties), (&etag, 1000, &metadata, &properties));
     assert!(!info.archived);
     let whole = place.bucket().get(&key, None, Some(&etag)).await.unwrap();
     assert_eq!((whole.bytes, whole.info), (bytes(1000), info));
@@ -52,7 +56,8 @@ async fn what_is_missing_is_not_found() {
     let key = place.key("missing");
     assert_eq!(place.bucket().head(&key).await.unwrap_err().kind, Kind::NotFound);
     assert_eq!(place.bucket().get(&key, None, None).await.unwrap_err().kind, Kind::NotFound);
-    let copy = CopyRequest { from: key.clone(), to: place.key("copy"), from_etag: None, replace: None };
+    let copy =
+        CopyRequest { from: key.clone(), to: place.key("copy"), from_etag: None, replace: None, storage_class: None };
     assert_eq!(place.bucket().copy(&copy).await.unwrap_err().kind, Kind::NotFound);
     place.bucket().delete(&key).await.expect("deleting what is not there succeeds");
     assert!(place.bucket().delete_many(&[key]).await.unwrap().is_empty());
@@ -70,7 +75,13 @@ async fn conditions_hold() {
     assert_eq!(bucket.put(&key, "3".into(), &stale).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, None, Some(&first)).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, Some(7..9), Some(&first)).await.unwrap_err().kind, changed);
-    let copy = CopyRequest { from: key.clone(), to: place.key("to"), from_etag: Some(first), replace: None };
+    let copy = CopyRequest {
+        from: key.clone(),
+        to: place.key("to"),
+        from_etag: Some(first),
+        replace: None,
+        storage_class: None,
+    };
     assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, None, Some(&second)).await.unwrap().bytes, "22");
 }
@@ -92,14 +103,22 @@ async fn of_many_creators_one_wins() {
 async fn a_copy_keeps_or_replaces_what_the_object_carries() {
     let place = Place::new().await;
     let metadata = Metadata::from([("a".to_owned(), "1".to_owned())]);
-    let put = PutOptions { metadata: metadata.clone(), content_type: Some("a/b".into()), condition: Condition::None };
+    let properties = Properties::of_type(Some("a/b".into()));
+    let put = PutOptions { metadata: metadata.clone(), properties, condition: Condition::None };
     let etag = place.bucket().put(&place.key("from"), bytes(10), &put).await.unwrap();
-    let mut copy = CopyRequest { from: place.key("from"), to: place.key("to"), from_etag: Some(etag), replace: None };
+    let mut copy = CopyRequest {
+        from: place.key("from"),
+        to: place.key("to"),
+        from_etag: Some(etag),
+        replace: None,
+        storage_class: None,
+    };
     place.bucket().copy(&copy).await.unwrap();
     let kept = place.bucket().get(&copy.to, None, None).await.unwrap();
-    assert_eq!((kept.bytes, kept.info.metadata, kept.info.content_type.as_deref()), (bytes(10), metadata, Some("a/b")));
+    assert_eq!((kept.bytes, kept.info.metadata), (bytes(10), metadata));
+    assert_eq!(kept.info.properties.content_type.as_deref(), Some("a/b"));
     let metadata = Metadata::from([("b".to_owned(), "2".to_owned())]);
-    copy.replace = Some(PutOptions { metadata: metadata.clone(), content_type: None, condition: Condition::None });
+    copy.replace = Some(PutOptions { metadata: metadata.clone(), ..PutOptions::default() });
     let etag = place.bucket().copy(&copy).await.unwrap();
     let replaced = place.bucket().head(&copy.to).await.unwrap();
     assert_eq!((replaced.metadata, replaced.etag), (metadata, etag));

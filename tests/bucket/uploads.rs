@@ -9,14 +9,15 @@ async fn parts_become_one_object_under_a_condition() {
     let settings = UploadSettings { part_bytes: 5 << 20, ..UploadSettings::default() };
     let body = bytes((11 << 20) + 3);
     let metadata = Metadata::from([("a".to_owned(), "1".to_owned())]);
-    let create = PutOptions { metadata: metadata.clone(), content_type: None, condition: Condition::IfAbsent };
+    let create = PutOptions { metadata: metadata.clone(), condition: Condition::IfAbsent, ..PutOptions::default() };
     let size = body.len() as u64;
     let etag = upload::upload(bucket, &key, Arc::new(body.clone()), size, &create, &settings).await.unwrap();
     let stored = bucket.get(&key, None, Some(&etag)).await.unwrap();
     assert_eq!((stored.bytes, stored.info.metadata), (body.clone(), metadata));
     let again = upload::upload(bucket, &key, Arc::new(body.clone()), size, &create, &settings).await;
     assert_eq!(again.unwrap_err().kind, Kind::Changed);
-    let copy = CopyRequest { from: key, to: place.key("copy"), from_etag: Some(etag), replace: None };
+    let copy =
+        CopyRequest { from: key, to: place.key("copy"), from_etag: Some(etag), replace: None, storage_class: None };
     upload::copy_large(bucket, &copy, size, &PutOptions::default(), &settings).await.unwrap();
     assert_eq!(bucket.get(&copy.to, None, None).await.unwrap().bytes, body);
     assert!(bucket.list_uploads(place.prefix).await.unwrap().is_empty(), "an upload is left open");

@@ -16,7 +16,7 @@ use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
 use s3mount::bucket::upload::PartMemory;
 use s3mount::bucket::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
-    PendingUpload, PutOptions, Result, Sink, check_length, check_version,
+    PendingUpload, Properties, PutOptions, Result, Sink, check_length, check_version,
 };
 use s3mount::cache::{BLOCK_BYTES, BlockCache, CacheSettings, Pinned, ReadAhead};
 use s3mount::error::Kind;
@@ -140,8 +140,8 @@ impl Bucket for Tape {
             size: self.size,
             modified: SystemTime::UNIX_EPOCH,
             metadata: Metadata::new(),
-            content_type: None,
-            storage_class: None,
+            properties: Properties::default(),
+            version_id: None,
             archived: false,
         };
         Ok(Fetched { info, bytes: bytes.slice(self.short_by..) })

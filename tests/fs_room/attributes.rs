@@ -32,7 +32,7 @@ async fn foreign_objects_are_listed_without_a_head() {
     let entry = house.lookup(ROOT, "f0007").await.unwrap();
     assert_eq!((entry.stat.size, entry.stat.perm, entry.stat.uid), (5, 0o644, 1000));
     assert_eq!(entry.stat.mtime, house.bucket.info("f0007").unwrap().modified);
-    assert_eq!(house.fs.getxattr(entry.ino, OsStr::new("user.k")).unwrap_err().errno(), Errno::ENODATA);
+    assert_eq!(house.fs.getxattr(entry.ino, OsStr::new("user.k")).await.unwrap_err().errno(), Errno::ENODATA);
     assert_eq!(house.bucket.requests().values().sum::<u64>(), 2, "{:?}", house.bucket.requests());
 }
 

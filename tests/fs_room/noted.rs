@@ -175,8 +175,8 @@ async fn a_directory_that_another_client_made_meanwhile_is_theirs() {
     let house = house(true).await;
     let ino = mkdir(&house, ROOT, "d", 0o700).await;
     let theirs = Attributes { mode: Some(0o40_775), ..Attributes::default() };
-    let (metadata, content_type, condition) = (theirs.to_metadata().unwrap(), None, Condition::IfAbsent);
-    house.bucket.put("d/", Bytes::new(), &PutOptions { metadata, content_type, condition }).await.unwrap();
+    let (metadata, condition) = (theirs.to_metadata().unwrap(), Condition::IfAbsent);
+    house.bucket.put("d/", Bytes::new(), &PutOptions { metadata, condition, ..PutOptions::default() }).await.unwrap();
     house.bucket.insert("d/f", "theirs", Metadata::new());
     assert!(house.fs.sync(None).await.is_empty());
     assert_eq!((stored_mode(&house, "d/").await, open_notes(&house)), (0o775, 0));

@@ -547,11 +547,11 @@ async fn a_file_tells_whether_it_waits() {
     let house = house().await;
     let ino = house.write_file(ROOT, "f", b"x").await.ino;
     let name = OsStr::new("user.s3.pending");
-    assert_eq!(house.fs.getxattr(ino, name).unwrap(), b"1");
+    assert_eq!(house.fs.getxattr(ino, name).await.unwrap(), b"1");
     assert_eq!(house.fs.listxattr(ino).unwrap(), b"");
     assert_eq!(house.fs.setxattr(ino, name, b"0", 0).await.unwrap_err().errno(), Errno::EPERM);
     assert!(house.fs.sync(None).await.is_empty());
-    assert_eq!(house.fs.getxattr(ino, name).unwrap(), b"0");
+    assert_eq!(house.fs.getxattr(ino, name).await.unwrap(), b"0");
     assert!(Attributes::from_metadata(&house.bucket.info("f").unwrap().metadata).xattrs.is_empty());
 }
 

@@ -103,7 +103,7 @@ async fn a_typed_hook_sees_its_event_and_what_is_granted() {
     assert_eq!(event["Records"][0]["s3"]["object"]["key"], "home/docs/a+b");
     assert_eq!(bench.text("home/made/copy").as_deref(), Some("of docs"));
     assert!(bench.log("h").contains("INFO fine\n"), "{}", bench.log("h"));
-    let content_type = bench.bucket.info("home/made/event.json").unwrap().content_type;
+    let content_type = bench.bucket.info("home/made/event.json").unwrap().properties.content_type;
     assert_eq!(content_type.as_deref(), Some("application/json"));
     // Other hooks are told of both objects, and whose they are.
     assert_eq!(hooks.status().hooks[1].invocations, 2);

@@ -69,6 +69,7 @@ mod parts;
 mod passthrough;
 mod permissions;
 mod programs;
+mod properties;
 mod races;
 mod random_kills;
 mod remount;

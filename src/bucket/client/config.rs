@@ -22,6 +22,7 @@ use aws_smithy_http_client::{Builder, Connector};
 use hyper::Uri;
 
 use super::headers::ReadableHeaders;
+use super::wishes::AskedHeaders;
 use super::{ConnectSettings, failure};
 use crate::bucket::{Error, Result};
 use crate::error::Kind;
@@ -45,12 +46,15 @@ pub(super) struct Sdk {
     endpoint_url: Option<String>,
     path_style: bool,
     signed: bool,
+    accelerate: bool,
+    asked: AskedHeaders,
     pub(super) region: String,
 }
 
 /// Loads the configuration and makes sure that there are credentials.
 pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     check_bucket_name(settings)?;
+    let asked = AskedHeaders::of(&settings.wishes).map_err(|wrong| failure(settings, Kind::Usage, wrong))?;
     let endpoint_url = endpoint_url(settings);
     let host = endpoint_url.as_deref().map(|url| host_of(settings, url)).transpose()?;
     let http = http_client(host.as_deref());
@@ -73,12 +77,19 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     if settings.no_sign_request {
         loader = loader.no_credentials();
     }
+    if let Some(dual_stack) = settings.dual_stack {
+        loader = loader.use_dual_stack(dual_stack);
+    }
+    if let Some(fips) = settings.fips {
+        loader = loader.use_fips(fips);
+    }
     let shared = loader.load().await;
     if !settings.no_sign_request {
         check_credentials(settings, &shared).await?;
     }
     let path_style = settings.force_path_style.unwrap_or_else(|| host.is_some_and(|host| !is_aws(&host)));
-    Ok(Sdk { shared, endpoint_url, path_style, signed: !settings.no_sign_request, region })
+    let (signed, accelerate) = (!settings.no_sign_request, settings.accelerate);
+    Ok(Sdk { shared, endpoint_url, path_style, signed, accelerate, asked, region })
 }
 
 impl Sdk {
@@ -95,6 +106,8 @@ impl Sdk {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(aws_sdk_s3::config::ResponseChecksumValidation::WhenRequired)
             .interceptor(ReadableHeaders)
+            .interceptor(self.asked.clone())
+            .accelerate(self.accelerate)
             .force_path_style(self.path_style);
         if let Some(url) = &self.endpoint_url {
             config = config.endpoint_url(url);

@@ -5,6 +5,7 @@
 mod config;
 mod headers;
 mod verify;
+mod wishes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
 use super::{Bucket, Error, Result};
 use crate::error::Kind;
+pub use wishes::{ClassOfKey, Encryption, Wishes};
 
 /// [`connect`] has answered by then.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -40,6 +42,12 @@ pub struct ConnectSettings {
     pub no_sign_request: bool,
     /// `http://host/bucket/key` instead of `http://bucket.host/key`; `None` = for every endpoint but AWS.
     pub force_path_style: Option<bool>,
+    /// Which of S3's endpoints; `None` = as the AWS configuration says.
+    pub dual_stack: Option<bool>,
+    pub fips: Option<bool>,
+    /// Transfer Acceleration.
+    pub accelerate: bool,
+    pub wishes: Wishes,
     /// Longest time for one operation with all its retries.
     pub deadline: Duration,
     /// Longest time to open a connection.
@@ -63,6 +71,10 @@ impl ConnectSettings {
             credentials: None,
             no_sign_request: false,
             force_path_style: None,
+            dual_stack: None,
+            fips: None,
+            accelerate: false,
+            wishes: Wishes::default(),
             deadline: DEADLINE,
             connect_timeout: Duration::from_secs(5),
             max_attempts: 10,
@@ -119,8 +131,9 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         verify::bucket(settings, &sdk).await?;
     }
     let requests = Arc::new(RequestLog::default());
-    let wire =
-        Counted::new(S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline), Arc::clone(&requests));
+    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline);
+    let bucket = bucket.choosing_class(settings.wishes.storage_class.clone());
+    let wire = Counted::new(bucket, Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &wire).await;
     let bucket = patient(settings, wire, capabilities, &requests);
     let credentials = sdk.credentials();

@@ -42,6 +42,7 @@ fn listed(key: &str, object: &Object, hides_checksums: bool) -> Listed {
         etag: object.etag.clone(),
         size: object.bytes.len() as u64,
         modified: object.modified,
+        storage_class: object.properties.storage_class.clone(),
         checksums,
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
-    PendingUpload, PutOptions, Result,
+    PendingUpload, Properties, PutOptions, Result, StorageClass,
 };
 use crate::error::Kind;
 pub use fault::{Effect, Fault};
@@ -32,16 +32,17 @@ struct Object {
     etag: ETag,
     modified: SystemTime,
     metadata: Metadata,
-    content_type: Option<String>,
+    properties: Properties,
     archived: bool,
     /// As LIST tells it: what our client writes carries CRC32C, what others write S3's default.
     checksum: &'static str,
 }
 
 impl Object {
-    fn new(bytes: Bytes, etag: ETag, options: &PutOptions) -> Self {
-        let (metadata, content_type) = (options.metadata.clone(), options.content_type.clone());
-        Self { bytes, etag, modified: whole_seconds_now(), metadata, content_type, archived: false, checksum: "CRC32C" }
+    fn new(key: &str, bytes: Bytes, etag: ETag, options: &PutOptions) -> Self {
+        let (metadata, content_type) = (options.metadata.clone(), options.properties.content_type_at(key));
+        let properties = Properties { content_type, ..options.properties.clone() };
+        Self { bytes, etag, modified: whole_seconds_now(), metadata, properties, archived: false, checksum: "CRC32C" }
     }
 
     fn info(&self) -> ObjectInfo {
@@ -50,8 +51,8 @@ impl Object {
             size: self.bytes.len() as u64,
             modified: self.modified,
             metadata: self.metadata.clone(),
-            content_type: self.content_type.clone(),
-            storage_class: self.archived.then(|| "GLACIER".to_owned()),
+            properties: self.properties.clone(),
+            version_id: None,
             archived: self.archived,
         }
     }
@@ -150,7 +151,7 @@ impl MemoryBucket {
         let bytes = bytes.into();
         let etag = etag_of(&bytes);
         let options = PutOptions { metadata, ..PutOptions::default() };
-        let object = Object { checksum: "CRC64NVME", ..Object::new(bytes, etag.clone(), &options) };
+        let object = Object { checksum: "CRC64NVME", ..Object::new(key, bytes, etag.clone(), &options) };
         self.state.lock().objects.insert(key.to_owned(), object);
         etag
     }
@@ -164,6 +165,7 @@ impl MemoryBucket {
     pub fn archive(&self, key: &str) {
         if let Some(object) = self.state.lock().objects.get_mut(key) {
             object.archived = true;
+            object.properties.storage_class = Some(StorageClass::from("GLACIER".to_owned()));
         }
     }
 
@@ -315,7 +317,7 @@ impl Bucket for MemoryBucket {
             state.moved.sent += body.len() as u64;
             state.check("PutObject", key, &options.condition)?;
             let etag = etag_of(&body);
-            state.objects.insert(key.to_owned(), Object::new(body, etag.clone(), options));
+            state.objects.insert(key.to_owned(), Object::new(key, body, etag.clone(), options));
             Ok(etag)
         })
         .await
@@ -326,7 +328,9 @@ impl Bucket for MemoryBucket {
             let mut object = state.copy_source("CopyObject", request)?;
             if let Some(options) = &request.replace {
                 state.check("CopyObject", &request.to, &options.condition)?;
-                object = Object::new(object.bytes, object.etag, options);
+                object = Object::new(&request.to, object.bytes, object.etag, options);
+            } else {
+                object.properties.storage_class.clone_from(&request.storage_class);
             }
             if state.copies_lose_checksums {
                 object.checksum = "CRC64NVME";

@@ -67,7 +67,7 @@ pub(super) fn complete(
         tags.extend_from_slice(&Md5::digest(stored));
     }
     let etag = ETag::new(&format!("{}-{}", hex::encode(Md5::digest(&tags)), parts.len()));
-    let object = Object::new(whole.freeze(), etag.clone(), &upload.options);
+    let object = Object::new(key, whole.freeze(), etag.clone(), &upload.options);
     state.objects.insert(key.to_owned(), object);
     state.uploads.remove(upload_id);
     Ok(etag)

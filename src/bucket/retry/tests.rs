@@ -20,7 +20,7 @@ fn retrying(memory: MemoryBucket) -> Retrying<MemoryBucket> {
 
 fn options(condition: Condition, op_id: Option<&str>) -> PutOptions {
     let metadata = op_id.map(|id| (OP_ID.to_owned(), id.to_owned())).into_iter().collect();
-    PutOptions { metadata, condition, content_type: None }
+    PutOptions { metadata, condition, ..PutOptions::default() }
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn a_completion_of_an_upload_that_others_aborted_fails() {
 }
 
 fn copy(replace: Option<PutOptions>) -> CopyRequest {
-    CopyRequest { from: "a".into(), to: "b".into(), from_etag: None, replace }
+    CopyRequest { from: "a".into(), to: "b".into(), from_etag: None, replace, storage_class: None }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use super::S3Bucket;
 use super::errors::plain;
 use super::read::whole_seconds;
-use crate::bucket::{ETag, ListPage, ListRequest, Listed, Result};
+use crate::bucket::{ETag, ListPage, ListRequest, Listed, Result, StorageClass};
 use crate::error::Kind;
 
 const LIST: &str = "ListObjectsV2";
@@ -46,6 +46,7 @@ fn listed(key: String, object: Object) -> Listed {
         etag: ETag::new(&object.e_tag.unwrap_or_default()),
         size: u64::try_from(object.size.unwrap_or_default()).unwrap_or_default(),
         modified: whole_seconds(object.last_modified),
+        storage_class: object.storage_class.map(|class| StorageClass::from(class.as_str().to_owned())),
         checksums: checksums.iter().map(|algorithm| algorithm.as_str().to_owned()).collect(),
     }
 }

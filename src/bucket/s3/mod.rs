@@ -12,6 +12,7 @@ mod errors;
 mod listing;
 mod multipart;
 mod progress;
+mod properties;
 mod read;
 mod write;
 
@@ -26,6 +27,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use super::client::ClassOfKey;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
@@ -43,6 +45,7 @@ pub const SLOW_STALL: Duration = Duration::from_secs(55);
 pub struct S3Bucket {
     client: Client,
     name: String,
+    class_of_key: Option<ClassOfKey>,
     stall: Duration,
     slow_stall: Duration,
 }
@@ -51,13 +54,19 @@ impl S3Bucket {
     /// Speaks through a client whose own retries are off.
     #[must_use]
     pub fn new(client: Client, name: &str) -> Self {
-        Self { client, name: name.to_owned(), stall: STALL, slow_stall: SLOW_STALL }
+        Self { client, name: name.to_owned(), class_of_key: None, stall: STALL, slow_stall: SLOW_STALL }
     }
 
     /// Leaves time for other tries within this deadline.
     #[must_use]
     pub fn within(self, deadline: Duration) -> Self {
         Self { stall: STALL.min(deadline / 4), slow_stall: SLOW_STALL.min(deadline), ..self }
+    }
+
+    /// Puts new objects into the storage class that this names for their key.
+    #[must_use]
+    pub fn choosing_class(self, class_of_key: Option<ClassOfKey>) -> Self {
+        Self { class_of_key, ..self }
     }
 
     /// Region that S3 names for this bucket, also where the caller has no access to it.

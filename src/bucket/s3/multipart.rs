@@ -8,9 +8,11 @@ use bytes::Bytes;
 use super::errors::plain;
 use super::listing::decode;
 use super::progress::Progress;
+use super::properties::with_properties;
 use super::read::whole_seconds;
-use super::write::{confirm, copy_source, header_values, stream, tag};
+use super::write::{confirm, copy_source, stream, tag};
 use super::{S3Bucket, condition_headers, send};
+use crate::bucket::properties::Header;
 use crate::bucket::{Condition, CopyRequest, ETag, Part, PendingUpload, PutOptions, Result, checksum};
 use crate::error::Kind;
 
@@ -24,10 +26,7 @@ const LIST: &str = "ListMultipartUploads";
 impl S3Bucket {
     pub(super) async fn create_multipart_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
         let call = self.client.create_multipart_upload().bucket(&self.name).key(key);
-        let call = call
-            .set_metadata(Some(header_values(&options.metadata)))
-            .set_content_type(options.content_type.clone())
-            .checksum_algorithm(ChecksumAlgorithm::Crc32C);
+        let call = with_properties!(self, call, key, options).checksum_algorithm(ChecksumAlgorithm::Crc32C);
         let output = self.send(CREATE, key, call.send()).await?;
         output.upload_id.ok_or_else(|| plain(Kind::Corrupt, CREATE, key, "the server answered without an upload id"))
     }

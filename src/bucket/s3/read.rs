@@ -12,9 +12,11 @@ use crc_fast::CrcAlgorithm;
 
 use super::errors::{plain, root_cause, stalled};
 use super::progress::Progress;
+use super::properties::told_properties;
 use super::{S3Bucket, send};
 use crate::bucket::checksum;
-use crate::bucket::{ETag, Fetched, Metadata, ObjectInfo, Result, Sink, check_version};
+use crate::bucket::properties::{Header, Properties};
+use crate::bucket::{ETag, Fetched, Metadata, ObjectInfo, Result, Sink, StorageClass, check_version};
 use crate::error::Kind;
 
 const HEAD: &str = "HeadObject";
@@ -197,28 +199,29 @@ fn parse_content_range(value: &str) -> Option<(Range<u64>, u64)> {
     (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
-fn head_info(output: HeadObjectOutput) -> ObjectInfo {
-    let storage_class = output.storage_class.map(|class| class.as_str().to_owned());
-    let tiered = output.archive_status.is_some();
+fn head_info(mut output: HeadObjectOutput) -> ObjectInfo {
+    let properties = told_properties!(output);
+    let class = properties.storage_class.as_ref().map(StorageClass::as_str);
+    let archived = is_archived(class, output.archive_status.is_some(), output.restore.as_deref());
     ObjectInfo {
         etag: ETag::new(&output.e_tag.unwrap_or_default()),
         size: u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default(),
         modified: whole_seconds(output.last_modified),
         metadata: user_metadata(output.metadata),
-        content_type: output.content_type,
-        archived: is_archived(storage_class.as_deref(), tiered, output.restore.as_deref()),
-        storage_class,
+        properties,
+        version_id: output.version_id,
+        archived,
     }
 }
 
-fn get_info(output: GetObjectOutput, size: u64) -> ObjectInfo {
+fn get_info(mut output: GetObjectOutput, size: u64) -> ObjectInfo {
     ObjectInfo {
         etag: ETag::new(&output.e_tag.unwrap_or_default()),
         size,
         modified: whole_seconds(output.last_modified),
         metadata: user_metadata(output.metadata),
-        content_type: output.content_type,
-        storage_class: output.storage_class.map(|class| class.as_str().to_owned()),
+        properties: told_properties!(output),
+        version_id: output.version_id,
         // Its bytes just came.
         archived: false,
     }

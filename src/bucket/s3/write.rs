@@ -12,7 +12,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::errors::{kind_of, plain};
 use super::progress::{Progress, WatchedBody};
+use super::properties::with_properties;
 use super::{S3Bucket, condition_headers, send};
+use crate::bucket::properties::Header;
 use crate::bucket::{CopyRequest, ETag, Error, Metadata, PutOptions, Result, checksum};
 use crate::error::Kind;
 
@@ -29,9 +31,7 @@ impl S3Bucket {
         let crc = checksum::crc32c(&body);
         let progress = Progress::with_body(self.stall, body.len());
         let call = self.client.put_object().bucket(&self.name).key(key);
-        let call = call
-            .set_metadata(Some(header_values(&options.metadata)))
-            .set_content_type(options.content_type.clone())
+        let call = with_properties!(self, call, key, options)
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
             .checksum_crc32_c(&crc)
@@ -50,14 +50,14 @@ impl S3Bucket {
             .set_copy_source_if_match(request.from_etag.as_ref().map(ETag::quoted));
         if let Some(options) = &request.replace {
             let (if_match, if_none_match) = condition_headers(&options.condition);
-            call = call
+            call = with_properties!(self, call, &request.to, options)
                 // Ours from now on: LIST tells it by this checksum.
                 .checksum_algorithm(ChecksumAlgorithm::Crc32C)
                 .metadata_directive(MetadataDirective::Replace)
-                .set_metadata(Some(header_values(&options.metadata)))
-                .set_content_type(options.content_type.clone())
                 .set_if_match(if_match)
                 .set_if_none_match(if_none_match);
+        } else {
+            call = call.set_storage_class(self.class_to_write(request.storage_class.as_ref(), &request.to));
         }
         let output = self.send_slow(COPY, &request.to, call.send()).await?;
         tag(COPY, &request.to, output.copy_object_result.and_then(|result| result.e_tag))

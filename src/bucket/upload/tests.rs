@@ -26,7 +26,7 @@ fn settings() -> UploadSettings {
 
 async fn send(bucket: &Arc<dyn Bucket>, body: &Bytes, settings: &UploadSettings) -> Result<ETag> {
     let metadata = Metadata::from([("a".to_owned(), "b".to_owned())]);
-    let options = PutOptions { metadata, condition: Condition::IfAbsent, content_type: None };
+    let options = PutOptions { metadata, condition: Condition::IfAbsent, ..PutOptions::default() };
     upload(bucket, "k", Arc::new(body.clone()), body.len() as u64, &options, settings).await
 }
 
@@ -130,7 +130,13 @@ async fn a_source_that_fails_or_is_short_makes_no_object() {
 async fn a_copy_in_parts_is_the_same_object_of_one_version() {
     let (memory, bucket) = bucket();
     let from_etag = memory.insert("a", body(), Metadata::new());
-    let request = CopyRequest { from: "a".into(), to: "b".into(), from_etag: Some(from_etag), replace: None };
+    let request = CopyRequest {
+        from: "a".into(),
+        to: "b".into(),
+        from_etag: Some(from_etag),
+        replace: None,
+        storage_class: None,
+    };
     let size = body().len() as u64;
     copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await.unwrap();
     assert_eq!(memory.bytes("b").unwrap(), body());
@@ -158,7 +164,13 @@ async fn a_changed_object_is_copied_but_for_the_change() {
     after[7] = !after[7];
     let size = after.len() as u64;
     let after = Bytes::from(after);
-    let request = CopyRequest { from: "k".into(), to: "k".into(), from_etag: Some(from_etag.clone()), replace: None };
+    let request = CopyRequest {
+        from: "k".into(),
+        to: "k".into(),
+        from_etag: Some(from_etag.clone()),
+        replace: None,
+        storage_class: None,
+    };
     let parts = plan::plan(size, &[0..7, 8..size], PART_BYTES);
     let options = PutOptions { condition: Condition::IfMatch(from_etag), ..PutOptions::default() };
     let source = Arc::new(after.clone());

@@ -9,10 +9,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
+
+use super::super::boot;
 
 pub(super) type Stamp = [u8; 8];
 
@@ -28,13 +29,9 @@ const SYS_CACHESTAT: libc::c_long = 451;
 /// the count is smaller, and the file is verified.
 const PAGE_BYTES: u64 = 4096;
 
-/// Names the time since this machine was booted; `None` where it is not told.
-static BOOT: LazyLock<Option<String>> =
-    LazyLock::new(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
-
 /// The stamp of a file as it is; `None` when it cannot have one, or not yet.
 pub(super) fn of(file: &File) -> io::Result<Option<Stamp>> {
-    let Some(boot) = &*BOOT else { return Ok(None) };
+    let Some(boot) = boot::id() else { return Ok(None) };
     let found = file.metadata()?;
     let seconds = Duration::from_secs(u64::try_from(found.ctime()).unwrap_or(0));
     let changed =

@@ -11,6 +11,7 @@ use redb::{
 
 use super::super::Remembered;
 use super::Changes;
+use super::mark::Mark;
 
 /// The name carries the version of the records: another one starts empty.
 const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("attributes-1");
@@ -38,9 +39,9 @@ impl IndexFile {
     }
 
     /// Where to note that changes are not in the file; none for an index in memory.
-    pub fn unwritten_mark(&self) -> Option<PathBuf> {
+    pub fn mark(&self) -> Option<Mark> {
         let in_memory = self.store.read().in_memory;
-        (!in_memory).then(|| self.path.with_extension("unwritten"))
+        (!in_memory).then(|| Mark::beside(&self.path))
     }
 
     /// Forgets everything.

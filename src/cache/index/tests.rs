@@ -45,6 +45,52 @@ fn a_flush_reaches_the_file() {
     assert_eq!(second.get("a"), Some(sized(1)));
 }
 
+/// As after kill -9: what lies on the disk now, opened by another mount.
+fn as_killed(directory: &tempfile::TempDir, mark: Option<&str>) -> (tempfile::TempDir, Arc<AttributeIndex>) {
+    let killed = tempfile::tempdir().unwrap();
+    let state = killed.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    for name in ["attributes.redb", "attributes.unwritten"] {
+        let _ = std::fs::copy(directory.path().join("state").join(name), state.join(name));
+    }
+    if let Some(mark) = mark {
+        std::fs::write(state.join("attributes.unwritten"), mark).unwrap();
+    }
+    let opened = AttributeIndex::open(&state.join("attributes.redb")).unwrap();
+    assert!(!state.join("attributes.unwritten").exists());
+    (killed, opened)
+}
+
+#[test]
+fn a_crash_costs_the_keys_that_waited_and_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = index(&directory);
+    first.put("changed \n \"twice\"", sized(1));
+    first.put("kept", sized(2));
+    first.remove("never was");
+    first.flush();
+    first.put("changed \n \"twice\"", sized(3));
+    first.put("new", sized(4));
+    first.put("changed \n \"twice\"", sized(5));
+    let (_killed, second) = as_killed(&directory, None);
+    assert_eq!(second.get("kept"), Some(sized(2)));
+    assert_eq!((second.get("changed \n \"twice\""), second.get("new")), (None, None));
+}
+
+#[test]
+fn a_mark_that_makes_no_sense_stands_for_every_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = index(&directory);
+    first.put("a", sized(1));
+    first.flush();
+    first.put("b", sized(2));
+    let whole = std::fs::read_to_string(directory.path().join("state/attributes.unwritten")).unwrap();
+    for mark in ["", "another boot\n\"b\"\n", whole.trim_end(), &format!("{whole}b\n")] {
+        assert_eq!(as_killed(&directory, Some(mark)).1.get("a"), None, "{mark:?}");
+    }
+    assert_eq!(as_killed(&directory, Some(&whole)).1.get("a"), Some(sized(1)));
+}
+
 #[test]
 fn a_tree_moves_with_what_waits_and_what_is_written() {
     let directory = tempfile::tempdir().unwrap();

@@ -65,7 +65,7 @@ impl Fs {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let metadata = stat.to_attributes(None).to_metadata()?;
-        let options = PutOptions { metadata, content_type: None, condition: Condition::IfAbsent };
+        let options = PutOptions { metadata, condition: Condition::IfAbsent, ..PutOptions::default() };
         let is_noted = directory && self.may_note_new(&key);
         let etag = if is_noted { None } else { Some(self.put_new(&key, body, &options).await?) };
         let ino = {

@@ -191,6 +191,14 @@ impl Fs {
         Ok(())
     }
 
+    /// The type follows the extension where nobody has said one: editors and rsync write under another
+    /// name first. What LIST alone has described keeps what it has.
+    fn is_retyped(&self, ino: Ino, before: &Snapshot, key: &str) -> bool {
+        let properties = &before.stat.properties;
+        properties.content_type_at(&before.key) != properties.content_type_at(key)
+            && self.tree.lock().get(ino).is_some_and(|node| node.told)
+    }
+
     /// Copies what is there still, and nobody has changed here meanwhile.
     async fn copy_unchanged(
         &self,
@@ -201,9 +209,9 @@ impl Fs {
         changed: bool,
     ) -> Result<ETag> {
         let stat = &before.stat;
-        let replace = if changed {
+        let replace = if changed || self.is_retyped(plan.ino, before, key) {
             let metadata = stat.to_attributes(None).to_metadata()?;
-            Some(PutOptions { metadata, content_type: stat.content_type.clone(), condition: Condition::None })
+            Some(PutOptions { metadata, properties: stat.properties.clone(), condition: Condition::None })
         } else {
             None
         };
@@ -214,13 +222,19 @@ impl Fs {
             if now.etag != etag || now.size != 0 {
                 return Err(Errno::ESTALE.into());
             }
-            let (metadata, content_type) = (now.metadata, now.content_type);
-            let as_it_was = PutOptions { metadata, content_type, condition: Condition::None };
+            let (metadata, properties) = (now.metadata, now.properties);
+            let as_it_was = PutOptions { metadata, properties, condition: Condition::None };
             let options = replace.unwrap_or(as_it_was);
             self.bucket.put(key, Bytes::new(), &options).await?
         } else {
             let (from, to) = (before.key.clone(), key.to_owned());
-            let request = CopyRequest { from, to, from_etag: Some(etag), replace };
+            let request = CopyRequest {
+                from,
+                to,
+                from_etag: Some(etag),
+                replace,
+                storage_class: stat.properties.storage_class.clone(),
+            };
             self.copy(&request, before.stat.size).await?
         };
         failpoint::reach(Failpoint::RenameCopied);

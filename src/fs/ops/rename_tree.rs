@@ -249,17 +249,18 @@ impl Fs {
             return Ok(self.bucket.put(&key, Bytes::new(), &options).await?);
         }
         let from_etag = Some(object.etag.clone());
-        let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None };
+        let storage_class = object.storage_class.clone();
+        let request = CopyRequest { from: object.key.clone(), to: key, from_etag, replace: None, storage_class };
         Ok(self.copy(&request, object.size).await?)
     }
 
     /// What a listed version carries, if the index was told all of it.
     fn known_options(&self, object: &Listed) -> Option<PutOptions> {
-        let Listed { etag, size, modified, .. } = object.clone();
-        let seen = Seen { etag, size, modified, asks: true };
+        let Listed { etag, size, modified, storage_class, .. } = object.clone();
+        let seen = Seen { etag, size, modified, storage_class, asks: true };
         let known = self.index.get(&object.key).filter(|known| !known.untold && is_version(known, &seen))?;
-        let (metadata, content_type) = (known.attributes.to_metadata().ok()?, known.content_type);
-        Some(PutOptions { metadata, content_type, condition: Condition::None })
+        let (metadata, properties) = (known.attributes.to_metadata().ok()?, known.properties);
+        Some(PutOptions { metadata, properties, condition: Condition::None })
     }
 
     async fn asked_options(&self, object: &Listed) -> Result<PutOptions> {
@@ -267,7 +268,7 @@ impl Fs {
         if info.size != 0 {
             return Err(Errno::ESTALE.into());
         }
-        Ok(PutOptions { metadata: info.metadata, content_type: info.content_type, condition: Condition::None })
+        Ok(PutOptions { metadata: info.metadata, properties: info.properties, condition: Condition::None })
     }
 
     /// Deletes keys that are in binary order, the last first: a server with real directories

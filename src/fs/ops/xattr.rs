@@ -1,4 +1,7 @@
 //! Extended attributes (`xattr(7)`): kept in the object's metadata, together at most ~1.3 KiB.
+//!
+//! Under `user.s3.` stands what S3 knows of the object. It is told to who asks for it by name and is in
+//! no list: `cp -a` and `rsync -X` must not take it for the file's own, nor cost a request for it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,22 +9,83 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::bucket::{ObjectInfo, Properties};
+use crate::error::Kind;
 use crate::fs::inodes::Ino;
+use crate::fs::stat::Stat;
 use crate::fs::{Fs, Result};
+
+/// What is told under `user.s3.`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Whether S3 lacks something of the file: `1`, else `0`.
+    Pending,
+    /// The version of the object that the file was last seen as.
+    ETag,
+    /// Asks the bucket, whose lifecycle rules move objects behind everybody's back.
+    StorageClass,
+    /// Asks the bucket; none where it keeps no versions.
+    VersionId,
+    /// Can be set, and taken away: then it is that of the name's extension.
+    ContentType,
+}
+
+impl Told {
+    fn of(name: &str) -> Option<Self> {
+        Some(match name.strip_prefix("user.s3.")? {
+            "pending" => Self::Pending,
+            "etag" => Self::ETag,
+            "storage-class" => Self::StorageClass,
+            "version-id" => Self::VersionId,
+            "content-type" => Self::ContentType,
+            _ => return None,
+        })
+    }
+}
 
 impl Fs {
     /// `getxattr(2)`.
     ///
     /// # Errors
     /// `ENODATA`, `ENOTSUP` for ACLs, which the mode bits alone decide here.
-    pub fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+    pub async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         let name = supported(name)?;
+        if let Some(told) = Told::of(name) {
+            return Ok(self.told_xattr(ino, told).await?.ok_or(Errno::ENODATA)?.into_bytes());
+        }
         let tree = self.tree.lock();
         let node = tree.get(ino).ok_or(Errno::ESTALE)?;
-        if name == PENDING {
-            return Ok(if node.is_pending() { b"1".to_vec() } else { b"0".to_vec() });
-        }
         Ok(node.stat.xattrs.get(name).cloned().ok_or(Errno::ENODATA)?)
+    }
+
+    async fn told_xattr(&self, ino: Ino, told: Told) -> Result<Option<String>> {
+        match told {
+            Told::Pending => {
+                let tree = self.tree.lock();
+                let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+                Ok(Some(if node.is_pending() { "1" } else { "0" }.to_owned()))
+            }
+            Told::ETag => Ok(self.snapshot(ino)?.etag.map(|etag| etag.to_string())),
+            Told::ContentType => {
+                self.ensure_told(ino).await?;
+                let there = self.snapshot(ino)?;
+                Ok(there.stat.properties.content_type_at(&there.key))
+            }
+            Told::StorageClass => {
+                let found = self.asked(ino).await?;
+                Ok(found.and_then(|found| found.properties.storage_class).map(String::from))
+            }
+            Told::VersionId => Ok(self.asked(ino).await?.and_then(|found| found.version_id)),
+        }
+    }
+
+    /// The object as it is in the bucket now; none for a file that is not there yet.
+    async fn asked(&self, ino: Ino) -> Result<Option<ObjectInfo>> {
+        match self.bucket.head(&self.snapshot(ino)?.key).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// `listxattr(2)`: the names, each with a NUL behind it.
@@ -39,6 +103,9 @@ impl Fs {
         self.writable_at(ino)?;
         let name = changeable(name)?;
         self.ensure_told(ino).await?;
+        if Told::of(name).is_some() {
+            return self.set_content_type(ino, Some(content_type(value)?)).await;
+        }
         let mut stat = self.snapshot(ino)?.stat;
         match stat.xattrs.contains_key(name) {
             true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST.into()),
@@ -60,6 +127,9 @@ impl Fs {
         self.writable_at(ino)?;
         let name = changeable(name)?;
         self.ensure_told(ino).await?;
+        if Told::of(name).is_some() {
+            return self.set_content_type(ino, None).await;
+        }
         if !self.snapshot(ino)?.stat.xattrs.contains_key(name) {
             return Err(Errno::ENODATA.into());
         }
@@ -69,15 +139,29 @@ impl Fs {
         })
         .await
     }
-}
 
-/// Whether S3 lacks something of the file: `1`, else `0`. Told to who asks for it, in no list.
-const PENDING: &str = "user.s3.pending";
+    async fn set_content_type(&self, ino: Ino, content_type: Option<String>) -> Result<()> {
+        let set = move |stat: &mut Stat| {
+            let properties = std::mem::take(&mut stat.properties);
+            stat.properties = Properties { content_type: content_type.clone(), ..properties };
+            stat.ctime = std::time::SystemTime::now();
+        };
+        self.change_attributes(ino, set).await
+    }
+}
 
 /// Names that can be set: `EPERM` for what only tells.
 fn changeable(name: &OsStr) -> Result<&str> {
     let name = supported(name)?;
-    if name == PENDING { Err(Errno::EPERM.into()) } else { Ok(name) }
+    let only_tells = Told::of(name).is_some_and(|told| told != Told::ContentType);
+    if only_tells { Err(Errno::EPERM.into()) } else { Ok(name) }
+}
+
+/// What a header can carry: visible ASCII and blanks.
+fn content_type(value: &[u8]) -> Result<String> {
+    let fits = !value.is_empty() && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    let text = str::from_utf8(value).ok().filter(|_| fits).ok_or(Errno::EINVAL)?;
+    Ok(text.to_owned())
 }
 
 /// Names that can be kept: UTF-8, and not the `system.` ones, which are ACLs and the like.

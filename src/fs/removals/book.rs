@@ -50,7 +50,7 @@ impl Kept {
     /// The marker as LIST will tell it.
     fn listed(&self, key: &str) -> Listed {
         let (etag, checksums) = (Self::etag(), vec!["CRC32C".to_owned()]);
-        Listed { key: key.to_owned(), etag, size: 0, modified: self.since, checksums }
+        Listed { key: key.to_owned(), etag, size: 0, modified: self.since, storage_class: None, checksums }
     }
 
     /// The marker's tag, on nearly every server. What is asked for later tells the true one.

@@ -71,7 +71,7 @@ impl Fs {
     async fn put_markers(&self, kept: &[(String, Kept)]) -> Vec<(String, bucket::Error)> {
         let puts = stream::iter(kept.to_vec()).map(|(key, kept)| async move {
             let condition = Condition::IfAbsent;
-            let options = PutOptions { metadata: kept.metadata, content_type: None, condition };
+            let options = PutOptions { metadata: kept.metadata, condition, ..PutOptions::default() };
             let put = self.removals.bucket.put(&key, Bytes::new(), &options).await;
             (key, kept.number, put)
         });

@@ -10,7 +10,7 @@ use super::Waiting;
 use super::book::{Book, Kept, Wanted};
 use crate::bucket::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink,
+    Properties, PutOptions, Result, Sink,
 };
 use crate::error::Kind;
 
@@ -104,8 +104,8 @@ impl Bucket for View {
         let marker = self.waiting.book.lock().marker(key, u64::MAX).cloned();
         if let Some(marker) = marker {
             let (etag, modified, metadata) = (Kept::etag(), marker.since, marker.metadata);
-            let (content_type, storage_class) = (None, None);
-            return Ok(ObjectInfo { etag, size: 0, modified, metadata, content_type, storage_class, archived: false });
+            let properties = Properties::default();
+            return Ok(ObjectInfo { etag, size: 0, modified, metadata, properties, version_id: None, archived: false });
         }
         self.inner.head(key).await
     }

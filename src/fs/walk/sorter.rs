@@ -147,11 +147,11 @@ mod tests {
 
     fn listed(key: &str) -> Listed {
         let (etag, modified) = (ETag::new("t"), SystemTime::UNIX_EPOCH);
-        Listed { key: key.to_owned(), etag, size: 0, modified, checksums: Vec::new() }
+        Listed { key: key.to_owned(), etag, size: 0, modified, storage_class: None, checksums: Vec::new() }
     }
 
     fn seen() -> Seen {
-        Seen { etag: ETag::new("t"), size: 0, modified: SystemTime::UNIX_EPOCH, asks: false }
+        Seen { etag: ETag::new("t"), size: 0, modified: SystemTime::UNIX_EPOCH, storage_class: None, asks: false }
     }
 
     /// What each directory holds; directories with a slash, a marker as the empty name.

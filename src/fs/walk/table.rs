@@ -101,7 +101,8 @@ mod tests {
     use crate::fs::names::Child;
 
     fn walked(prefix: &str, names: usize) -> Walked {
-        let seen = Seen { etag: ETag::new("t"), size: 0, modified: SystemTime::UNIX_EPOCH, asks: false };
+        let seen =
+            Seen { etag: ETag::new("t"), size: 0, modified: SystemTime::UNIX_EPOCH, storage_class: None, asks: false };
         let child = Child { ino: None, is_directory: false, seen: Some(seen) };
         let names = (0..names).map(|number| (number.to_string(), child.clone())).collect();
         let listing = Listing { names, complete: true, ..Listing::default() };

@@ -10,7 +10,7 @@ use wasmtime_wasi::WasiView;
 
 use super::guest::Guest;
 use super::pipes::Pipe;
-use crate::bucket::{self, Condition, ETag, ObjectInfo};
+use crate::bucket::{self, Condition, ETag, ObjectInfo, Properties};
 use crate::error::Kind;
 use crate::hooks::grants::{self, Granted, MAX_CALL_BYTES};
 
@@ -142,7 +142,7 @@ impl objects::Host for Guest {
             (None, false) => Condition::None,
         };
         let metadata = options.metadata.into_iter().collect();
-        let options = bucket::PutOptions { metadata, content_type: options.content_type, condition };
+        let options = bucket::PutOptions { metadata, properties: Properties::of_type(options.content_type), condition };
         Ok(self.granted()?.put(&path, body, options).await.map_err(refused)?.to_string())
     }
 
@@ -184,7 +184,7 @@ fn head(path: String, info: ObjectInfo) -> Head {
         path,
         size: info.size,
         etag: Some(info.etag.to_string()),
-        content_type: info.content_type,
+        content_type: info.properties.content_type,
         metadata: info.metadata.into_iter().collect(),
         modified_ms: since_1970_ms(info.modified),
     }

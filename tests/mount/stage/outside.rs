@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use tokio::runtime::Runtime;
 
 use super::servers::Endpoint;
@@ -81,6 +84,35 @@ impl Outside {
         let call = call.set_content_type(content_type.map(str::to_owned)).body(ByteStream::from(bytes.to_vec()));
         let done = runtime().block_on(call.send()).unwrap_or_else(|error| panic!("PUT {key:?}: {error:?}"));
         done.e_tag().unwrap_or_default().to_owned()
+    }
+
+    /// PUT with whatever the builder is given.
+    pub fn put_by(&self, key: &str, bytes: &[u8], with: impl FnOnce(PutObjectFluentBuilder) -> PutObjectFluentBuilder) {
+        let call = self.client.put_object().bucket(&self.bucket).key(key).body(ByteStream::from(bytes.to_vec()));
+        runtime().block_on(with(call).send()).unwrap_or_else(|error| panic!("PUT {key:?}: {error:?}"));
+    }
+
+    /// What HEAD tells of an object that has to be there.
+    pub fn told(&self, key: &str) -> HeadObjectOutput {
+        let call = self.client.head_object().bucket(&self.bucket).key(key);
+        runtime().block_on(call.send()).unwrap_or_else(|error| panic!("HEAD {key:?}: {error:?}"))
+    }
+
+    /// An object's tags, sorted.
+    pub fn tags(&self, key: &str) -> Vec<(String, String)> {
+        let call = self.client.get_object_tagging().bucket(&self.bucket).key(key);
+        let told = runtime().block_on(call.send()).unwrap_or_else(|error| panic!("tags of {key:?}: {error:?}"));
+        let mut tags: Vec<_> =
+            told.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect();
+        tags.sort();
+        tags
+    }
+
+    /// From now on the bucket keeps every version.
+    pub fn keep_versions(&self) {
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let call = self.client.put_bucket_versioning().bucket(&self.bucket).versioning_configuration(enabled);
+        runtime().block_on(call.send()).unwrap_or_else(|error| panic!("PutBucketVersioning: {error:?}"));
     }
 
     /// GET; `None` when there is no such object.
