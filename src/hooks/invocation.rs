@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use super::publish::{self, OutFile};
 use super::report;
 use super::run::Runner;
-use super::sandbox::{Captured, Ended, Program};
+use super::sandbox::{self, Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
@@ -305,7 +305,7 @@ pub(super) fn by_bucket(error: &bucket::Error) -> Outcome {
 /// Adds text to a hook's log. A log that can't be written must not stop hooks.
 pub(super) async fn append(hook: &Hook, text: String) {
     let log = hook.log.clone();
-    let written = tokio::task::spawn_blocking(move || report::append(&log, &text)).await;
+    let written = sandbox::blocking(move || report::append(&log, &text)).await;
     if let Ok(Err(error)) = written {
         tracing::warn!("{}: {error}", hook.log.display());
     }

@@ -274,16 +274,7 @@ impl Hooks {
     }
 
     fn is_idle(&self) -> crate::journal::Result<bool> {
-        let journal = &self.worker.journal;
-        if journal.events_waiting()? > 0 {
-            return Ok(false);
-        }
-        for name in worker::task_names(&self.worker.hooks()) {
-            if journal.has_tasks(&name)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        self.worker.journal.is_at_rest(&worker::task_names(&self.worker.hooks()))
     }
 
     /// Begins nothing new, gives what runs `grace` to end, then cancels it. What is not done stays

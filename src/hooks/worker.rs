@@ -1,14 +1,14 @@
 //! The loop behind the hooks: events → tasks → runs → settled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use super::delivery::{MAX_DELAY, Next, pause_outside};
 use super::destinations::{self, Condition, Delivered, Destination};
@@ -19,8 +19,11 @@ use crate::journal::{self, DeadTask, Event, EventName, Journal, NewCall, Seen, T
 
 /// Events that become tasks in one transaction.
 const FAN_OUT_BATCH: usize = 256;
-/// Runs that have ended and whose journal record is on its way to the disk: many share one fsync.
+/// Runs of one place that have ended and whose journal record is on its way to the disk: many share one
+/// fsync.
 const MAX_UNSETTLED: usize = 32;
+/// So long one place goes on with a hook's next task by itself; then the others have their say.
+const TURN: Duration = Duration::from_millis(50);
 /// Pause after the journal failed: its disk may be full.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 /// To one destination at a time.
@@ -135,23 +138,68 @@ impl Worker {
             let busy = running.entry(hook.spec.name.clone()).or_default();
             // More may run than it allows now, from before.
             let places = (self.concurrency - guests).min(hook.spec.concurrency.saturating_sub(*busy));
-            if places == 0 || runs.len() >= MAX_UNSETTLED {
+            if places == 0 {
                 continue;
             }
             let taken = self.journal.take(&hook.spec.name, places, SystemTime::now())?;
             next_due = [next_due, taken.next_due].into_iter().flatten().min();
             for task in taken.tasks {
                 *busy += 1;
-                let (worker, hook, ended) = (Arc::clone(self), Arc::clone(hook), ended.clone());
+                let (name, trying) = (hook.spec.name.clone(), self.start(hook, task, ended.clone()));
                 runs.spawn(async move {
-                    let tried = worker.run(&hook, &task).await;
-                    // Nobody listens any more when hooks are stopped.
-                    let _ = ended.send(hook.spec.name.clone());
-                    worker.finish(&hook, task, tried).await;
+                    match trying.await {
+                        Ok(settling) => drop(futures::future::join_all(settling).await),
+                        Err(error) => tracing::error!("hook \"{name}\": a run was lost: {error}"),
+                    }
                 });
             }
         }
         Ok(next_due)
+    }
+
+    /// Tries a task, and others of its hook after it, on one thread; says when their place is free.
+    fn start(
+        self: &Arc<Self>,
+        hook: &Arc<Hook>,
+        first: Task,
+        ended: mpsc::UnboundedSender<String>,
+    ) -> JoinHandle<VecDeque<JoinHandle<()>>> {
+        let (worker, hook) = (Arc::clone(self), Arc::clone(hook));
+        self.surroundings.runner.sandbox.spawn(async move {
+            let settling = worker.try_in_turn(&hook, first).await;
+            // Nobody listens any more when hooks are stopped.
+            let _ = ended.send(hook.spec.name.clone());
+            settling
+        })
+    }
+
+    /// Waking another thread for each task would cost more than a small guest. What was tried is settled
+    /// beside the next.
+    async fn try_in_turn(self: &Arc<Self>, hook: &Arc<Hook>, first: Task) -> VecDeque<JoinHandle<()>> {
+        let (begun, mut settling) = (Instant::now(), VecDeque::new());
+        let mut next = Some(first);
+        while let Some(task) = next {
+            let tried = self.run(hook, &task).await;
+            if settling.len() == MAX_UNSETTLED
+                && let Some(oldest) = settling.pop_front()
+            {
+                let _: Result<(), JoinError> = oldest.await;
+            }
+            let (worker, of) = (Arc::clone(self), Arc::clone(hook));
+            settling.push_back(tokio::spawn(async move { worker.finish(&of, task, tried).await }));
+            next = if begun.elapsed() < TURN { self.next_task(hook) } else { None };
+        }
+        settling
+    }
+
+    /// What a place may go on with: while its hook counts, and nothing ends.
+    fn next_task(&self, hook: &Arc<Hook>) -> Option<Task> {
+        let counts = self.hooks().iter().any(|other| Arc::ptr_eq(other, hook));
+        if !counts || *self.phase.borrow() != Phase::Work {
+            return None;
+        }
+        // An error is met again by the next round, and told there.
+        self.journal.take(&hook.spec.name, 1, SystemTime::now()).ok()?.tasks.pop()
     }
 
     async fn fan_out(&self) -> journal::Result<()> {

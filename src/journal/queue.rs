@@ -3,7 +3,8 @@
 //! A lease lives in memory only: one process has the journal open, so after a crash no lease can be
 //! anybody's, and every task that was not finished is ready again (at least once).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -14,12 +15,10 @@ use super::{DeadTask, Event, EventName, Journal, NewCall, NewEvent, Result, Seen
 /// How far `take` looks into a hook's queue past tasks that can't run yet. It bounds the cost of one
 /// call; behind that many blocked tasks, others wait.
 const LOOK_AHEAD: usize = 1000;
-/// How far it looks at first, past those that are being run.
-const NEAR: usize = 8;
 
-/// Tasks being run: (hook, number).
+/// Tasks being run, by hook and number, and the key that each keeps busy. Calls have no order among them.
 #[derive(Debug, Default)]
-pub(super) struct Leases(Mutex<HashSet<(String, u64)>>);
+pub(super) struct Leases(Mutex<HashMap<(String, u64), Option<String>>>);
 
 /// What a hook may run now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,17 +63,27 @@ impl Journal {
     /// [`super::Error`] when the file can't be read or a record can't be decoded.
     pub fn take(&self, hook: &str, limit: usize, now: SystemTime) -> Result<Taken> {
         let mut leases = self.leases.0.lock();
+        let of_hook = leases.iter().filter(|((name, _), _)| name == hook);
+        let (numbers, keys): (HashSet<u64>, Vec<_>) = of_hook.map(|((_, number), key)| (*number, key.clone())).unzip();
+        let mut busy_keys: HashSet<String> = keys.into_iter().flatten().collect();
         let mut taken = Taken::default();
-        // Decoding is what it costs, and mostly the first tasks are the ones: further only if they are not.
-        for look_ahead in [(limit + leases.len() + NEAR).min(LOOK_AHEAD), LOOK_AHEAD] {
-            let tasks = self.store()?.tasks(hook, look_ahead)?;
-            let are_all = tasks.len() < look_ahead;
-            taken = choose(tasks, limit, now, &leases);
-            if are_all || taken.tasks.len() == limit {
-                break;
-            }
-        }
-        leases.extend(taken.tasks.iter().map(lease));
+        // Decoding is what it costs: only what is not being run, and no further than it takes.
+        self.store()?.visit_tasks(
+            hook,
+            LOOK_AHEAD,
+            |number| !numbers.contains(&number),
+            |task| {
+                if busy_key(&task).is_some_and(|key| !busy_keys.insert(key)) {
+                    return ControlFlow::Continue(());
+                }
+                match task.not_before {
+                    Some(due) if due > now => taken.next_due = Some(taken.next_due.map_or(due, |next| next.min(due))),
+                    _ => taken.tasks.push(task),
+                }
+                if taken.tasks.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        )?;
+        leases.extend(taken.tasks.iter().map(|task| (lease(task), busy_key(task))));
         Ok(taken)
     }
 
@@ -165,7 +174,7 @@ impl Journal {
     /// [`super::Error`] when the file can't be read or a record can't be decoded.
     pub fn counts(&self, hook: &str) -> Result<Counts> {
         let store = self.store()?;
-        let leased = self.leases.0.lock().iter().filter(|(name, _)| name == hook).count() as u64;
+        let leased = self.leases.0.lock().keys().filter(|(name, _)| name == hook).count() as u64;
         Ok(Counts { open: store.count_tasks(hook)?, leased, dead: store.count_dead(hook)? })
     }
 
@@ -190,6 +199,15 @@ impl Journal {
             .any(|fact| fact.key == task.event.fact.key && fact.name != EventName::RemovedDelete))
     }
 
+    /// Whether no event waits to be fanned out, and none of these hooks has a task that is not done: at
+    /// one moment, for the end of a task may be an event, and an event becomes a task.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read.
+    pub fn is_at_rest(&self, hooks: &[String]) -> Result<bool> {
+        self.store()?.is_at_rest(hooks)
+    }
+
     /// Whether a hook has a task that is not done.
     ///
     /// # Errors
@@ -207,7 +225,7 @@ impl Journal {
         let tasks = self.store()?.tasks_where(hook, limit, |task| wanted(&task.event.fact))?;
         let leases = self.leases.0.lock();
         let with_lease = |task: Task| {
-            let is_running = leases.contains(&lease(&task));
+            let is_running = leases.contains_key(&lease(&task));
             (task, is_running)
         };
         Ok(tasks.into_iter().map(with_lease).collect())
@@ -236,25 +254,9 @@ impl Journal {
     }
 }
 
-/// Of a hook's oldest tasks those that may run now, at most `limit`.
-fn choose(tasks: Vec<Task>, limit: usize, now: SystemTime, leases: &HashSet<(String, u64)>) -> Taken {
-    let mut busy_keys = HashSet::new();
-    let mut taken = Taken::default();
-    for task in tasks {
-        if taken.tasks.len() == limit {
-            break;
-        }
-        // Calls have no order among them.
-        let is_behind = task.payload.is_none() && !busy_keys.insert(task.event.fact.key.clone());
-        if is_behind || leases.contains(&lease(&task)) {
-            continue;
-        }
-        match task.not_before {
-            Some(due) if due > now => taken.next_due = Some(taken.next_due.map_or(due, |next| next.min(due))),
-            _ => taken.tasks.push(task),
-        }
-    }
-    taken
+/// The key whose later tasks wait for this one, so that its events arrive in order.
+fn busy_key(task: &Task) -> Option<String> {
+    task.payload.is_none().then(|| task.event.fact.key.clone())
 }
 
 fn lease(task: &Task) -> (String, u64) {

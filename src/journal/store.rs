@@ -1,6 +1,6 @@
 //! Tables and records, and what a change does to them.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
@@ -144,6 +144,22 @@ impl Store {
         self.read(EVENTS)?.len().map_err(storage)
     }
 
+    /// Whether there are no events, and no tasks of these hooks.
+    pub(super) fn is_at_rest(&self, hooks: &[String]) -> Result<bool> {
+        let transaction = self.database.begin_read().map_err(|error| Error::storage("read", error))?;
+        if !transaction.open_table(EVENTS).map_err(storage)?.is_empty().map_err(storage)? {
+            return Ok(false);
+        }
+        let tasks = transaction.open_table(TASKS).map_err(storage)?;
+        for hook in hooks {
+            let range = tasks.range((hook.as_str(), 0)..=(hook.as_str(), u64::MAX));
+            if range.map_err(storage)?.next().is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The oldest tasks of a hook.
     pub(super) fn tasks(&self, hook: &str, limit: usize) -> Result<Vec<Task>> {
         // Numbers begin at the clock, never at 0.
@@ -158,6 +174,25 @@ impl Store {
         let decoded =
             range.take(limit).map(|row| row.map_err(storage).and_then(|(_, value)| decode("task", value.value())));
         decoded.collect()
+    }
+
+    /// Shows tasks of a hook, oldest first, until told to stop: of the first `limit` those with wanted
+    /// numbers.
+    pub(super) fn visit_tasks(
+        &self,
+        hook: &str,
+        limit: usize,
+        wanted: impl Fn(u64) -> bool,
+        mut visit: impl FnMut(Task) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let table = self.read(TASKS)?;
+        for row in table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?.take(limit) {
+            let (key, value) = row.map_err(storage)?;
+            if wanted(key.value().1) && visit(decode("task", value.value())?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The oldest tasks of a hook that are wanted.

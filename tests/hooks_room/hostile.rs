@@ -50,6 +50,7 @@ async fn modules_that_can_not_be_run_are_refused_before_they_are() {
         let import = format!("(import \"{module}\" \"{name}\" (func (param i32) (result i32)))");
         format!("(module {import} (func (export \"_start\")))").into_bytes()
     };
+    let having = |what: &str| format!("(module {what} (func (export \"_start\")))").into_bytes();
     let oversized = vec![b' '; (64 << 20) + 1];
     for (what, module, reason) in [
         ("no WebAssembly", b"\x7fELF".to_vec(), "is no WebAssembly"),
@@ -61,6 +62,9 @@ async fn modules_that_can_not_be_run_are_refused_before_they_are() {
         ("the host's functions", import("env", "system"), "env::system"),
         ("sockets of another runtime", import("wasi_snapshot_preview1", "sock_open"), "sock_open"),
         ("threads", import("wasi", "thread-spawn"), "wasi::thread-spawn"),
+        ("many memories", having(&"(memory 1) ".repeat(90)), "memories count of 90 exceeds"),
+        ("many tables", having(&"(table 1 funcref) ".repeat(90)), "tables count of 90 exceeds"),
+        ("a large table", having("(table 4294967295 funcref)"), "table"),
         ("shared memory", b"(module (memory 1 1 shared) (func (export \"_start\")))".to_vec(), "threads"),
     ] {
         let said = start(&module);

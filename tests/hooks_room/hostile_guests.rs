@@ -93,10 +93,7 @@ fn memory() -> Vec<Hostile> {
     vec![
         row("memory-bomb", guests::bombs_memory(), "memory = \"8M\"", Stopped("refused memory beyond its limit")),
         row("large-memory", large_memory, "memory = \"8M\"", Stopped("raise `memory`")),
-        row("many-memories", with(&"(memory 1) ".repeat(90), "", ""), "", Stopped("memory count too high")),
         row("table-bomb", with(tables, "", grow), "", Stopped("refused a table beyond")),
-        row("large-table", with("(table 4294967295 funcref)", "", ""), "", Stopped("refused a table beyond")),
-        row("many-tables", with(&"(table 1 funcref) ".repeat(90), "", ""), "", Stopped("table count too high")),
         // Once the host has to make up as many bytes at a time as the guest has memory.
         row(
             "random-bomb",

@@ -20,11 +20,11 @@ const STDOUT_BYTES: usize = 64 << 10;
 /// Files, directories and streams a guest may have open: descriptors are shared with the mount.
 const MAX_OPEN: usize = 128;
 /// Elements of a table, 8 bytes each; a large program has some ten thousand functions in it.
-const MAX_TABLE_ELEMENTS: usize = 1 << 20;
-const MAX_TABLES: usize = 8;
+pub(super) const MAX_TABLE_ELEMENTS: usize = 1 << 20;
+pub(super) const MAX_TABLES: u32 = 8;
 /// Of core instances and memories a component has several: its own, adapters, what it is composed of.
-const MAX_INSTANCES: usize = 64;
-const MAX_MEMORIES: usize = 8;
+pub(super) const MAX_INSTANCES: u32 = 64;
+pub(super) const MAX_MEMORIES: u32 = 8;
 /// What a guest can have the host make up at once.
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
 /// What a component can hand to the host in one call; larger than what [`super::world`] takes of an object.
@@ -124,15 +124,15 @@ impl ResourceLimiter for Limits {
     }
 
     fn instances(&self) -> usize {
-        MAX_INSTANCES
+        MAX_INSTANCES as usize
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES
+        MAX_TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        MAX_MEMORIES
+        MAX_MEMORIES as usize
     }
 }
 

@@ -20,13 +20,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use wasmtime::{Config, Engine, Linker, component};
+use tokio::task::JoinHandle;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, component};
 
 use guest::Guest;
 pub(super) use pipes::Captured;
 pub(super) use program::Program;
 pub(super) use quota::Quota;
 use threads::Threads;
+pub(super) use threads::blocking;
 use ticker::Ticker;
 pub(super) use world::{Event, Typed, since_1970_ms};
 
@@ -34,6 +36,11 @@ pub(super) use world::{Event, Typed, since_1970_ms};
 const STACK_BYTES: usize = 1 << 20;
 /// The thread's part of the same stack: the calls into WASI need room beyond the guest's.
 const FIBER_STACK_BYTES: usize = 2 << 20;
+
+/// Memories, tables and instances in the pool: several for each guest that may run at a time.
+const POOLED: u32 = 2048;
+/// Of a memory this much is cleared by writing, the rest by giving it back to the kernel.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// Compiles and runs guests.
 pub(super) struct Sandbox {
@@ -100,7 +107,7 @@ impl Sandbox {
     pub(super) fn new() -> Result<Self, String> {
         let mut config = Config::new();
         config.epoch_interruption(true).max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_STACK_BYTES);
-        let engine = Engine::new(&config).map_err(|error| format!("{error:#}"))?;
+        let engine = engine(&mut config).map_err(|error| format!("{error:#}"))?;
         let mut linker = Linker::new(&engine);
         let mut component_linker = component::Linker::new(&engine);
         wasmtime_wasi::p1::add_to_linker_async(&mut linker, Guest::wasi)
@@ -120,17 +127,26 @@ impl Sandbox {
         hasher.finish()
     }
 
-    /// Runs a program to its end, on a thread of its own, so that a guest which never waits holds
-    /// up nobody. Ends soon after `cancel` becomes true.
+    /// Has a thread that may be held up do all of something around a run: each change of threads
+    /// costs as much as a small guest.
+    pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        let runtime = tokio::runtime::Handle::current();
+        self.threads.spawn(move || runtime.block_on(work))
+    }
+
+    /// Runs a program to its end, on a thread where a guest that never waits holds up nobody. Ends
+    /// soon after `cancel` becomes true.
     pub(super) async fn run(&self, program: &Program, call: Call, cancel: watch::Receiver<bool>) -> Run {
         // With the guest, and not with this future: whoever drops the future leaves the guest to be
         // stopped by its epochs.
         let ticking = self.ticker.tick();
+        if threads::is_ours() {
+            return guest::run(program, call, cancel).await;
+        }
         let program = program.clone();
-        let runtime = tokio::runtime::Handle::current();
-        let run = self.threads.spawn(move || {
+        let run = self.spawn(async move {
             let _ticking = ticking;
-            runtime.block_on(guest::run(&program, call, cancel))
+            guest::run(&program, call, cancel).await
         });
         run.await.unwrap_or_else(|error| {
             let ended = if error.is_panic() {
@@ -141,6 +157,29 @@ impl Sandbox {
             Run::without_start(ended)
         })
     }
+}
+
+/// Instances come from a pool: mapping memory anew costs more than a small guest runs. The pool takes
+/// some terabytes of addresses and no memory; where those are not to be had (`ulimit -v`), there is none.
+fn engine(config: &mut Config) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_stacks(threads::MAX_THREADS)
+        .total_component_instances(threads::MAX_THREADS)
+        .total_core_instances(POOLED)
+        .total_memories(POOLED)
+        .total_tables(POOLED)
+        .max_memories_per_module(guest::MAX_MEMORIES)
+        .max_tables_per_module(guest::MAX_TABLES)
+        .max_core_instances_per_component(guest::MAX_INSTANCES)
+        .max_memories_per_component(guest::MAX_MEMORIES)
+        .max_tables_per_component(guest::MAX_INSTANCES)
+        .table_elements(guest::MAX_TABLE_ELEMENTS)
+        .linear_memory_keep_resident(KEPT_BYTES);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(config).or_else(|error| {
+        tracing::warn!(%error, "hooks start slower: there are no addresses for a pool of instances");
+        Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))
+    })
 }
 
 impl Run {

@@ -1,12 +1,30 @@
 //! The threads that guests run on: whoever asks the mount for something goes before them.
 
+use std::cell::Cell;
+
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 /// Of 19 at most: of a processor that others want too, a guest has a quarter.
 const NICENESS: libc::c_int = 5;
 /// More than ever run at a time: places bound those of the queue, and those on demand.
-const MAX_THREADS: usize = 512;
+pub(super) const MAX_THREADS: u32 = 512;
+
+thread_local! {
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is one of them, which may be held up.
+pub(super) fn is_ours() -> bool {
+    IS_OURS.get()
+}
+
+/// Does something that waits for the disk: here, where that holds up nobody, else on a thread for it.
+pub(in crate::hooks) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    if is_ours() { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
+}
 
 /// Threads that are begun when they are needed, and kept for a while.
 pub(super) struct Threads(Option<Runtime>);
@@ -14,7 +32,7 @@ pub(super) struct Threads(Option<Runtime>);
 impl Threads {
     pub(super) fn new() -> std::io::Result<Self> {
         let mut builder = Builder::new_current_thread();
-        builder.thread_name("hook").max_blocking_threads(MAX_THREADS).on_thread_start(step_back);
+        builder.thread_name("hook").max_blocking_threads(MAX_THREADS as usize).on_thread_start(begin);
         Ok(Self(Some(builder.build()?)))
     }
 
@@ -34,7 +52,8 @@ impl Drop for Threads {
 }
 
 /// Linux gives each thread a niceness of its own. Without it guests only run sooner.
-fn step_back() {
+fn begin() {
+    IS_OURS.set(true);
     // SAFETY: no memory is touched; 0 is the calling thread.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
