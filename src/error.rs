@@ -49,6 +49,55 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in the order of their numbers (`kind as usize`).
+    pub const ALL: [Self; 19] = [
+        Self::NotFound,
+        Self::NoSuchBucket,
+        Self::AccessDenied,
+        Self::NoCredentials,
+        Self::Changed,
+        Self::Busy,
+        Self::QuotaExceeded,
+        Self::Archived,
+        Self::Deadline,
+        Self::Unreachable,
+        Self::Unsupported,
+        Self::NoSuchUpload,
+        Self::Refused,
+        Self::Corrupt,
+        Self::NoSpace,
+        Self::ReadOnly,
+        Self::HookFailed,
+        Self::Local,
+        Self::Usage,
+    ];
+
+    /// What a metric calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::NoSuchBucket => "no_such_bucket",
+            Self::AccessDenied => "access_denied",
+            Self::NoCredentials => "no_credentials",
+            Self::Changed => "changed",
+            Self::Busy => "busy",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::Archived => "archived",
+            Self::Deadline => "deadline",
+            Self::Unreachable => "unreachable",
+            Self::Unsupported => "unsupported",
+            Self::NoSuchUpload => "no_such_upload",
+            Self::Refused => "refused",
+            Self::Corrupt => "corrupt",
+            Self::NoSpace => "no_space",
+            Self::ReadOnly => "read_only",
+            Self::HookFailed => "hook_failed",
+            Self::Local => "local",
+            Self::Usage => "usage",
+        }
+    }
+
     /// The errno a program sees. The only such table (`errno(3)`).
     #[must_use]
     pub fn errno(self) -> Errno {
@@ -98,6 +147,15 @@ mod tests {
             assert_ne!(kind.errno(), Errno::EIO, "{kind:?}");
         }
         assert_eq!(Kind::Corrupt.errno(), Errno::EIO);
+    }
+
+    #[test]
+    fn every_kind_stands_at_its_number_under_a_name_of_its_own() {
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number, "{kind:?}");
+        }
+        let names: std::collections::BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::fs::{self, Fs};
 use crate::hooks::{self, Deployed, HookSettings, HookSpec};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
-use crate::mount::{self, Mounted};
+use crate::mount::{self, Mounted, Requests};
 use crate::relay::Relay;
 
 /// Every failure of a start is told within 15 s, and this is where it waits.
@@ -98,6 +98,8 @@ pub(super) struct Rooms {
     pub(super) disk: Option<Arc<DiskCache>>,
     journal: Arc<Journal>,
     pub(super) fs: Arc<Fs>,
+    /// What the kernel has asked.
+    asked: Arc<Requests>,
     /// Until the end, in a write-back mount.
     uploader: Mutex<Option<fs::Uploader>>,
     pub(super) hooks: HookPlace,
@@ -181,12 +183,13 @@ impl Rooms {
         hooks.begin();
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
         let uploader = Mutex::new(Some(uploader));
-        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, uploader, hooks })
+        let asked = Arc::default();
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, asked, uploader, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.
     pub(super) fn adapter(&self) -> Adapter {
-        Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current())
+        Adapter::new(Arc::clone(&self.fs), tokio::runtime::Handle::current(), Arc::clone(&self.asked))
     }
 
     /// From now on the kernel is told what changes.

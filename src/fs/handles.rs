@@ -94,6 +94,11 @@ impl Handles {
         self.files.lock().remove(&number)
     }
 
+    /// How many files are open.
+    pub fn open_files(&self) -> usize {
+        self.files.lock().len()
+    }
+
     /// Whether anybody has the file open.
     pub fn is_open(&self, ino: Ino) -> bool {
         self.files.lock().values().any(|handle| handle.ino == ino)

@@ -180,6 +180,11 @@ impl Tree {
         self.nodes.values()
     }
 
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The directory part of a node, if it is one.
     pub fn directory_mut(&mut self, ino: Ino) -> Option<&mut Directory> {
         self.nodes.get_mut(&ino)?.directory.as_mut()

@@ -71,7 +71,7 @@ pub use passthrough::Backing;
 pub use recovery::RecoveryReport;
 pub use rejected::Rejected;
 pub use stat::{FileKind, Stat};
-pub use status::Status;
+pub use status::{FileCounts, Status};
 pub use storing::Undrained;
 pub use told::Attrs;
 pub use uploader::Uploader;

@@ -71,7 +71,49 @@ pub struct Status {
     pub odd_keys_unlisted: u64,
 }
 
+/// What is counted, for the metrics: as [`Status`], without a name of anything.
+#[derive(Clone, Debug, Default)]
+pub struct FileCounts {
+    /// Open files, by how often each is open.
+    pub open_handles: usize,
+    pub inodes: usize,
+    /// Files that S3 does not have as they are.
+    pub dirty: usize,
+    /// What the uploader is to send.
+    pub pending: BacklogStatus,
+    pub conflicts: u64,
+    pub rejected: usize,
+    pub removals_waiting: usize,
+    pub passthrough_opens: u64,
+    pub odd_keys: u64,
+    /// Bytes of drafts that lie in memory.
+    pub draft_memory_bytes: u64,
+}
+
 impl Fs {
+    /// How much of everything there is. Holds up the tree while each node is looked at once, as the search
+    /// for what is to be stored again does.
+    pub fn counts(&self) -> FileCounts {
+        let odd = self.odd_keys.lock();
+        let odd_keys = odd.known.len() as u64 + odd.unlisted;
+        drop(odd);
+        let tree = self.tree.lock();
+        let (inodes, dirty) = (tree.len(), tree.nodes().filter(|node| node.is_unstored()).count());
+        drop(tree);
+        FileCounts {
+            open_handles: self.handles.open_files(),
+            inodes,
+            dirty,
+            pending: self.backlog.status(Instant::now()),
+            conflicts: self.conflicts.load(Ordering::Relaxed),
+            rejected: self.rejected().map_or(0, |rejected| rejected.len()),
+            removals_waiting: self.removals.len(),
+            passthrough_opens: self.passthrough_status().1,
+            odd_keys,
+            draft_memory_bytes: self.drafts.used_bytes(),
+        }
+    }
+
     /// What is dirty, open and odd right now.
     pub fn status(&self) -> Status {
         let odd = self.odd_keys.lock();
@@ -94,7 +136,7 @@ impl Fs {
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),
             passthrough,
             passthrough_opens,
-            inodes: tree.nodes().count(),
+            inodes: tree.len(),
             odd_keys,
             odd_keys_unlisted,
         }

@@ -209,6 +209,7 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
         journal,
         concurrency: settings.concurrency.max(1),
         dropped: AtomicU64::new(0),
+        undelivered: AtomicU64::new(0),
         phase: phase_changes,
         cancel: watch::channel(false).0,
         rounds: watch::channel(0).0,
@@ -232,9 +233,10 @@ impl Hooks {
     pub fn status(&self) -> HooksStatus {
         let journal = &self.worker.journal;
         let hooks = self.worker.hooks();
+        // A journal that can't be read complains elsewhere; the status tells what it knows.
+        let mut counts = journal.all_counts().unwrap_or_default();
         let hooks = hooks.iter().map(|hook| {
-            // A journal that can't be read complains elsewhere; the status tells what it knows.
-            let counts = journal.counts(&hook.spec.name).unwrap_or_default();
+            let counts = counts.remove(&hook.spec.name).unwrap_or_default();
             HookStatus {
                 name: hook.spec.name.clone(),
                 log: hook.log.clone(),
@@ -247,6 +249,7 @@ impl Hooks {
         HooksStatus {
             events_waiting: journal.events_waiting().unwrap_or_default(),
             recursive_invocations_dropped: self.worker.dropped.load(Ordering::Relaxed),
+            destination_delivery_failures: self.worker.undelivered.load(Ordering::Relaxed),
             hooks: hooks.collect(),
         }
     }

@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::event::timestamp;
+use crate::telemetry::{Histogram, Observed};
 
+/// From what costs nothing to the longest that Lambda allows.
+const DURATION_BOUNDS_MS: &[u64] = &[5, 25, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 900_000];
 /// Days whose costs are told one by one; older ones are in the sum.
 const DAYS: usize = 31;
 
@@ -17,6 +20,8 @@ pub struct HooksStatus {
     pub events_waiting: u64,
     /// Events that no hook saw, because too many had a hand in their object already.
     pub recursive_invocations_dropped: u64,
+    /// Records for destinations that none of them took, and that were given up.
+    pub destination_delivery_failures: u64,
     pub hooks: Vec<HookStatus>,
 }
 
@@ -38,6 +43,9 @@ pub struct HookStatus {
     pub unchanged: u64,
     /// Time of all runs together.
     pub duration_ms: u64,
+    /// The same by how long each took; for the metrics.
+    #[serde(skip)]
+    pub durations: Observed,
     /// Memory a hook may have, times the time it ran: what Lambda would bill.
     pub gb_seconds: f64,
     /// The same by day (ISO 8601, UTC) on which a run ended, of the last 31 with any.
@@ -62,12 +70,22 @@ pub struct LastError {
 }
 
 /// Counts for one hook.
-#[derive(Debug, Default)]
-pub(super) struct Counters(Mutex<HookStatus>);
+#[derive(Debug)]
+pub(super) struct Counters {
+    status: Mutex<HookStatus>,
+    durations: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { status: Mutex::default(), durations: Histogram::new(DURATION_BOUNDS_MS) }
+    }
+}
 
 impl Counters {
     pub(super) fn ran(&self, duration: Duration, memory_limit_bytes: u64, memory_peak_bytes: u64) {
-        let mut status = self.0.lock();
+        self.durations.observe(duration);
+        let mut status = self.status.lock();
         status.invocations += 1;
         status.duration_ms += duration.as_millis() as u64;
         // Whole MiB, at most 4,096: exact in any float.
@@ -83,26 +101,26 @@ impl Counters {
     }
 
     pub(super) fn failed(&self, key: &str, message: &str) {
-        let mut status = self.0.lock();
+        let mut status = self.status.lock();
         status.errors += 1;
         status.last_error =
             Some(LastError { time: timestamp(SystemTime::now()), key: key.to_owned(), message: message.to_owned() });
     }
 
     pub(super) fn refused(&self) {
-        self.0.lock().refused += 1;
+        self.status.lock().refused += 1;
     }
 
     pub(super) fn unchanged(&self) {
-        self.0.lock().unchanged += 1;
+        self.status.lock().unchanged += 1;
     }
 
     pub(super) fn superseded(&self) {
-        self.0.lock().superseded += 1;
+        self.status.lock().superseded += 1;
     }
 
     pub(super) fn status(&self) -> HookStatus {
-        self.0.lock().clone()
+        HookStatus { durations: self.durations.observed(), ..self.status.lock().clone() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
@@ -50,7 +51,9 @@ pub(super) struct Worker {
     pub(super) journal: Arc<Journal>,
     /// How many guests at a time, over all hooks.
     pub(super) concurrency: usize,
-    pub(super) dropped: std::sync::atomic::AtomicU64,
+    pub(super) dropped: AtomicU64,
+    /// What no destination took, and is given up.
+    pub(super) undelivered: AtomicU64,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) cancel: watch::Sender<bool>,
     /// Changes after every round, for those who wait for quiet.
@@ -216,7 +219,7 @@ impl Worker {
     pub(super) fn matching(&self, event: &Event) -> Vec<String> {
         let fact = &event.fact;
         if fact.lineage.len() >= MAX_LINEAGE {
-            self.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("no hook sees {}: {MAX_LINEAGE} hooks had a hand in it already", fact.key.escape_debug());
         }
         let Some(path) = fact.key.strip_prefix(&self.surroundings.runner.prefix) else { return Vec::new() };
@@ -373,6 +376,7 @@ impl Worker {
             }
             Delivered::Never(reason) => {
                 tracing::warn!("a hook's destination, given up: {}", reason.escape_debug());
+                self.undelivered.fetch_add(1, Ordering::Relaxed);
                 task.failures += 1;
                 let report = String::new();
                 self.journal.bury(DeadTask { task, reason, report, time: SystemTime::now() }).await

@@ -3,7 +3,7 @@
 //! A lease lives in memory only: one process has the journal open, so after a crash no lease can be
 //! anybody's, and every task that was not finished is ready again (at least once).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::time::SystemTime;
 
@@ -173,9 +173,22 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when the file can't be read or a record can't be decoded.
     pub fn counts(&self, hook: &str) -> Result<Counts> {
+        Ok(self.all_counts()?.remove(hook).unwrap_or_default())
+    }
+
+    /// How much each hook has to do that has anything to do. Reads the keys of all tasks.
+    ///
+    /// # Errors
+    /// [`super::Error`] when the file can't be read or a record can't be decoded.
+    pub fn all_counts(&self) -> Result<BTreeMap<String, Counts>> {
         let store = self.store()?;
-        let leased = self.leases.0.lock().keys().filter(|(name, _)| name == hook).count() as u64;
-        Ok(Counts { open: store.count_tasks(hook)?, leased, dead: store.count_dead(hook)? })
+        let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
+        store.count_tasks(|hook| count_for(&mut counts, hook).open += 1)?;
+        store.count_dead(|hook| count_for(&mut counts, hook).dead += 1)?;
+        for (hook, _) in self.leases.0.lock().keys() {
+            count_for(&mut counts, hook).leased += 1;
+        }
+        Ok(counts)
     }
 
     /// How many events were not fanned out yet.
@@ -257,6 +270,13 @@ impl Journal {
 /// The key whose later tasks wait for this one, so that its events arrive in order.
 fn busy_key(task: &Task) -> Option<String> {
     task.payload.is_none().then(|| task.event.fact.key.clone())
+}
+
+fn count_for<'a>(counts: &'a mut BTreeMap<String, Counts>, hook: &str) -> &'a mut Counts {
+    if !counts.contains_key(hook) {
+        counts.insert(hook.to_owned(), Counts::default());
+    }
+    counts.get_mut(hook).expect("it was just put there")
 }
 
 fn lease(task: &Task) -> (String, u64) {

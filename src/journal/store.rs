@@ -211,11 +211,12 @@ impl Store {
         Ok(found)
     }
 
-    /// How many tasks a hook has; 0 stops the counting at the first one.
-    pub(super) fn count_tasks(&self, hook: &str) -> Result<u64> {
-        let table = self.read(TASKS)?;
-        let range = table.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?;
-        Ok(range.count() as u64)
+    /// Names the hook of each task.
+    pub(super) fn count_tasks(&self, mut count: impl FnMut(&str)) -> Result<()> {
+        for row in self.read(TASKS)?.range::<(&str, u64)>(..).map_err(storage)? {
+            count(row.map_err(storage)?.0.value().0);
+        }
+        Ok(())
     }
 
     /// Every hook that has a task.
@@ -241,8 +242,9 @@ impl Store {
         rows(&table)?.map(|row| row.and_then(|(_, bytes)| decode("dead task", &bytes))).collect()
     }
 
-    /// Reads no more of each than whose it is: there may be ten thousand.
-    pub(super) fn count_dead(&self, hook: &str) -> Result<u64> {
+    /// Names the hook of each task that was given up. Reads no more of each than whose it is: there may be
+    /// ten thousand.
+    pub(super) fn count_dead(&self, mut count: impl FnMut(&str)) -> Result<()> {
         #[derive(serde::Deserialize)]
         struct Dead {
             task: Whose,
@@ -251,12 +253,11 @@ impl Store {
         struct Whose {
             hook: String,
         }
-        let mut count = 0;
         for row in rows(&self.read(DEAD)?)? {
             let dead: Dead = decode("dead task", &row?.1)?;
-            count += u64::from(dead.task.hook == hook);
+            count(&dead.task.hook);
         }
-        Ok(count)
+        Ok(())
     }
 
     pub(super) fn seen(&self, hook: &str, key: &str) -> Result<Option<Seen>> {

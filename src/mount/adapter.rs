@@ -26,6 +26,7 @@ use super::replies::{
     errno, fill, fill_plus, reply_attr, reply_bytes, reply_created, reply_empty, reply_entry, reply_opened,
     reply_written, reply_xattr,
 };
+use super::requests::{Operation, Requests};
 use crate::fs::ops::{NewTime, SetAttr};
 use crate::fs::{Caller, Error, Fs, Result};
 
@@ -40,30 +41,45 @@ pub(super) const MAX_WRITE_BYTES: u32 = 1 << 20;
 pub struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
+    requests: Arc<Requests>,
 }
 
 impl Adapter {
-    /// Serves `fs`; what has to wait runs on `runtime`.
-    pub fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
-        Self { fs, runtime }
+    /// Serves `fs`; what has to wait runs on `runtime`. Counts what it is asked in `requests`.
+    pub fn new(fs: Arc<Fs>, runtime: Handle, requests: Arc<Requests>) -> Self {
+        Self { fs, runtime, requests }
     }
 
     /// Runs an operation to its reply: at once if it needs not wait, else on the runtime.
     fn answer<T: Send + 'static>(
         &self,
+        name: Operation,
         operation: impl Future<Output = Result<T>> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) {
+        self.requests.count(name);
         let mut operation: Pin<Box<dyn Future<Output = _> + Send>> =
             Box::pin(AssertUnwindSafe(operation).catch_unwind());
         let _runtime = self.runtime.enter();
         let mut context = Context::from_waker(Waker::noop());
         match operation.as_mut().poll(&mut context) {
-            Poll::Ready(outcome) => reply(unless_panicked(outcome)),
+            Poll::Ready(outcome) => reply(self.noted(unless_panicked(outcome))),
             // The first waker wakes nobody: spawning polls again and leaves a real one.
-            Poll::Pending => drop(self.runtime.spawn(async move { reply(unless_panicked(operation.await)) })),
+            Poll::Pending => {
+                let requests = Arc::clone(&self.requests);
+                self.runtime.spawn(async move { reply(noted(&requests, unless_panicked(operation.await))) });
+            }
         }
     }
+
+    /// The same outcome, counted if it is an error.
+    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+        noted(&self.requests, outcome)
+    }
+}
+
+fn noted<T>(requests: &Requests, outcome: Result<T>) -> Result<T> {
+    outcome.inspect_err(|error| requests.failed(error.errno()))
 }
 
 /// A panic in an operation is a defect, and must not take the mount down: EIO, and a log line
@@ -123,7 +139,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
-        self.answer(async move { fs.lookup(parent.0, &name).await }, reply_entry(reply));
+        self.answer(Operation::Lookup, async move { fs.lookup(parent.0, &name).await }, reply_entry(reply));
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
@@ -132,7 +148,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.getattr(ino.0).await }, reply_attr(reply));
+        self.answer(Operation::GetAttr, async move { fs.getattr(ino.0).await }, reply_attr(reply));
     }
 
     fn setattr(
@@ -155,12 +171,12 @@ impl Filesystem for Adapter {
     ) {
         let set = SetAttr { mode, uid, gid, size, atime: atime.map(new_time), mtime: mtime.map(new_time) };
         let fs = self.fs.clone();
-        self.answer(async move { fs.setattr(ino.0, set).await }, reply_attr(reply));
+        self.answer(Operation::SetAttr, async move { fs.setattr(ino.0, set).await }, reply_attr(reply));
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.readlink(ino.0).await }, reply_bytes(reply));
+        self.answer(Operation::ReadLink, async move { fs.readlink(ino.0).await }, reply_bytes(reply));
     }
 
     fn mknod(
@@ -174,28 +190,32 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (fs, name, caller) = (self.fs.clone(), name.to_owned(), caller(request));
-        self.answer(async move { fs.mknod(parent.0, &name, mode, rdev, caller).await }, reply_entry(reply));
+        self.answer(
+            Operation::MkNod,
+            async move { fs.mknod(parent.0, &name, mode, rdev, caller).await },
+            reply_entry(reply),
+        );
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (fs, name, caller) = (self.fs.clone(), name.to_owned(), caller(request));
-        self.answer(async move { fs.mkdir(parent.0, &name, mode, caller).await }, reply_entry(reply));
+        self.answer(Operation::MkDir, async move { fs.mkdir(parent.0, &name, mode, caller).await }, reply_entry(reply));
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
-        self.answer(async move { fs.unlink(parent.0, &name).await }, reply_empty(reply));
+        self.answer(Operation::Unlink, async move { fs.unlink(parent.0, &name).await }, reply_empty(reply));
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
-        self.answer(async move { fs.rmdir(parent.0, &name).await }, reply_empty(reply));
+        self.answer(Operation::RmDir, async move { fs.rmdir(parent.0, &name).await }, reply_empty(reply));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (fs, name, target, caller) = (self.fs.clone(), name.to_owned(), target.to_owned(), caller(request));
         let made = async move { fs.symlink(parent.0, &name, target.as_os_str(), caller).await };
-        self.answer(made, reply_entry(reply));
+        self.answer(Operation::Symlink, made, reply_entry(reply));
     }
 
     fn rename(
@@ -210,10 +230,11 @@ impl Filesystem for Adapter {
     ) {
         let (fs, name, new_name) = (self.fs.clone(), name.to_owned(), new_name.to_owned());
         let renamed = async move { fs.rename(parent.0, &name, new_parent.0, &new_name, flags.bits()).await };
-        self.answer(renamed, reply_empty(reply));
+        self.answer(Operation::Rename, renamed, reply_empty(reply));
     }
 
     fn link(&self, _request: &Request, _ino: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        self.requests.count(Operation::Link);
         // One file is one object: there is nothing that two names could share.
         reply.error(Errno::EOPNOTSUPP);
     }
@@ -221,7 +242,7 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, caller) = (self.fs.clone(), caller(request));
         let replier = reply_opened(reply, Arc::clone(&self.fs));
-        self.answer(async move { fs.open(ino.0, flags.0, caller).await }, replier);
+        self.answer(Operation::Open, async move { fs.open(ino.0, flags.0, caller).await }, replier);
     }
 
     fn create(
@@ -236,7 +257,7 @@ impl Filesystem for Adapter {
     ) {
         let (fs, name, caller) = (self.fs.clone(), name.to_owned(), caller(request));
         let created = async move { fs.create(parent.0, &name, mode, flags, caller).await };
-        self.answer(created, reply_created(reply));
+        self.answer(Operation::Create, created, reply_created(reply));
     }
 
     fn read(
@@ -251,7 +272,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.read(handle.0, offset, size).await }, reply_bytes(reply));
+        self.answer(Operation::Read, async move { fs.read(handle.0, offset, size).await }, reply_bytes(reply));
     }
 
     fn write(
@@ -267,16 +288,17 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         if let Some(outcome) = self.fs.try_write(handle.0, offset, data) {
-            return reply_written(reply)(outcome);
+            self.requests.count(Operation::Write);
+            return reply_written(reply)(self.noted(outcome));
         }
         // The data lies in the reading thread's buffer: what has to wait needs its own.
         let (fs, data) = (self.fs.clone(), data.to_vec());
-        self.answer(async move { fs.write(handle.0, offset, &data).await }, reply_written(reply));
+        self.answer(Operation::Write, async move { fs.write(handle.0, offset, &data).await }, reply_written(reply));
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         let (fs, caller) = (self.fs.clone(), caller(request));
-        self.answer(async move { fs.flush(handle.0, caller).await }, reply_empty(reply));
+        self.answer(Operation::Flush, async move { fs.flush(handle.0, caller).await }, reply_empty(reply));
     }
 
     fn release(
@@ -290,16 +312,17 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.release(handle.0).await }, reply_empty(reply));
+        self.answer(Operation::Release, async move { fs.release(handle.0).await }, reply_empty(reply));
     }
 
     fn fsync(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.fsync(handle.0).await }, reply_empty(reply));
+        self.answer(Operation::Fsync, async move { fs.fsync(handle.0).await }, reply_empty(reply));
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.opendir(ino.0) {
+        self.requests.count(Operation::OpenDir);
+        match self.noted(self.fs.opendir(ino.0)) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(error) => reply.error(errno(&error)),
         }
@@ -307,10 +330,14 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.readdir(handle.0, offset).await }, move |outcome| match outcome {
-            Ok(listed) => fill(reply, &listed),
-            Err(error) => reply.error(errno(&error)),
-        });
+        self.answer(
+            Operation::ReadDir,
+            async move { fs.readdir(handle.0, offset).await },
+            move |outcome| match outcome {
+                Ok(listed) => fill(reply, &listed),
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
     }
 
     fn readdirplus(
@@ -322,23 +349,27 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let (fs, filler) = (self.fs.clone(), self.fs.clone());
-        self.answer(async move { fs.readdirplus(handle.0, offset).await }, move |outcome| match outcome {
-            Ok(listed) => fill_plus(&filler, reply, &listed),
-            Err(error) => reply.error(errno(&error)),
+        self.answer(Operation::ReadDirPlus, async move { fs.readdirplus(handle.0, offset).await }, move |outcome| {
+            match outcome {
+                Ok(listed) => fill_plus(&filler, reply, &listed),
+                Err(error) => reply.error(errno(&error)),
+            }
         });
     }
 
     fn releasedir(&self, _request: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.requests.count(Operation::ReleaseDir);
         self.fs.releasedir(handle.0);
         reply.ok();
     }
 
     fn fsyncdir(&self, _request: &Request, ino: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.sync_directory(ino.0).await }, reply_empty(reply));
+        self.answer(Operation::FsyncDir, async move { fs.sync_directory(ino.0).await }, reply_empty(reply));
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.requests.count(Operation::StatFs);
         let space = self.fs.statfs();
         let (blocks, files) = (space.blocks, space.files);
         reply.statfs(blocks, blocks, blocks, files, files, space.block_bytes, space.max_name_bytes, space.block_bytes);
@@ -355,24 +386,31 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (fs, name, value) = (self.fs.clone(), name.to_owned(), value.to_vec());
-        self.answer(async move { fs.setxattr(ino.0, &name, &value, flags).await }, reply_empty(reply));
+        self.answer(
+            Operation::SetXattr,
+            async move { fs.setxattr(ino.0, &name, &value, flags).await },
+            reply_empty(reply),
+        );
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
-        self.answer(async move { fs.getxattr(ino.0, &name).await }, move |value| reply_xattr(reply, size, value));
+        let reply = move |value| reply_xattr(reply, size, value);
+        self.answer(Operation::GetXattr, async move { fs.getxattr(ino.0, &name).await }, reply);
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.fs.listxattr(ino.0));
+        self.requests.count(Operation::ListXattr);
+        reply_xattr(reply, size, self.noted(self.fs.listxattr(ino.0)));
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
-        self.answer(async move { fs.removexattr(ino.0, &name).await }, reply_empty(reply));
+        self.answer(Operation::RemoveXattr, async move { fs.removexattr(ino.0, &name).await }, reply_empty(reply));
     }
 
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        self.requests.count(Operation::Access);
         // `default_permissions`: the kernel has decided already.
         reply.ok();
     }
@@ -388,7 +426,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let fs = self.fs.clone();
-        self.answer(async move { fs.fallocate(handle.0, offset, length, mode).await }, reply_empty(reply));
+        self.answer(
+            Operation::Fallocate,
+            async move { fs.fallocate(handle.0, offset, length, mode).await },
+            reply_empty(reply),
+        );
     }
 
     fn lseek(
@@ -400,7 +442,8 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        match self.fs.lseek(handle.0, offset, whence) {
+        self.requests.count(Operation::Lseek);
+        match self.noted(self.fs.lseek(handle.0, offset, whence)) {
             Ok(position) => reply.offset(position),
             Err(error) => reply.error(errno(&error)),
         }

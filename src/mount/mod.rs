@@ -5,6 +5,7 @@ mod fusermount;
 mod mountpoint;
 mod notify;
 mod replies;
+mod requests;
 mod session;
 
 use std::io;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 pub use fusermount::unmount_by_helper;
 pub use mountpoint::{holding, lies_on, named, prepare, silence};
+pub use requests::Requests;
 pub use session::{MountSettings, Mounted, mount, unmount};
 
 use crate::error::Kind;

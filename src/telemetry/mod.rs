@@ -1,6 +1,7 @@
 //! Logs: one line per event, to stderr or to a bounded file; names and secrets made safe; the last
-//! problems kept for `s3mount status`.
+//! problems kept for `s3mount status`. And what rooms count for the metrics with ([`Histogram`]).
 
+mod histogram;
 mod log_file;
 mod recent;
 mod sanitise;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 
+pub use histogram::{Histogram, Observed};
 pub use recent::{Problem, last_problems};
 pub use sanitise::{printable, redacted};
 

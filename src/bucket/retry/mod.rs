@@ -147,6 +147,7 @@ impl<B: Bucket> Retrying<B> {
             let Some(pause) = self.pause(operation, &error) else { return Err(error) };
             tracing::debug!(%error, attempt = operation.attempt, ?pause, "S3 request is tried again");
             tokio::time::sleep(pause).await;
+            self.log.retried(name);
         }
     }
 

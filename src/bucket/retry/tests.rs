@@ -31,6 +31,8 @@ async fn what_may_end_better_is_tried_again() {
         bucket.inner.inject(Fault::once("GetObject", Effect::Fail(kind)).times(2));
         assert_eq!(bucket.get("k", None, None).await.unwrap().bytes, "1", "{kind:?}");
         assert_eq!(bucket.inner.count("GetObject"), 3);
+        let retries = bucket.log.operations().into_iter().map(|counts| (counts.operation, counts.retries));
+        assert_eq!(retries.filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [("GetObject", 2)], "{kind:?}");
     }
 }
 

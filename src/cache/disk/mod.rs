@@ -93,6 +93,8 @@ pub struct DiskStats {
     /// Blocks that did not match their checksum.
     pub damaged: u64,
     pub written_bytes: u64,
+    /// In memory, waiting to be written.
+    pub waiting_bytes: u64,
     /// Not written: the disk was slower than the readers, too full or failed.
     pub skipped_bytes: u64,
     pub evictions: u64,
@@ -331,6 +333,7 @@ impl DiskCache {
             misses: counters.misses.load(Ordering::Relaxed),
             damaged: counters.damaged.load(Ordering::Relaxed),
             written_bytes: counters.written_bytes.load(Ordering::Relaxed),
+            waiting_bytes: self.inner.queue.waiting_bytes(),
             skipped_bytes: counters.skipped_bytes.load(Ordering::Relaxed),
             evictions: counters.evictions.load(Ordering::Relaxed),
         }

@@ -107,6 +107,12 @@ impl Queue {
         OVERDRAFT * self.most_bytes
     }
 
+    /// Bytes that wait now.
+    pub fn waiting_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.bytes
+    }
+
     /// Puts a job in; gives it back when too much waits. Does not wait itself.
     pub fn offer(&self, job: Job) -> Result<(), Job> {
         self.put(job, false)

@@ -45,6 +45,11 @@ impl Space {
         Arc::new(Self { directory: directory.to_owned(), memory_bytes, used_bytes: AtomicU64::new(0) })
     }
 
+    /// What drafts take of memory now.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether there is so little room on the disk that the journal should not take bytes: what one failed
     /// write of its file brings is felt by every close.
     fn is_nearly_full(&self) -> bool {

@@ -1,7 +1,10 @@
-//! What was said to S3: requests by operation, bytes, the last errors. For `s3mount status`.
+//! What was said to S3: requests by operation, outcome and duration, bytes, the last errors. For
+//! `s3mount status` and the metrics.
 //!
-//! [`Counted`] sits inside the retries, so it counts what is on the wire; [`RequestLog::failed`]
-//! is told what is left after them.
+//! [`Counted`] sits inside the retries, so it counts what is on the wire; [`RequestLog::retried`] is told
+//! of each that follows another, and [`RequestLog::failed`] what is left after all of them.
+
+mod tally;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -18,6 +21,9 @@ use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
 };
+use crate::error::Kind;
+pub use tally::OperationCounts;
+use tally::{OPERATIONS, Tally, UnderWay};
 
 /// How many of the last errors are kept.
 pub const KEPT_ERRORS: usize = 20;
@@ -32,8 +38,9 @@ pub struct FailedOperation {
 /// Counters since the start of the mount; cheap to share.
 #[derive(Debug, Default)]
 pub struct RequestLog {
-    requests: Mutex<BTreeMap<&'static str, u64>>,
-    failures: Mutex<BTreeMap<&'static str, u64>>,
+    tallies: [Tally; OPERATIONS.len()],
+    /// Operations that failed for good, by the kind of error.
+    failures: [AtomicU64; Kind::ALL.len()],
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
     in_flight: AtomicU64,
@@ -43,13 +50,34 @@ pub struct RequestLog {
 impl RequestLog {
     /// Requests sent, by S3 operation; every try counts.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.requests.lock().clone()
+        self.where_any(Tally::sent)
     }
 
     /// Requests that were answered with an error or not at all, by S3 operation; "not found" is an
     /// answer and does not count.
     pub fn failures(&self) -> BTreeMap<&'static str, u64> {
-        self.failures.lock().clone()
+        self.where_any(Tally::failed)
+    }
+
+    fn where_any(&self, count: impl Fn(&Tally) -> u64) -> BTreeMap<&'static str, u64> {
+        let all = OPERATIONS.iter().zip(&self.tallies).map(|(operation, tally)| (*operation, count(tally)));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// All that is counted of each operation, those that were never sent among them.
+    pub fn operations(&self) -> Vec<OperationCounts> {
+        OPERATIONS.iter().zip(&self.tallies).map(|(operation, tally)| tally.counts(operation)).collect()
+    }
+
+    /// Operations that failed after all retries, by the kind of error; each kind is there.
+    pub fn failures_for_good(&self) -> Vec<(Kind, u64)> {
+        let counts = self.failures.iter().map(|count| count.load(Ordering::Relaxed));
+        Kind::ALL.into_iter().zip(counts).collect()
+    }
+
+    fn tally(&self, operation: &str) -> &Tally {
+        let index = OPERATIONS.iter().position(|known| *known == operation);
+        &self.tallies[index.expect("every operation is in the list: a test reads the sources")]
     }
 
     /// Bytes of objects and parts uploaded, also in requests that failed.
@@ -72,6 +100,11 @@ impl RequestLog {
         self.last_errors.lock().iter().cloned().collect()
     }
 
+    /// Notes that a request is sent once more.
+    pub fn retried(&self, operation: &'static str) {
+        self.tally(operation).retries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes an operation that failed for good, with one line in the log.
     pub fn failed(&self, error: &Error) {
         tracing::warn!(
@@ -84,27 +117,12 @@ impl RequestLog {
             hint = error.hint(),
             "S3 request failed"
         );
+        self.failures[error.kind as usize].fetch_add(1, Ordering::Relaxed);
         let mut last = self.last_errors.lock();
         if last.len() == KEPT_ERRORS {
             last.pop_front();
         }
         last.push_back(FailedOperation { time: SystemTime::now(), error: error.clone() });
-    }
-}
-
-/// Takes one off `in_flight`, also when the request is dropped half way.
-struct InFlight<'a>(&'a AtomicU64);
-
-impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicU64) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,13 +140,9 @@ impl<B> Counted<B> {
     }
 
     async fn count<T>(&self, operation: &'static str, request: impl Future<Output = Result<T>>) -> Result<T> {
-        *self.log.requests.lock().entry(operation).or_default() += 1;
-        let in_flight = InFlight::new(&self.log.in_flight);
+        let under_way = UnderWay::new(self.log.tally(operation), &self.log.in_flight);
         let answer = request.await;
-        drop(in_flight);
-        if answer.as_ref().is_err_and(|error| error.kind != crate::error::Kind::NotFound) {
-            *self.log.failures.lock().entry(operation).or_default() += 1;
-        }
+        under_way.end(answer.as_ref().err().map(|error| error.kind));
         answer
     }
 
@@ -215,7 +229,6 @@ impl<B: Bucket> Bucket for Counted<B> {
 mod tests {
     use super::*;
     use crate::bucket::memory::{Effect, Fault, MemoryBucket};
-    use crate::error::Kind;
 
     #[tokio::test]
     async fn requests_bytes_and_failures_are_counted() {
@@ -230,6 +243,11 @@ mod tests {
         assert_eq!(log.counts(), BTreeMap::from([("GetObject", 2), ("HeadObject", 1), ("PutObject", 1)]));
         assert_eq!(log.failures(), BTreeMap::from([("GetObject", 1)]), "a missing object is no failure");
         assert_eq!((log.bytes_sent(), log.bytes_received(), log.in_flight()), (5, 2, 0));
+        let counted = log.operations();
+        let of = |operation| counted.iter().find(|counts| counts.operation == operation).unwrap();
+        assert_eq!(of("GetObject").outcomes, [("ok", 1), ("busy", 1)]);
+        assert_eq!(of("HeadObject").outcomes, [("ok", 0), ("not_found", 1)]);
+        assert_eq!((of("GetObject").durations.count, of("CopyObject").durations.count), (2, 0));
     }
 
     #[tokio::test]
@@ -244,6 +262,25 @@ mod tests {
             assert_eq!(log.in_flight(), 1);
         }
         assert_eq!(log.in_flight(), 0);
+        let head = log.operations().into_iter().find(|counts| counts.operation == "HeadObject").unwrap();
+        assert_eq!((head.outcomes, head.durations.count), (vec![("ok", 0), ("abandoned", 1)], 1));
+    }
+
+    #[test]
+    fn every_operation_that_is_named_is_in_the_list() {
+        let named = |source: &'static str, call: &str| -> std::collections::BTreeSet<&str> {
+            let production = source.split("mod tests").next().unwrap();
+            production
+                .split(call)
+                .skip(1)
+                .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+                .collect()
+        };
+        let all = OPERATIONS.into();
+        assert_eq!(named(include_str!("mod.rs"), "self.count("), all);
+        let retried = include_str!("../retry/mod.rs");
+        let tried = &named(retried, "self.repeat(") | &named(retried, "self.run(");
+        assert_eq!(tried, all);
     }
 
     #[test]
@@ -257,5 +294,6 @@ mod tests {
         let kept: Vec<_> = log.last_errors().into_iter().map(|failed| failed.error.key).collect();
         assert_eq!(kept.len(), KEPT_ERRORS);
         assert_eq!((kept[0].as_str(), kept[19].as_str()), ("5", "24"));
+        assert_eq!(log.failures_for_good()[Kind::Busy as usize], (Kind::Busy, 25));
     }
 }
