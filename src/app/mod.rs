@@ -11,6 +11,7 @@ mod gate;
 mod gc;
 mod hooking;
 mod interrupts;
+mod metrics;
 mod places;
 mod rooms;
 mod running;

@@ -13,12 +13,13 @@ use super::{Failure, Left};
 use crate::bucket::Bucket;
 use crate::bucket::StorageClass;
 use crate::bucket::client::{self, ClassOfKey, ConnectSettings, Connection, Encryption, Wishes};
+use crate::bucket::request_log::OperationCounts;
 use crate::bucket::upload::UploadSettings;
-use crate::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
+use crate::cache::{AttributeIndex, BlockCache, CacheSettings, CacheStats, DiskCache, DiskSettings, DiskStats};
 use crate::config::{Attrs, Config};
 use crate::error::Kind;
-use crate::fs::{self, Fs};
-use crate::hooks::{self, Deployed, HookSettings, HookSpec};
+use crate::fs::{self, FileCounts, Fs};
+use crate::hooks::{self, Deployed, HookSettings, HookSpec, HooksStatus};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
 use crate::mount::{self, Mounted, Requests};
@@ -103,6 +104,23 @@ pub(super) struct Rooms {
     /// Until the end, in a write-back mount.
     uploader: Mutex<Option<fs::Uploader>>,
     pub(super) hooks: HookPlace,
+}
+
+/// What each room counts.
+pub(super) struct Counts {
+    pub(super) operations: Vec<OperationCounts>,
+    pub(super) failures: Vec<(Kind, u64)>,
+    pub(super) in_flight: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) cache: CacheStats,
+    /// `None` without a cache on disk.
+    pub(super) disk: Option<DiskStats>,
+    pub(super) files: FileCounts,
+    pub(super) asked: Vec<(&'static str, u64)>,
+    pub(super) answered_errors: Vec<(String, u64)>,
+    /// `None` without hooks.
+    pub(super) hooks: Option<HooksStatus>,
 }
 
 /// What each room tells of itself.
@@ -232,6 +250,24 @@ impl Rooms {
         if let Some(disk) = self.disk.clone() {
             // What is not written by then is fetched again some day.
             let _ = tokio::time::timeout(FLUSH_DEADLINE, tokio::task::spawn_blocking(move || disk.flush())).await;
+        }
+    }
+
+    /// All that is counted, for the metrics. Takes locks and reads the journal.
+    pub(super) fn counts(&self) -> Counts {
+        let requests = &self.connection.requests;
+        Counts {
+            operations: requests.operations(),
+            failures: requests.failures_for_good(),
+            in_flight: requests.in_flight(),
+            bytes_sent: requests.bytes_sent(),
+            bytes_received: requests.bytes_received(),
+            cache: self.cache.stats(),
+            disk: self.disk.as_ref().map(|disk| disk.stats()),
+            files: self.fs.counts(),
+            asked: self.asked.by_operation(),
+            answered_errors: self.asked.errors(),
+            hooks: self.hooks.running().map(|hooks| hooks.status()),
         }
     }
 

@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 
 use super::control;
 use super::interrupts::Interrupts;
+use super::metrics;
 use super::places::{self, Places};
 use super::rooms::{self, FLUSH_DEADLINE, HOOK_GRACE, Rooms};
 use super::running::{DRAIN_DEADLINE, Ended, Running};
-use super::status::Facts;
+use super::status::{Addresses, Facts};
 use super::supervisor::Watch;
 use super::{Failure, Ready};
 use crate::config::Config;
@@ -80,6 +81,8 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     places::refuse_on_mount(&config, &mountpoint)?;
     let socket = places::socket_path(&places::run_dir()?, &mountpoint);
     let specs = config.hooks.as_deref().map(|file| hooks::load_for(file, &config.source.bucket)).transpose()?;
+    // Before anything that takes time: a port in use is told at once.
+    let metrics = metrics::listen(config.metrics_listen).await?;
     let starting = async {
         let connection = rooms::connect(&config).await?;
         let key = state_key.as_deref().unwrap_or(&connection.endpoint);
@@ -97,14 +100,18 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     };
     let (order, orders) = mpsc::channel(1);
     let lambda = listen(&config, &rooms).await?;
-    let address = lambda.as_ref().map(lambda::Server::addr);
-    let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms), address));
+    let addresses = Addresses {
+        lambda: lambda.as_ref().map(lambda::Server::addr),
+        metrics: metrics.as_ref().map(metrics::Listener::addr),
+    };
+    let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms), addresses));
     let control = {
         let facts = Arc::clone(&facts);
         control::Server::start(&socket, facts, order).map_err(|cause| local("listen at", &socket, &cause))?
     };
     let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
     rooms.attach(&mounted)?;
+    let metrics = metrics.map(|listener| listener.serve(&facts));
     tracing::info!(source = %config.source, mountpoint = %mountpoint.display(), "mounted");
     let in_foreground = !ready.is_background();
     let watch = in_foreground.then(|| Watch::over(&mountpoint, DRAIN_DEADLINE + FLUSH_DEADLINE + HOOK_GRACE));
@@ -112,6 +119,9 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let ended = running.until_end(ready.tell(greeting)).await;
     tracing::debug!("the kernel's session is over");
     drop(lambda);
+    if let Some(metrics) = metrics {
+        metrics.stop().await;
+    }
     rooms.close().await;
     tracing::debug!("rooms closed");
     // The next mount of the same place may take over now, and only then the command is told.

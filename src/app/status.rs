@@ -32,6 +32,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// S3 requests sent, by operation: `{"GetObject": 12}`.
     pub requests: BTreeMap<String, u64>,
+    /// Those that were answered with an error or not at all; a missing object is no error.
+    #[serde(default)]
+    pub failures: BTreeMap<String, u64>,
     pub bytes_received: u64,
     pub bytes_sent: u64,
     /// What was found out about the server.
@@ -47,6 +50,9 @@ pub struct Status {
     /// Where Lambda's API answers for them.
     #[serde(default)]
     pub lambda: Option<SocketAddr>,
+    /// Where Prometheus is answered.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
     /// The last warnings and errors of the log, oldest first.
     pub last_errors: Vec<Problem>,
     pub log: PathBuf,
@@ -61,13 +67,20 @@ pub struct Left {
     pub cause: String,
 }
 
+/// Where a mount listens besides its control socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Addresses {
+    pub(super) lambda: Option<SocketAddr>,
+    pub(super) metrics: Option<SocketAddr>,
+}
+
 /// What stays the same as long as a mount lives, and where to ask for the rest.
 pub(super) struct Facts {
-    config: Config,
+    pub(super) config: Config,
     pub(super) mountpoint: PathBuf,
     state_dir: PathBuf,
     pub(super) rooms: Arc<Rooms>,
-    lambda: Option<SocketAddr>,
+    addresses: Addresses,
     started: Instant,
     ending: AtomicBool,
 }
@@ -78,10 +91,10 @@ impl Facts {
         mountpoint: &Path,
         places: &Places,
         rooms: Arc<Rooms>,
-        lambda: Option<SocketAddr>,
+        addresses: Addresses,
     ) -> Self {
         Self {
-            lambda,
+            addresses,
             config: config.clone(),
             mountpoint: mountpoint.to_owned(),
             state_dir: places.state.clone(),
@@ -97,7 +110,9 @@ impl Facts {
 
     pub(super) fn status(&self) -> Status {
         let connection = &self.rooms.connection;
-        let requests = connection.requests.counts();
+        let named = |counts: BTreeMap<&str, u64>| {
+            counts.into_iter().map(|(operation, count)| (operation.to_owned(), count)).collect()
+        };
         let Parts { cache, disk, files, hooks } = self.rooms.status();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -110,7 +125,8 @@ impl Facts {
             read_only: self.config.read_only,
             ending: self.ending.load(Ordering::Relaxed),
             uptime_s: self.started.elapsed().as_secs(),
-            requests: requests.into_iter().map(|(operation, count)| (operation.to_owned(), count)).collect(),
+            requests: named(connection.requests.counts()),
+            failures: named(connection.requests.failures()),
             bytes_received: connection.requests.bytes_received(),
             bytes_sent: connection.requests.bytes_sent(),
             capabilities: serde_json::to_value(connection.capabilities).expect("flags are JSON"),
@@ -118,7 +134,8 @@ impl Facts {
             disk,
             files,
             hooks,
-            lambda: self.lambda,
+            lambda: self.addresses.lambda,
+            metrics: self.addresses.metrics,
             last_errors: telemetry::last_problems(),
             log: self.state_dir.join(super::serve::LOG_NAME),
             state_dir: self.state_dir.clone(),

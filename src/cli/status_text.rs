@@ -46,6 +46,9 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(address) = status.lambda {
         line("lambda", format!("http://{address}"));
     }
+    if let Some(address) = status.metrics {
+        line("metrics", format!("http://{address}/metrics"));
+    }
     for problem in &status.last_errors {
         line(&problem.level.to_lowercase(), format!("{} {}", clock(problem.time_s), printable(&problem.text)));
     }
@@ -195,43 +198,47 @@ pub(super) fn clock(time_s: u64) -> String {
     time.and_then(|time| time.format(&format).ok()).unwrap_or_default()
 }
 
+/// A mount that has little to tell.
+#[cfg(test)]
+pub(super) fn example() -> Status {
+    Status {
+        version: "1.2.3".into(),
+        pid: 42,
+        bucket: "photos".into(),
+        prefix: "2024/".into(),
+        endpoint: "http://h".into(),
+        region: "r".into(),
+        mountpoint: "/mnt/x".into(),
+        read_only: false,
+        ending: false,
+        uptime_s: 3700,
+        requests: [("GetObject".to_owned(), 12), ("PutObject".to_owned(), 3)].into(),
+        failures: [].into(),
+        bytes_received: 1536,
+        bytes_sent: 0,
+        capabilities: serde_json::json!({}),
+        cache: serde_json::json!({"hits": 9, "misses": 1, "memory_bytes": 1 << 20, "limit_bytes": 256 << 20}),
+        disk: Value::Null,
+        files: serde_json::json!({"dirty_files": [], "open_files": 2, "odd_keys": {}, "odd_keys_unlisted": 0}),
+        hooks: Value::Null,
+        lambda: None,
+        metrics: None,
+        last_errors: Vec::new(),
+        log: "/s/s3mount.log".into(),
+        state_dir: "/s".into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::Problem;
     use serde_json::json;
 
-    fn status() -> Status {
-        Status {
-            version: "1.2.3".into(),
-            pid: 42,
-            bucket: "photos".into(),
-            prefix: "2024/".into(),
-            endpoint: "http://h".into(),
-            region: "r".into(),
-            mountpoint: "/mnt/x".into(),
-            read_only: false,
-            ending: false,
-            uptime_s: 3700,
-            requests: [("GetObject".to_owned(), 12), ("PutObject".to_owned(), 3)].into(),
-            bytes_received: 1536,
-            bytes_sent: 0,
-            capabilities: json!({}),
-            cache: json!({"hits": 9, "misses": 1, "memory_bytes": 1 << 20, "limit_bytes": 256 << 20}),
-            disk: Value::Null,
-            files: json!({"dirty_files": [], "open_files": 2, "odd_keys": {}, "odd_keys_unlisted": 0}),
-            hooks: Value::Null,
-            lambda: None,
-            last_errors: Vec::new(),
-            log: "/s/s3mount.log".into(),
-            state_dir: "/s".into(),
-        }
-    }
-
     #[test]
     fn a_quiet_mount_in_a_few_lines() {
         assert_eq!(
-            text(&status()),
+            text(&example()),
             "s3://photos/2024 on /mnt/x\n\
              \x20 server     http://h (r)\n\
              \x20 process    42, s3mount 1.2.3, up 1 h 1 min\n\
@@ -245,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_needs_attention_is_there_and_cannot_talk_to_the_terminal() {
-        let mut status = status();
+        let mut status = example();
         status.files = json!({
             "dirty_files": ["a", "b\u{1b}[31m", "c", "d", "e", "f"], "open_files": 6,
             "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7, "removals_waiting": 3,

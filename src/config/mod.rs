@@ -83,6 +83,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub memory_bytes: u64,
     pub log: telemetry::Settings,
+    /// Any address: whoever scrapes is seldom on the same machine.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl Config {
@@ -140,6 +142,7 @@ impl Config {
                 level: options.log_level.unwrap_or_default(),
                 format: options.log_format.unwrap_or_default(),
             },
+            metrics_listen: options.metrics_listen,
         };
         if config.memory_bytes < LEAST_MEMORY_BYTES {
             return Err(Error::new("--memory is too small to work with", "give at least 16M"));

@@ -158,6 +158,11 @@ pub struct Options {
     /// How a log line looks [default: text]
     #[arg(long, value_name = "FORMAT", env = "S3MOUNT_LOG_FORMAT", help_heading = "Log")]
     pub log_format: Option<Format>,
+
+    /// Answer Prometheus at this address with what is counted, e.g. 127.0.0.1:9102 or 0.0.0.0:9102: any machine
+    /// that reaches it reads names of buckets and hooks, and no contents
+    #[arg(long, value_name = "ADDRESS", env = "S3MOUNT_METRICS_LISTEN", help_heading = "Monitoring")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 macro_rules! first_said {
@@ -176,7 +181,7 @@ impl Options {
             requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
-            cache_dir cache_size state_dir memory log_level log_format)
+            cache_dir cache_size state_dir memory log_level log_format metrics_listen)
     }
 }
 
@@ -207,7 +212,8 @@ mod tests {
             umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\
             flush-open-after = '30s'\nhooks = '/h'\nlambda-listen = '127.0.0.1:9001'\n\
             cache-dir = '/c'\ncache-size = '2G'\n\
-            state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n";
+            state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n\
+            metrics-listen = '0.0.0.0:9102'\n";
         let options: Options = toml::from_str(text).unwrap();
         assert_eq!(options.memory, Some(Size(1 << 20)));
         assert_eq!(options.umask, Some(Umask(0o027)));

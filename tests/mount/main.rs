@@ -62,6 +62,7 @@ mod hooks_worker;
 mod hostile_guests;
 mod kills;
 mod lambda_api;
+mod metrics;
 mod objects;
 mod odd_keys;
 mod outage;
