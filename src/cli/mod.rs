@@ -13,6 +13,7 @@ mod status_text;
 mod storing;
 mod sync;
 mod umount;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};

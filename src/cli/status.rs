@@ -1,10 +1,11 @@
-//! `s3mount status [MOUNTPOINT] [--json]`
+//! `s3mount status [MOUNTPOINT] [--json | --watch[=TIME]]`
 
 use std::path::{Path, PathBuf};
 
-use super::status_text;
+use super::{status_text, watch};
 use crate::app::control::{self, Reply, Request};
 use crate::app::{self, Failure, Status};
+use crate::config::Span;
 use crate::error::Kind;
 use crate::mount;
 
@@ -15,15 +16,22 @@ pub(super) struct Arguments {
     /// For programs: an object with MOUNTPOINT, else an array
     #[arg(long)]
     json: bool,
+    /// Go on, with what happens in each such time [default: 2s]; Ctrl-C ends it
+    #[arg(long, value_name = "TIME", conflicts_with = "json",
+          num_args = 0..=1, require_equals = true, default_missing_value = "2s")]
+    watch: Option<Span>,
 }
 
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let run_dir = app::run_dir()?;
-        let Some(mountpoint) = self.mountpoint else {
+        let mountpoint = self.mountpoint.as_deref().map(mount::named).transpose()?;
+        if let Some(Span(every)) = self.watch {
+            return watch::watch(&run_dir, mountpoint.as_deref(), every);
+        }
+        let Some(mountpoint) = mountpoint else {
             return all(&run_dir, self.json);
         };
-        let mountpoint = mount::named(&mountpoint)?;
         let status = status_at(&app::socket_path(&run_dir, &mountpoint))?
             .ok_or_else(|| Failure::from(mount::silence(&mountpoint)))?;
         super::say(&if self.json { super::pretty(&status) } else { status_text::text(&status) });
@@ -51,7 +59,8 @@ fn all(run_dir: &Path, as_json: bool) -> Result<(), Failure> {
     failed.map_or(Ok(()), Err)
 }
 
-fn status_at(socket: &Path) -> Result<Option<Status>, Failure> {
+/// What a mount tells of itself; `None` if there is none at the socket.
+pub(super) fn status_at(socket: &Path) -> Result<Option<Status>, Failure> {
     let mut status = None;
     let listening = control::ask(socket, &Request::Status, |reply| {
         if let Reply::Status(told) = reply {

@@ -78,4 +78,5 @@ mod replaced;
 mod service;
 mod siblings;
 mod suites;
+mod watch;
 mod write_back;
