@@ -13,12 +13,14 @@ mod hooking;
 mod interrupts;
 mod metrics;
 mod places;
+mod restoring;
 mod rooms;
 mod running;
 mod serve;
 mod service;
 mod status;
 mod supervisor;
+mod versions;
 
 pub use caching::{CacheDirectory, clear_directory, look_into};
 pub use consuming::run_worker;
@@ -30,7 +32,11 @@ pub use hooking::{
     Which, invoke_on_file, is_hook_name, validate_hooks,
 };
 pub use places::{run_dir, socket_path};
+pub use restoring::Restore;
 pub use status::{Left, Status};
+pub use versions::FileVersion;
+
+pub use crate::bucket::s3::RestoreTier;
 
 use serve::Job;
 

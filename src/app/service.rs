@@ -21,6 +21,9 @@ impl Service for Facts {
                 Request::Invalidate { paths } => self.invalidate(&paths).await,
                 Request::ClearCache { directory } => self.clear(&directory).await,
                 Request::Sync { timeout_ms } => self.sync(timeout_ms.map(Duration::from_millis), tell).await,
+                Request::Restore { restore } => self.restore(&restore, tell).await,
+                Request::Versions { path } => self.versions(&path).await,
+                Request::Undelete { path, version } => self.undelete(&path, version.as_deref()).await,
                 Request::Hooks { ask } => self.ask_hooks(ask, tell).await,
                 Request::Status | Request::Unmount { .. } => Reply::Done,
             }

@@ -248,7 +248,7 @@ impl Error {
             (_, Kind::NoCredentials) => Some(
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, choose a --profile, or --no-sign-request",
             ),
-            (_, Kind::Archived) => Some("restore it first: `aws s3api restore-object`, then open it again"),
+            (_, Kind::Archived) => Some("restore it first: `s3mount restore PATH --wait`, then open it again"),
             (_, Kind::NoSuchBucket) => Some("check the name of the bucket and the endpoint"),
             (_, Kind::Unreachable) => Some("is the endpoint right, is its server up?"),
             (_, Kind::Busy) => Some("the server is overloaded: try again later, or lower the concurrency"),

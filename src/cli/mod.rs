@@ -7,12 +7,14 @@ mod hooks;
 mod mount;
 mod mount_options;
 mod progress;
+mod restore;
 mod sockets;
 mod status;
 mod status_text;
 mod storing;
 mod sync;
 mod umount;
+mod versions;
 mod watch;
 
 use std::ffi::OsString;
@@ -66,6 +68,12 @@ enum Command {
     Status(status::Arguments),
     /// Look at, fill and empty the cache on disk
     Cache(cache::Arguments),
+    /// List the versions that the bucket has of a file
+    Versions(versions::Arguments),
+    /// Bring a deleted file, or an older version of it, back
+    Undelete(versions::Undelete),
+    /// Bring archived objects back, so that they can be read
+    Restore(restore::Arguments),
     /// Check, try and follow hooks; deal with events that were given up
     Hooks(hooks::Arguments),
     /// Find uploads that were begun and never completed, and abort them
@@ -98,6 +106,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Sync(arguments)) => arguments.run(),
         Some(Command::Status(arguments)) => arguments.run(),
         Some(Command::Cache(arguments)) => arguments.run(),
+        Some(Command::Versions(arguments)) => arguments.run(),
+        Some(Command::Undelete(arguments)) => arguments.run(),
+        Some(Command::Restore(arguments)) => arguments.run(),
         Some(Command::Hooks(arguments)) => arguments.run(),
         Some(Command::Gc(arguments)) => arguments.run(),
         Some(Command::Demo(arguments)) => arguments.run(),

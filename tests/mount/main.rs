@@ -36,6 +36,7 @@ mod statfs;
 mod symlink;
 mod truncate;
 mod unlink;
+mod versions;
 mod write;
 mod xattr;
 

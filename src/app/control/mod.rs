@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::hooking::{DeadLetter, Description, Invocation, Rejected, Replay, Replayed, Switched, Trace, Which};
-use super::{Failure, Left, Status};
+use super::{Failure, FileVersion, Left, Restore, Status};
 
 /// What a command asks of a running mount.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -38,6 +38,19 @@ pub enum Request {
     /// Empty the disk cache, if it lies in this directory.
     ClearCache {
         directory: PathBuf,
+    },
+    /// Bring archived objects back. Ends when the asker goes away.
+    Restore {
+        restore: Restore,
+    },
+    /// What the bucket has of a file.
+    Versions {
+        path: String,
+    },
+    /// Bring a version of a file back.
+    Undelete {
+        path: String,
+        version: Option<String>,
     },
     Hooks {
         ask: HooksRequest,
@@ -131,6 +144,18 @@ pub enum Reply {
     },
     /// Forgotten, or emptied.
     Done,
+    /// Of the archived objects that were asked for so many can be read by now.
+    Restoring {
+        asked: u64,
+        ready: u64,
+    },
+    /// That was all; these could not be asked for.
+    Restored {
+        asked: u64,
+        ready: u64,
+        failed: Vec<Left>,
+    },
+    Versions(Vec<FileVersion>),
     Hooks(Vec<Description>),
     /// Some of the dead letters that were asked for; `Done` follows the last.
     DeadLetters(Vec<DeadLetter>),

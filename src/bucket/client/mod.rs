@@ -100,6 +100,8 @@ impl fmt::Debug for StaticCredentials {
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub bucket: Arc<dyn Bucket>,
+    /// For what is asked seldom, and once each time: versions, archives.
+    pub direct: S3Bucket,
     pub requests: Arc<RequestLog>,
     /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`.
     pub endpoint: String,
@@ -133,11 +135,12 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
     let requests = Arc::new(RequestLog::default());
     let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline);
     let bucket = bucket.choosing_class(settings.wishes.storage_class.clone());
+    let direct = bucket.clone();
     let wire = Counted::new(bucket, Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &wire).await;
     let bucket = patient(settings, wire, capabilities, &requests);
     let credentials = sdk.credentials();
-    Ok(Connection { bucket, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities, credentials })
+    Ok(Connection { bucket, direct, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities, credentials })
 }
 
 /// What the server does, as far as it must be known before the first write.

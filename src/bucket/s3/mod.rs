@@ -14,6 +14,8 @@ mod multipart;
 mod progress;
 mod properties;
 mod read;
+mod restore;
+mod versions;
 mod write;
 
 use std::future::Future;
@@ -34,6 +36,8 @@ use super::{
 };
 pub(in crate::bucket) use errors::root_cause;
 use progress::Progress;
+pub use restore::RestoreTier;
+pub use versions::Version;
 
 /// No byte in either direction for this long: the request is given up (and may be tried again).
 pub const STALL: Duration = Duration::from_secs(15);
