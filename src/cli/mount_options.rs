@@ -56,11 +56,17 @@ const IGNORED: [&str; 37] = [
 const IGNORED_PREFIXES: [&str; 7] = ["x-", "X-", "comment=", "fsname=", "subtype=", "max_read=", "user="];
 
 /// Replaces each `-o LIST` in the arguments by flags. Called as `mount.s3mount`, the helper's own
-/// flags (`-n -s -v`, `-t TYPE`; mount(8), "external helpers") are taken out as well.
+/// flags (`-n -s -v`, `-t TYPE`; mount(8), "external helpers") are taken out as well, and what comes first
+/// is the bucket, also if it has the name of a command.
 pub(super) fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let helper = arguments.first().is_some_and(|name| is_mount_helper(name));
-    let mut expanded = Vec::with_capacity(arguments.len());
-    let mut rest = arguments.into_iter();
+    let mut expanded = Vec::with_capacity(arguments.len() + 1);
+    let mut rest = arguments.into_iter().peekable();
+    if helper {
+        expanded.extend(rest.next());
+        let is_bucket = |first: &OsString| !first.as_bytes().starts_with(b"-");
+        expanded.extend(rest.peek().is_some_and(is_bucket).then(|| OsString::from("mount")));
+    }
     while let Some(argument) = rest.next() {
         match argument.as_bytes() {
             b"--" => {
@@ -178,8 +184,10 @@ mod tests {
     fn the_mount_helper_takes_the_flags_of_mount8() {
         assert_eq!(
             expanded("/sbin/mount.s3mount b /m -n -v -t fuse.s3mount -o ro").unwrap(),
-            "/sbin/mount.s3mount b /m --read-only=true"
+            "/sbin/mount.s3mount mount b /m --read-only=true"
         );
+        assert_eq!(expanded("mount.s3mount status /m").unwrap(), "mount.s3mount mount status /m");
+        assert_eq!(expanded("mount.s3mount --help").unwrap(), "mount.s3mount --help");
         assert_eq!(expanded("s3mount b /m -- -o x").unwrap(), "s3mount b /m -- -o x");
     }
 }
