@@ -4,6 +4,8 @@
 
 #[path = "command/hooks.rs"]
 mod hooks;
+#[path = "command/pages.rs"]
+mod pages;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -122,7 +122,9 @@ enum Stop {
     Failed(Failure),
 }
 
-fn command() -> clap::Command {
+/// The command line as the program parses it: manual pages and completions are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
     // The names in the environment follow from the flags: AFTER_HELP says how.
     let hide = |command: clap::Command| command.mut_args(|arg| arg.hide_env(true));
     // They take all options of a mount, so that one environment and one file serve all.
