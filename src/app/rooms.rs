@@ -57,6 +57,8 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
         fips: config.fips,
         accelerate: config.accelerate,
         wishes: wishes(config),
+        most_down_per_s: config.most_down_per_s,
+        most_up_per_s: config.most_up_per_s,
         ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
     };
     let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await else {

@@ -11,6 +11,7 @@ pub mod client;
 pub mod memory;
 pub mod probe;
 pub mod properties;
+pub mod rate;
 pub mod request_log;
 pub mod retry;
 pub mod s3;

@@ -58,6 +58,9 @@ pub struct Config {
     pub dual_stack: Option<bool>,
     pub fips: Option<bool>,
     pub accelerate: bool,
+    /// Bytes in a second; `None`: as fast as it goes.
+    pub most_down_per_s: Option<u64>,
+    pub most_up_per_s: Option<u64>,
     pub objects: Objects,
     pub read_only: bool,
     pub allow_other: bool,
@@ -118,6 +121,8 @@ impl Config {
             dual_stack: options.dual_stack,
             fips: options.fips,
             accelerate: options.accelerate.unwrap_or(false),
+            most_down_per_s: options.max_download.map(|size| size.0).filter(|bytes| *bytes > 0),
+            most_up_per_s: options.max_upload.map(|size| size.0).filter(|bytes| *bytes > 0),
             objects,
             read_only: options.read_only.unwrap_or(false),
             allow_other: options.allow_other.unwrap_or(false),

@@ -62,6 +62,12 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_ACCELERATE", help_heading = "Bucket",
           num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub accelerate: Option<bool>,
+    /// Most bytes that come from S3 in a second, on average, 0 for no bound [default: 0]
+    #[arg(long, value_name = "SIZE", env = "S3MOUNT_MAX_DOWNLOAD", help_heading = "Bucket")]
+    pub max_download: Option<Size>,
+    /// The same of bytes that go there
+    #[arg(long, value_name = "SIZE", env = "S3MOUNT_MAX_UPLOAD", help_heading = "Bucket")]
+    pub max_upload: Option<Size>,
     /// Pay for requests and transfer where the bucket's owner does not
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_REQUESTER_PAYS", help_heading = "Bucket",
           num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -177,7 +183,7 @@ impl Options {
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
             bucket mountpoint
-            endpoint_url region profile no_sign_request force_path_style dual_stack fips accelerate
+            endpoint_url region profile no_sign_request force_path_style dual_stack fips accelerate max_download max_upload
             requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
@@ -206,7 +212,7 @@ mod tests {
         // A value that each option takes, in TOML.
         let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
             force-path-style = true\n\
-            dual-stack = true\nfips = true\naccelerate = true\nrequester-pays = true\n\
+            dual-stack = true\nfips = true\naccelerate = true\nmax-download = '10M'\nmax-upload = 0\nrequester-pays = true\n\
             expected-bucket-owner = '1'\nstorage-class = ['a=B', 'C']\nsse = 'aws:kms'\nsse-kms-key-id = 'k'\n\
             sse-c-key-file = '/k'\nacl = 'private'\ntags = 'a=b,c=d'\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
             umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\

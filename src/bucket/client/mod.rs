@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::check_first::CheckFirst;
 use super::probe::{Capabilities, probe};
+use super::rate::{Rate, Rates};
 use super::request_log::{Counted, RequestLog};
 use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
@@ -48,6 +49,9 @@ pub struct ConnectSettings {
     /// Transfer Acceleration.
     pub accelerate: bool,
     pub wishes: Wishes,
+    /// Bytes in a second, on average; `None` = as fast as it goes.
+    pub most_down_per_s: Option<u64>,
+    pub most_up_per_s: Option<u64>,
     /// Longest time for one operation with all its retries.
     pub deadline: Duration,
     /// Longest time to open a connection.
@@ -75,6 +79,8 @@ impl ConnectSettings {
             fips: None,
             accelerate: false,
             wishes: Wishes::default(),
+            most_down_per_s: None,
+            most_up_per_s: None,
             deadline: DEADLINE,
             connect_timeout: Duration::from_secs(5),
             max_attempts: 10,
@@ -169,10 +175,11 @@ fn patient(
 ) -> Arc<dyn Bucket> {
     let policy = RetryPolicy::within(settings.deadline, settings.max_attempts);
     let requests = Arc::clone(requests);
+    let rates = Rates { down: settings.most_down_per_s.map(Rate::new), up: settings.most_up_per_s.map(Rate::new) };
     if capabilities.conditional_writes == Some(false) {
-        Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests))
+        Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests).at_most(rates))
     } else {
-        Arc::new(Retrying::new(wire, policy, requests))
+        Arc::new(Retrying::new(wire, policy, requests).at_most(rates))
     }
 }
 

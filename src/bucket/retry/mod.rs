@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::rate::{Rate, Rates};
 use super::request_log::RequestLog;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
@@ -82,6 +83,7 @@ pub struct Retrying<B> {
     log: Arc<RequestLog>,
     budget: RetryBudget,
     memory: Memory,
+    rates: Rates,
 }
 
 /// One operation on its way through its tries.
@@ -98,7 +100,13 @@ struct Operation {
 impl<B: Bucket> Retrying<B> {
     /// Tries requests again by `policy`; tells `log` of operations that failed for good.
     pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
-        Self { inner, policy, log, budget: RetryBudget::new(), memory: Memory::default() }
+        Self { inner, policy, log, budget: RetryBudget::new(), memory: Memory::default(), rates: Rates::default() }
+    }
+
+    /// Sends and fetches no more than this in a second.
+    #[must_use]
+    pub fn at_most(self, rates: Rates) -> Self {
+        Self { rates, ..self }
     }
 
     /// An operation that moves this many bytes.
@@ -221,6 +229,17 @@ fn no_answer(operation: &'static str, key: &str, after: Duration) -> Error {
     Error { kind: Kind::Deadline, operation, key, cause, http_status: None, request_id: None }
 }
 
+fn length(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}
+
+/// Before the operation's time begins to count.
+async fn take(rate: Option<&Rate>, bytes: u64) {
+    if let Some(rate) = rate {
+        rate.take(bytes).await;
+    }
+}
+
 #[async_trait]
 impl<B: Bucket> Bucket for Retrying<B> {
     async fn head(&self, key: &str) -> Result<ObjectInfo> {
@@ -229,14 +248,20 @@ impl<B: Bucket> Bucket for Retrying<B> {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>, if_match: Option<&ETag>) -> Result<Fetched> {
         // The size of a whole object is not known before it comes: allow for a large one.
-        let bytes = range.as_ref().map_or(64 << 20, |range| range.end.saturating_sub(range.start));
+        let bytes = range.as_ref().map_or(64 << 20, length);
+        take(self.rates.down.as_ref(), range.as_ref().map_or(0, length)).await;
         let send = || self.inner.get(key, range.clone(), if_match);
-        self.repeat("GetObject", key, self.operation(bytes), send).await
+        let answer = self.repeat("GetObject", key, self.operation(bytes), send).await;
+        if let (Some(rate), None, Ok(fetched)) = (&self.rates.down, &range, &answer) {
+            rate.count(fetched.bytes.len() as u64);
+        }
+        answer
     }
 
     /// A try goes on where the one before broke off: bytes that a sink has cannot be taken back.
     async fn get_into(&self, key: &str, range: Range<u64>, etag: &ETag, sink: &dyn Sink) -> Result<()> {
-        let operation = self.operation(range.end.saturating_sub(range.start));
+        take(self.rates.down.as_ref(), length(&range)).await;
+        let operation = self.operation(length(&range));
         let send = || self.inner.get_into(key, range.clone(), etag, sink);
         self.repeat("GetObject", key, operation, send).await
     }
@@ -246,6 +271,7 @@ impl<B: Bucket> Bucket for Retrying<B> {
     }
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {
+        take(self.rates.up.as_ref(), body.len() as u64).await;
         let mut operation = self.operation(body.len() as u64);
         let send = || self.inner.put(key, body.clone(), options);
         let answer = self.run("PutObject", key, &mut operation, send).await;
@@ -285,6 +311,7 @@ impl<B: Bucket> Bucket for Retrying<B> {
     }
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
+        take(self.rates.up.as_ref(), body.len() as u64).await;
         let send = || self.inner.upload_part(key, upload_id, number, body.clone());
         self.repeat("UploadPart", key, self.operation(body.len() as u64), send).await
     }

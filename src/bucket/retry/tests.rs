@@ -298,3 +298,20 @@ async fn a_large_file_sent_again_goes_over_its_own_first_version() {
     let etag = send(false).await.unwrap();
     assert_eq!(bucket.inner.info("k").unwrap().etag, etag);
 }
+
+#[tokio::test]
+async fn bytes_wait_for_their_turn_before_any_deadline_counts() {
+    let memory = MemoryBucket::new();
+    memory.insert("k", vec![0; 4000], Metadata::new());
+    let rates = Rates { down: Some(Rate::new(4000)), up: Some(Rate::new(100)) };
+    let bucket = retrying(memory).at_most(rates);
+    let begun = Instant::now();
+    // As much as a second and, twice, more than an operation may take.
+    bucket.get("k", None, None).await.unwrap();
+    let etag = bucket.get("k", Some(0..1), None).await.unwrap().info.etag;
+    assert!(begun.elapsed() >= Duration::from_secs(1), "who comes next waits for what nobody knew the size of");
+    let begun = Instant::now();
+    bucket.put("k", vec![0; 100].into(), &options(Condition::IfMatch(etag), None)).await.unwrap();
+    bucket.put("k", vec![0; 100].into(), &options(Condition::None, None)).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+}
