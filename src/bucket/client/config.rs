@@ -171,6 +171,11 @@ fn is_loopback(host: &str) -> bool {
 fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
     let name = &settings.bucket;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if name.ends_with("--x-s3") {
+        let told =
+            format!("{name} is a directory bucket (S3 Express One Zone), which lists in no order: not supported yet");
+        return Err(failure(settings, Kind::Usage, told));
+    }
     let fits = name.starts_with("arn:") || (name.len() >= 3 && name.len() <= 255 && name.bytes().all(plain));
     if fits { Ok(()) } else { Err(failure(settings, Kind::Usage, format!("{name:?} cannot be the name of a bucket"))) }
 }
@@ -245,7 +250,10 @@ fn no_credentials(settings: &ConnectSettings, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::presigning::PresigningConfig;
+
     use super::*;
+    use crate::bucket::client::StaticCredentials;
 
     #[test]
     fn aws_and_this_machine_are_known_by_name() {
@@ -255,9 +263,35 @@ mod tests {
         assert!(!is_loopback("10.0.0.1"));
     }
 
+    /// Where a GET would go: nothing is sent.
+    async fn host(change: impl FnOnce(&mut ConnectSettings)) -> String {
+        let mut settings = ConnectSettings::new("bucket", "");
+        let (access_key, secret_key) = ("k".to_owned(), "s".to_owned());
+        settings.credentials = Some(StaticCredentials { access_key, secret_key });
+        settings.region = Some("eu-west-1".to_owned());
+        change(&mut settings);
+        let get = load(&settings).await.unwrap().client().get_object().bucket(&settings.bucket).key("key");
+        let signed = get.presigned(PresigningConfig::expires_in(Duration::from_mins(1)).unwrap()).await.unwrap();
+        signed.uri().parse::<Uri>().unwrap().host().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn requests_go_where_the_options_say() {
+        assert_eq!(host(|_| {}).await, "bucket.s3.eu-west-1.amazonaws.com");
+        assert_eq!(host(|s| s.fips = Some(true)).await, "bucket.s3-fips.eu-west-1.amazonaws.com");
+        assert_eq!(host(|s| s.dual_stack = Some(true)).await, "bucket.s3.dualstack.eu-west-1.amazonaws.com");
+        assert_eq!(host(|s| s.accelerate = true).await, "bucket.s3-accelerate.amazonaws.com");
+        let both = |s: &mut ConnectSettings| (s.accelerate, s.dual_stack) = (true, Some(true));
+        assert_eq!(host(both).await, "bucket.s3-accelerate.dualstack.amazonaws.com");
+        let point = "arn:aws:s3:eu-west-1:123456789012:accesspoint/mine";
+        let at_point = host(|s| s.bucket = point.to_owned()).await;
+        assert_eq!(at_point, "mine-123456789012.s3-accesspoint.eu-west-1.amazonaws.com");
+        assert_eq!(host(|s| s.endpoint_url = Some("http://nas:9000".to_owned())).await, "nas");
+    }
+
     #[test]
     fn impossible_names_and_endpoints_are_the_users_mistake() {
-        for name in ["", "a", "a b", "a/b", "ü-bucket"] {
+        for name in ["", "a", "a b", "a/b", "ü-bucket", "fast--use1-az4--x-s3"] {
             let error = check_bucket_name(&ConnectSettings::new(name, "")).unwrap_err();
             assert_eq!(error.kind, Kind::Usage, "{name:?}");
         }

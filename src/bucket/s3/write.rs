@@ -141,10 +141,12 @@ pub(super) fn tag(operation: &'static str, key: &str, tag: Option<String>) -> Re
     Ok(ETag::new(&tag))
 }
 
-/// `x-amz-copy-source`: bucket and key, percent-encoded but for the slashes.
+/// `x-amz-copy-source`: bucket and key, percent-encoded but for the slashes. Behind the ARN of an access
+/// point the key has a word before it (AWS: `CopyObject`).
 pub(super) fn copy_source(bucket: &str, key: &str) -> String {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-    format!("{}/{}", bucket, utf8_percent_encode(key, ENCODED))
+    let object = if bucket.starts_with("arn:") { "/object" } else { "" };
+    format!("{bucket}{object}/{}", utf8_percent_encode(key, ENCODED))
 }
 
 /// Whether XML 1.0 can hold the key ("Characters"); white space other than the blank is normalised
@@ -160,6 +162,8 @@ mod tests {
     #[test]
     fn copy_sources_are_encoded_but_for_slashes() {
         assert_eq!(copy_source("b", "a b/ü+%~"), "b/a%20b/%C3%BC%2B%25~");
+        let point = "arn:aws:s3:eu-west-1:123456789012:accesspoint/p";
+        assert_eq!(copy_source(point, "a/b"), format!("{point}/object/a/b"));
     }
 
     #[test]
