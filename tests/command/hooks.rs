@@ -145,3 +145,25 @@ fn a_new_project_builds_and_its_test_tells_right_from_wrong() {
     assert_refused(&mut hooks(dir.path(), &["new", "--lang", "cobol", "h"]), 64, &["cobol"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+/// A pool of instances takes terabytes of addresses; `ulimit -v` leaves a few gigabytes.
+#[test]
+fn hooks_run_where_addresses_are_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let module =
+        "(module (memory (export \"memory\") 16) (func (export \"_start\") (drop (memory.grow (i32.const 64)))))";
+    fs::write(dir.path().join("m.wat"), module).unwrap();
+    fs::write(dir.path().join("a"), "x").unwrap();
+    fs::write(dir.path().join("hooks.toml"), "[[hook]]\nname = 'h'\nwasm = 'm.wat'\nmatch = ['*']\noutput = 'out'\n").unwrap();
+    let mut limited = hooks(dir.path(), &["invoke", "h", "--file", "a"]);
+    let few = nix::libc::rlimit { rlim_cur: 3 << 30, rlim_max: 3 << 30 };
+    // SAFETY: setrlimit is async-signal-safe, and touches nothing but this process's limits.
+    let limit = move || match unsafe { nix::libc::setrlimit(nix::libc::RLIMIT_AS, &raw const few) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: as above.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut limited, limit) };
+    let output = run(&mut limited);
+    assert!(output.status.success(), "{output:?}");
+}

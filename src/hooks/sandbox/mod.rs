@@ -41,6 +41,8 @@ const FIBER_STACK_BYTES: usize = 2 << 20;
 const POOLED: u32 = 2048;
 /// Of a memory this much is cleared by writing, the rest by giving it back to the kernel.
 const KEPT_BYTES: usize = 64 << 10;
+/// Without a pool: room for a memory to grow where it is.
+const SPARE_BYTES: u64 = 1 << 20;
 
 /// Compiles and runs guests.
 pub(super) struct Sandbox {
@@ -177,7 +179,9 @@ fn engine(config: &mut Config) -> wasmtime::Result<Engine> {
         .linear_memory_keep_resident(KEPT_BYTES);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(config).or_else(|error| {
-        tracing::warn!(%error, "hooks start slower: there are no addresses for a pool of instances");
+        tracing::warn!(%error, "hooks are slower: there are no addresses for a pool of instances");
+        // Nor for the gigabytes that each memory would have around it.
+        config.memory_reservation(0).memory_guard_size(0).memory_reservation_for_growth(SPARE_BYTES);
         Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))
     })
 }
