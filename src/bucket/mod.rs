@@ -232,7 +232,11 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.http_status?;
-        let code = self.cause.split(':').next()?;
+        let code = match self.operation {
+            // Told in the user's words: the code follows them.
+            client::CONNECT => self.cause.strip_suffix(')')?.rsplit_once('(')?.1,
+            _ => self.cause.split(':').next()?,
+        };
         code.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(code)
     }
 
@@ -245,7 +249,7 @@ impl Error {
             ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => {
                 Some("check the access key and its secret, or choose another --profile")
             }
-            (_, Kind::AccessDenied) => Some("the caller lacks a permission: compare its IAM policy and the bucket's"),
+            (_, Kind::AccessDenied) => Some("the caller lacks a permission: `s3mount doctor BUCKET` tells which"),
             (_, Kind::NoCredentials) => Some(
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in, choose a --profile, or --no-sign-request",
             ),

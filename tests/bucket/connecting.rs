@@ -111,30 +111,35 @@ async fn the_region_that_other_servers_expect_is_followed() {
 
 #[tokio::test]
 async fn answers_that_stop_a_mount_are_put_in_the_users_words() {
-    let cases: [(fake::Answer, Kind, &str); 5] = [
+    let cases: [(fake::Answer, Kind, &str, Option<&str>); 5] = [
         (
             |_| ("403 Forbidden", b"", "<Error><Code>RequestTimeTooSkewed</Code><Message>x</Message></Error>"),
             Kind::AccessDenied,
             "clock",
+            Some("timedatectl"),
         ),
         (
             |_| ("400 Bad Request", b"", "<Error><Code>ExpiredToken</Code><Message>x</Message></Error>"),
             Kind::AccessDenied,
             "expired",
+            Some("log in again"),
         ),
         (
             |_| ("403 Forbidden", b"", "<Error><Code>AccessDenied</Code><Message>x</Message></Error>"),
             Kind::AccessDenied,
             "s3:ListBucket",
+            Some("s3mount doctor"),
         ),
-        (|_| ("200 OK", b"", "<!DOCTYPE html><html>hello</html>"), Kind::Corrupt, "like an S3 server"),
-        (|_| ("404 Not Found", b"", "nothing here"), Kind::NotFound, "like an S3 server"),
+        (|_| ("200 OK", b"", "<!DOCTYPE html><html>hello</html>"), Kind::Corrupt, "like an S3 server", None),
+        (|_| ("404 Not Found", b"", "nothing here"), Kind::NotFound, "like an S3 server", None),
     ];
-    for (answer, kind, words) in cases {
+    for (answer, kind, words, hint) in cases {
         let fake = Fake::start(answer).await;
         let error = connect(&fake.settings()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.cause.contains(words), "{error}");
+        let told = error.hint().unwrap_or_default();
+        assert!(hint.map_or(told.is_empty(), |hint| told.contains(hint)), "{error}: {told}");
     }
 }
 

@@ -154,7 +154,8 @@ fn hooks_run_where_addresses_are_few() {
         "(module (memory (export \"memory\") 16) (func (export \"_start\") (drop (memory.grow (i32.const 64)))))";
     fs::write(dir.path().join("m.wat"), module).unwrap();
     fs::write(dir.path().join("a"), "x").unwrap();
-    fs::write(dir.path().join("hooks.toml"), "[[hook]]\nname = 'h'\nwasm = 'm.wat'\nmatch = ['*']\noutput = 'out'\n").unwrap();
+    fs::write(dir.path().join("hooks.toml"), "[[hook]]\nname = 'h'\nwasm = 'm.wat'\nmatch = ['*']\noutput = 'out'\n")
+        .unwrap();
     let mut limited = hooks(dir.path(), &["invoke", "h", "--file", "a"]);
     let few = nix::libc::rlimit { rlim_cur: 3 << 30, rlim_max: 3 << 30 };
     // SAFETY: setrlimit is async-signal-safe, and touches nothing but this process's limits.

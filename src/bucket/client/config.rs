@@ -21,6 +21,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use hyper::Uri;
 
+use super::clock::ServerClock;
 use super::headers::ReadableHeaders;
 use super::wishes::AskedHeaders;
 use super::{ConnectSettings, failure};
@@ -48,6 +49,7 @@ pub(super) struct Sdk {
     signed: bool,
     accelerate: bool,
     asked: AskedHeaders,
+    pub(super) clock: ServerClock,
     pub(super) region: String,
 }
 
@@ -89,7 +91,8 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     }
     let path_style = settings.force_path_style.unwrap_or_else(|| host.is_some_and(|host| !is_aws(&host)));
     let (signed, accelerate) = (!settings.no_sign_request, settings.accelerate);
-    Ok(Sdk { shared, endpoint_url, path_style, signed, accelerate, asked, region })
+    let clock = ServerClock::new();
+    Ok(Sdk { shared, endpoint_url, path_style, signed, accelerate, asked, clock, region })
 }
 
 impl Sdk {
@@ -106,6 +109,7 @@ impl Sdk {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(aws_sdk_s3::config::ResponseChecksumValidation::WhenRequired)
             .interceptor(ReadableHeaders)
+            .interceptor(self.clock.clone())
             .interceptor(self.asked.clone())
             .accelerate(self.accelerate)
             .force_path_style(self.path_style);
@@ -135,8 +139,17 @@ impl Sdk {
 
     /// Where requests go, in words.
     pub(super) fn endpoint(&self) -> String {
-        self.endpoint_url.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region))
+        self.endpoint_url.clone().unwrap_or_else(|| of_aws(&self.region))
     }
+}
+
+fn of_aws(region: &str) -> String {
+    format!("https://s3.{region}.amazonaws.com")
+}
+
+/// Where the first request goes, as far as it is known without a look into profiles.
+pub(super) fn first_endpoint(settings: &ConnectSettings) -> String {
+    endpoint_url(settings).unwrap_or_else(|| of_aws(settings.region.as_deref().unwrap_or(DEFAULT_REGION)))
 }
 
 /// The flag, else what the AWS configuration names for S3 or for everything. Profiles may name one
@@ -162,7 +175,7 @@ fn is_aws(host: &str) -> bool {
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|domain| host.ends_with(domain))
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -2,8 +2,11 @@
 //!
 //! Everything a user gets wrong shows here, within [`CONNECT_DEADLINE`], in words that say what to do.
 
+mod clock;
 mod config;
 mod headers;
+mod proxy;
+mod upkeep;
 mod verify;
 mod wishes;
 
@@ -19,10 +22,14 @@ use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
 use super::{Bucket, Error, Result};
 use crate::error::Kind;
+pub use proxy::Proxy;
+pub use upkeep::Upkeep;
 pub use wishes::{ClassOfKey, Encryption, Wishes};
 
 /// [`connect`] has answered by then.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// What an error of [`connect`] calls its operation.
+pub(super) const CONNECT: &str = "Connect";
 /// Default of [`ConnectSettings::deadline`].
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -112,9 +119,15 @@ pub struct Connection {
     /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`.
     pub endpoint: String,
     pub region: String,
+    /// The region that was asked first, where S3 named another.
+    pub moved_from: Option<String>,
+    /// By how many seconds this machine's clock is ahead of the server's; negative where it is behind,
+    /// `None` where no answer told the time.
+    pub clock_ahead_s: Option<i64>,
     pub capabilities: Capabilities,
     /// What requests are signed with, if they are.
     pub credentials: Option<aws_credential_types::provider::SharedCredentialsProvider>,
+    pub upkeep: Upkeep,
 }
 
 /// Builds the client and makes sure that the bucket can be listed.
@@ -134,19 +147,44 @@ pub async fn connect(settings: &ConnectSettings) -> Result<Connection> {
 
 async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
     let mut sdk = config::load(settings).await?;
+    let mut moved_from = None;
     if let Some(region) = verify::bucket(settings, &sdk).await? {
+        moved_from = Some(sdk.region.clone());
         sdk = sdk.in_region(region);
         verify::bucket(settings, &sdk).await?;
     }
     let requests = Arc::new(RequestLog::default());
-    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline);
+    let upkeep = Upkeep { client: sdk.client(), bucket: settings.bucket.clone() };
+    let bucket = S3Bucket::new(upkeep.client.clone(), &settings.bucket).within(settings.deadline);
     let bucket = bucket.choosing_class(settings.wishes.storage_class.clone());
     let direct = bucket.clone();
     let wire = Counted::new(bucket, Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &wire).await;
     let bucket = patient(settings, wire, capabilities, &requests);
-    let credentials = sdk.credentials();
-    Ok(Connection { bucket, direct, requests, endpoint: sdk.endpoint(), region: sdk.region, capabilities, credentials })
+    Ok(Connection {
+        bucket,
+        direct,
+        requests,
+        endpoint: sdk.endpoint(),
+        moved_from,
+        clock_ahead_s: sdk.clock.ahead_s(),
+        capabilities,
+        credentials: sdk.credentials(),
+        upkeep,
+        region: sdk.region,
+    })
+}
+
+/// The proxy that [`connect`] goes through, if the environment names one.
+#[must_use]
+pub fn proxy_towards(settings: &ConnectSettings) -> Option<Proxy> {
+    proxy::towards(&config::first_endpoint(settings))
+}
+
+/// `1 h ahead of`, `5 min behind`: what is between a clock and another.
+#[must_use]
+pub fn clock_in_words(ahead_s: i64) -> String {
+    clock::in_words(ahead_s)
 }
 
 /// What the server does, as far as it must be known before the first write.
@@ -186,5 +224,5 @@ fn patient(
 /// An error of [`connect`].
 fn failure(settings: &ConnectSettings, kind: Kind, cause: impl Into<String>) -> Error {
     let (key, cause) = (settings.bucket.clone(), cause.into());
-    Error { kind, operation: "Connect", key, cause, http_status: None, request_id: None }
+    Error { kind, operation: CONNECT, key, cause, http_status: None, request_id: None }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::config::Sdk;
-use super::{ConnectSettings, failure};
+use super::{ConnectSettings, clock, failure};
 use crate::bucket::s3::S3Bucket;
 use crate::bucket::{Bucket, Error, ListRequest, Result};
 use crate::error::Kind;
@@ -87,10 +87,13 @@ fn tls_advice(cause: &str) -> &'static str {
 fn denied(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> String {
     let place = format!("s3://{}/{}", settings.bucket, settings.prefix);
     match error.code() {
-        Some("RequestTimeTooSkewed") => "this machine's clock is too far from the server's".to_owned(),
-        Some("ExpiredToken" | "TokenRefreshRequired") => "the credentials have expired".to_owned(),
-        Some("InvalidAccessKeyId") => format!("{} does not know the access key", sdk.endpoint()),
-        Some("SignatureDoesNotMatch") => "the secret key does not belong to the access key".to_owned(),
+        Some(code @ "RequestTimeTooSkewed") => {
+            let far = sdk.clock.ahead_s().map_or_else(|| "too far from".to_owned(), clock::in_words);
+            format!("this machine's clock is {far} the server's ({code})")
+        }
+        Some(code @ ("ExpiredToken" | "TokenRefreshRequired")) => format!("the credentials have expired ({code})"),
+        Some(code @ "InvalidAccessKeyId") => format!("{} does not know the access key ({code})", sdk.endpoint()),
+        Some(code @ "SignatureDoesNotMatch") => format!("the secret key does not belong to the access key ({code})"),
         _ if sdk.is_signed() => format!("no permission to list {place} (s3:ListBucket): {}", error.cause),
         _ => format!("{place} is not public: sign requests (without --no-sign-request)"),
     }
