@@ -2,6 +2,8 @@
 //!
 //! The mounts are of the embedded server, which runs in a process of its own.
 
+#[path = "command/doctor.rs"]
+mod doctor;
 #[path = "command/hooks.rs"]
 mod hooks;
 #[path = "command/pages.rs"]

@@ -6,6 +6,7 @@ pub mod control;
 mod daemon;
 pub mod demo;
 mod deploying;
+mod doctor;
 mod failure;
 mod gate;
 mod gc;
@@ -25,6 +26,7 @@ mod versions;
 pub use caching::{CacheDirectory, clear_directory, look_into};
 pub use consuming::run_worker;
 pub use daemon::Ready;
+pub use doctor::{Finding, State, doctor};
 pub use failure::Failure;
 pub use gc::{Fate, Incomplete, gc};
 pub use hooking::{

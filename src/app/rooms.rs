@@ -46,7 +46,19 @@ pub(super) const HOOK_GRACE: Duration = Duration::from_secs(10);
 
 /// Finds the bucket and makes sure that it answers.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
-    let settings = ConnectSettings {
+    let settings = connect_settings(config);
+    let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await else {
+        let place = config.endpoint_url.as_deref().unwrap_or("S3");
+        let seconds = CONNECT_DEADLINE.as_secs();
+        return Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {seconds} s"))
+            .hint("is the endpoint right, is the network up?"));
+    };
+    Ok(outcome?)
+}
+
+/// What was said about the bucket, in its room's terms.
+pub(super) fn connect_settings(config: &Config) -> ConnectSettings {
+    ConnectSettings {
         endpoint_url: config.endpoint_url.clone(),
         region: config.region.clone(),
         profile: config.profile.clone(),
@@ -60,14 +72,7 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
         most_down_per_s: config.most_down_per_s,
         most_up_per_s: config.most_up_per_s,
         ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
-    };
-    let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await else {
-        let place = config.endpoint_url.as_deref().unwrap_or("S3");
-        let seconds = CONNECT_DEADLINE.as_secs();
-        return Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {seconds} s"))
-            .hint("is the endpoint right, is the network up?"));
-    };
-    Ok(outcome?)
+    }
 }
 
 /// What was said about objects, in the bucket's terms.

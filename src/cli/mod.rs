@@ -2,6 +2,7 @@
 
 mod cache;
 mod demo;
+mod doctor;
 mod gc;
 mod hooks;
 mod mount;
@@ -78,6 +79,8 @@ enum Command {
     Hooks(hooks::Arguments),
     /// Find uploads that were begun and never completed, and abort them
     Gc(Box<gc::Arguments>),
+    /// Examine what a mount needs, and say what is wrong and what to do
+    Doctor(Box<doctor::Arguments>),
     /// Try everything with an S3 server inside this program
     Demo(demo::Arguments),
 }
@@ -111,6 +114,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Restore(arguments)) => arguments.run(),
         Some(Command::Hooks(arguments)) => arguments.run(),
         Some(Command::Gc(arguments)) => arguments.run(),
+        Some(Command::Doctor(arguments)) => arguments.run(),
         Some(Command::Demo(arguments)) => arguments.run(),
     }
 }
@@ -137,12 +141,17 @@ pub fn command() -> clap::Command {
             }
         })
     };
+    // What is examined depends on these.
+    let of_doctor =
+        ["read_only", "allow_other", "write_back", "cache_dir", "cache_size", "state_dir", "memory", "hooks"]
+            .as_slice();
     let of_worker = ["hooks", "state_dir", "log_level", "log_format"].as_slice();
     let hide_below =
         |hooks: clap::Command| hooks.mut_subcommand("worker", |worker| hide_others(hide(worker), of_worker));
     hide(Cli::command())
         .mut_subcommands(hide)
         .mut_subcommand("gc", |gc| hide_others(gc, &[]))
+        .mut_subcommand("doctor", |doctor| hide_others(doctor, of_doctor))
         .mut_subcommand("hooks", hide_below)
 }
 

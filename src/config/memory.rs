@@ -10,10 +10,15 @@ const MOST_BYTES: u64 = 512 << 20;
 
 /// What may be used where nothing is said: a quarter of what there is, within bounds.
 pub(super) fn default_bytes() -> u64 {
+    (bytes_there_are() / 4).clamp(LEAST_MEMORY_BYTES, MOST_BYTES)
+}
+
+/// The memory of this machine, or of the control group of this process where that is less.
+#[must_use]
+pub fn bytes_there_are() -> u64 {
     let machine = machine_bytes(Path::new("/proc/meminfo")).unwrap_or(u64::MAX);
     let groups = group_bytes(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
-    let bytes = machine.min(groups.unwrap_or(u64::MAX));
-    (bytes / 4).clamp(LEAST_MEMORY_BYTES, MOST_BYTES)
+    machine.min(groups.unwrap_or(u64::MAX))
 }
 
 fn machine_bytes(meminfo: &Path) -> Option<u64> {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use memory::bytes_there_are as memory_bytes_there_are;
 pub use objects::{Objects, Sse};
 pub use options::{Attrs, Options};
 pub use source::Source;
@@ -97,6 +98,14 @@ impl Config {
     /// As there.
     pub fn of_bucket(source: &str, said: Options, file: Option<&Path>) -> Result<Self, Error> {
         Self::resolve(Options { bucket: Some(source.to_owned()), mountpoint: Some("/".into()), ..said }, file)
+    }
+
+    /// The bucket that a file of options names.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn bucket_in(file: &Path) -> Result<Option<String>, Error> {
+        Ok(read_file(file)?.bucket)
     }
 
     /// Puts together what the command line and environment say (`said`) and the file (`file`).

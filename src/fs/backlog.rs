@@ -47,7 +47,8 @@ impl Default for BacklogLimits {
 
 impl BacklogLimits {
     /// Whether the disk that `directory` is on has too little room for more drafts.
-    fn disk_is_full(&self, directory: &Path) -> bool {
+    #[must_use]
+    pub fn disk_is_full(&self, directory: &Path) -> bool {
         let Ok(disk) = nix::sys::statvfs::statvfs(directory) else { return false };
         disk.blocks_available() * 100 < disk.blocks() * self.free_percent
     }

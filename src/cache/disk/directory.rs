@@ -147,9 +147,7 @@ impl Directory {
 
     /// Bytes that may still be written before less than a tenth of the file system is free.
     pub fn spare_bytes(&self) -> io::Result<u64> {
-        let system = nix::sys::statvfs::statvfs(&self.root)?;
-        let unit = system.fragment_size();
-        Ok((system.blocks_available() * unit).saturating_sub(system.blocks() * unit / FREE_PART))
+        spare_bytes(&self.root)
     }
 
     /// Size of the file system in bytes.
@@ -157,6 +155,13 @@ impl Directory {
         let system = nix::sys::statvfs::statvfs(&self.root)?;
         Ok(system.blocks() * system.fragment_size())
     }
+}
+
+/// The same on the file system of any path.
+pub(super) fn spare_bytes(path: &Path) -> io::Result<u64> {
+    let system = nix::sys::statvfs::statvfs(path)?;
+    let unit = system.fragment_size();
+    Ok((system.blocks_available() * unit).saturating_sub(system.blocks() * unit / FREE_PART))
 }
 
 /// `None`: other mounts cannot be told of, and may be there.

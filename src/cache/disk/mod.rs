@@ -159,6 +159,15 @@ impl DiskCache {
         Ok(contents)
     }
 
+    /// What a cache in this directory, or in a new one below it, could still write before less than a
+    /// tenth of the file system is free.
+    ///
+    /// # Errors
+    /// When nothing can be told of the path.
+    pub fn spare_bytes_at(path: &Path) -> std::io::Result<u64> {
+        directory::spare_bytes(path)
+    }
+
     fn at(path: &Path) -> Result<Option<Directory>, Error> {
         let failed = |source| Error::Directory { path: path.to_owned(), source };
         Directory::find(path).map_err(failed)
