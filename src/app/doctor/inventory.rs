@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use super::rights::Caller;
 use super::{Finding, Tell};
-use crate::bucket::client::{Connection, Upkeep};
+use crate::bucket::client::Connection;
+use crate::bucket::s3::S3Bucket;
 use crate::bucket::{Bucket, ListPage};
 use crate::error::Kind;
 use crate::key::{self, Oddity};
@@ -25,10 +26,10 @@ pub(super) async fn examine(caller: &Caller<'_>, connection: &Connection, page: 
     if let Some(found) = uploads(caller, connection.bucket.as_ref()).await {
         tell(found);
     }
-    if let Some(found) = upkeep(&connection.upkeep, caller).await {
+    if let Some(found) = lifecycle(&connection.direct, caller).await {
         tell(found);
     }
-    if soon(connection.upkeep.keeps_versions()).await == Some(true) {
+    if soon(connection.direct.keeps_versions()).await == Some(true) {
         let told = "kept: what is removed or overwritten stays as an old version, and is billed";
         tell(Finding::good("versions", told));
     }
@@ -97,10 +98,10 @@ async fn uploads(caller: &Caller<'_>, bucket: &dyn Bucket) -> Option<Finding> {
     Some(Finding::warning(ABOUT, told, format!("`s3mount gc {source} --delete` aborts them")))
 }
 
-async fn upkeep(upkeep: &Upkeep, caller: &Caller<'_>) -> Option<Finding> {
+async fn lifecycle(bucket: &S3Bucket, caller: &Caller<'_>) -> Option<Finding> {
     const ABOUT: &str = "lifecycle";
     let source = &caller.config.source;
-    if soon(upkeep.aborts_incomplete_uploads(&source.prefix)).await? {
+    if soon(bucket.aborts_incomplete_uploads(&source.prefix)).await? {
         return Some(Finding::good(ABOUT, "a rule aborts incomplete uploads"));
     }
     let advice = format!(

@@ -6,7 +6,6 @@ mod clock;
 mod config;
 mod headers;
 mod proxy;
-mod upkeep;
 mod verify;
 mod wishes;
 
@@ -23,7 +22,6 @@ use super::s3::S3Bucket;
 use super::{Bucket, Error, Result};
 use crate::error::Kind;
 pub use proxy::Proxy;
-pub use upkeep::Upkeep;
 pub use wishes::{ClassOfKey, Encryption, Wishes};
 
 /// [`connect`] has answered by then.
@@ -113,7 +111,7 @@ impl fmt::Debug for StaticCredentials {
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub bucket: Arc<dyn Bucket>,
-    /// For what is asked seldom, and once each time: versions, archives.
+    /// For what is asked seldom, and once each time: versions, archives, settings of the bucket.
     pub direct: S3Bucket,
     pub requests: Arc<RequestLog>,
     /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`.
@@ -127,7 +125,6 @@ pub struct Connection {
     pub capabilities: Capabilities,
     /// What requests are signed with, if they are.
     pub credentials: Option<aws_credential_types::provider::SharedCredentialsProvider>,
-    pub upkeep: Upkeep,
 }
 
 /// Builds the client and makes sure that the bucket can be listed.
@@ -154,8 +151,7 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         verify::bucket(settings, &sdk).await?;
     }
     let requests = Arc::new(RequestLog::default());
-    let upkeep = Upkeep { client: sdk.client(), bucket: settings.bucket.clone() };
-    let bucket = S3Bucket::new(upkeep.client.clone(), &settings.bucket).within(settings.deadline);
+    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline);
     let bucket = bucket.choosing_class(settings.wishes.storage_class.clone());
     let direct = bucket.clone();
     let wire = Counted::new(bucket, Arc::clone(&requests));
@@ -170,7 +166,6 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         clock_ahead_s: sdk.clock.ahead_s(),
         capabilities,
         credentials: sdk.credentials(),
-        upkeep,
         region: sdk.region,
     })
 }

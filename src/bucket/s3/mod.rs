@@ -15,6 +15,7 @@ mod progress;
 mod properties;
 mod read;
 mod restore;
+mod upkeep;
 mod versions;
 mod write;
 

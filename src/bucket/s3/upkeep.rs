@@ -1,22 +1,16 @@
 //! What a bucket does by itself: end uploads, keep versions. Asked for by nobody who reads or writes
 //! files, so these are no verbs of the trait.
 
-use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus, LifecycleRule};
 
-/// Asks for the settings of a bucket, one request each.
-#[derive(Clone, Debug)]
-pub struct Upkeep {
-    pub(super) client: Client,
-    pub(super) bucket: String,
-}
+use super::S3Bucket;
 
-impl Upkeep {
+impl S3Bucket {
     /// Whether a lifecycle rule aborts incomplete uploads below `prefix`; `None` where the caller may
     /// not ask, or the server has no such thing.
     pub async fn aborts_incomplete_uploads(&self, prefix: &str) -> Option<bool> {
-        match self.client.get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await {
+        match self.client.get_bucket_lifecycle_configuration().bucket(&self.name).send().await {
             Ok(found) => Some(found.rules().iter().any(|rule| aborts(rule, prefix))),
             Err(error) => (error.code() == Some("NoSuchLifecycleConfiguration")).then_some(false),
         }
@@ -24,7 +18,7 @@ impl Upkeep {
 
     /// Whether what is deleted or overwritten stays as an old version; `None` as above.
     pub async fn keeps_versions(&self) -> Option<bool> {
-        let found = self.client.get_bucket_versioning().bucket(&self.bucket).send().await.ok()?;
+        let found = self.client.get_bucket_versioning().bucket(&self.name).send().await.ok()?;
         Some(found.status == Some(BucketVersioningStatus::Enabled))
     }
 }
