@@ -8,6 +8,12 @@ use crate::config::Config;
 use crate::error::Kind;
 use crate::telemetry::printable;
 
+/// One line for each paragraph: clap wraps them.
+pub(super) const AFTER_HELP: &str = "\
+Rights are tried with small objects PREFIX.s3mount-doctor-…, which are removed again; nothing is written with --read-only \
+or --no-sign-request.
+
+Ends with 0 when nothing is broken, else with the code that a mount would end with.";
 /// The longest of [`Finding::about`].
 const ABOUT_WIDTH: usize = "conditional writes".len();
 const STATE_WIDTH: usize = "warning".len();

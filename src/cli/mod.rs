@@ -80,6 +80,7 @@ enum Command {
     /// Find uploads that were begun and never completed, and abort them
     Gc(Box<gc::Arguments>),
     /// Examine what a mount needs, and say what is wrong and what to do
+    #[command(after_help = doctor::AFTER_HELP)]
     Doctor(Box<doctor::Arguments>),
     /// Try everything with an S3 server inside this program
     Demo(demo::Arguments),

@@ -282,7 +282,7 @@ fn the_bucket_is_that_of_the_file_and_none_without() {
 #[test]
 fn help_tells_of_the_bucket_and_hides_the_rest() {
     let help = text(&run(s3mount().args(["doctor", "--help"])).stdout);
-    for shown in ["--json", "--endpoint-url", "--cache-dir", "--read-only"] {
+    for shown in ["--json", "s3mount-doctor-", "--endpoint-url", "--cache-dir", "--read-only"] {
         assert!(help.contains(shown), "{shown}: {help}");
     }
     assert!(!help.contains("--attr-ttl"), "{help}");
