@@ -184,10 +184,14 @@ def probe(mount):
     return statistics.median(times)
 
 
-def run(binary, rate, events, say):
-    """All figures."""
+def build():
+    """The guests, if they are not there. Installs compilers, for which it takes a network."""
     if not PARSER.exists():
         subprocess.run([ROOT / "scripts" / "build-hooks", "--all"], check=True)
+
+
+def run(binary, rate, events, say):
+    """All figures."""
     say("==> hooks by themselves")
     figures = {"alone": alone(rate, events, say)}
     say("==> closes")
