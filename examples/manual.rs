@@ -3,6 +3,11 @@
 //!
 //! `s3mount.1` and `hooks.toml.5` are written by people, in `packaging/`: what stands between `@` there is
 //! filled in. Each command has a page of its own, `s3mount-COMMAND.1`, with the commands below it.
+//!
+//! `manual --configuration FILE` writes one document instead, `docs/CONFIGURATION.md`.
+
+#[path = "manual/configuration.rs"]
+mod configuration;
 
 use std::error::Error;
 use std::fs;
@@ -21,7 +26,12 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
-    let directory = arguments.next().ok_or("usage: manual DIR [DATE]")?;
+    let directory = arguments.next().ok_or("usage: manual DIR [DATE], or manual --configuration FILE")?;
+    if directory == "--configuration" {
+        let file = arguments.next().ok_or("usage: manual --configuration FILE")?;
+        fs::write(file, configuration::document(&s3mount::cli::command()))?;
+        return Ok(());
+    }
     let date = arguments.next().unwrap_or_default();
     let directory = Path::new(&directory);
     fs::create_dir_all(directory)?;

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+#[path = "../../examples/manual/configuration.rs"]
+mod configuration;
+
 fn of_repository(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
 }
@@ -81,13 +84,36 @@ fn all_that_the_example_for_a_service_says_is_understood() {
     let lines = lines.lines().map(|line| if line.starts_with("# ") { line } else { line.trim_start_matches('#') });
     let said = lines.collect::<Vec<_>>().join("\n");
     assert!(said.contains("\nmemory = "), "{said}");
+    assert_understood(&said, &file);
+}
+
+/// A file that says all gets as far as the mountpoint, which is not there.
+fn assert_understood(said: &str, file: &Path) {
     let mount = |said: &str| {
-        fs::write(&file, said.replace("/mnt/my-bucket", "/mnt/none/at all")).unwrap();
+        fs::write(file, said.replace("/mnt/my-bucket", "/mnt/none/at all")).expect("a settings file");
         let mut command = s3mount();
-        command.arg("--config").arg(&file);
+        command.arg("--config").arg(file);
         command
     };
-    // It gets as far as the mountpoint, which is not there.
-    assert_refused(&mut mount(&said), 64, &["/mnt/none/at all"]);
+    assert_refused(&mut mount(said), 64, &["/mnt/none/at all"]);
     assert_refused(&mut mount(&said.replace("\nmemory", "\nmemmory")), 64, &["s3mount.toml", "memmory"]);
+}
+
+#[test]
+fn the_document_of_the_options_is_what_the_program_says() {
+    let made = configuration::document(&s3mount::cli::command());
+    let is = of_repository("docs/CONFIGURATION.md");
+    // A whole document in an assertion would hide which line it is.
+    let other = made.lines().zip(is.lines()).find(|(made, is)| made != is);
+    assert!(made == is, "docs/CONFIGURATION.md is not up to date: {}\n{other:#?}", configuration::MADE_BY);
+}
+
+#[test]
+fn the_example_in_the_document_of_the_options_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let document = of_repository("docs/CONFIGURATION.md");
+    let (_, example) = document.split_once("```toml\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    assert!(example.contains("\nmemory = "), "{example}");
+    assert_understood(example, &dir.path().join("s3mount.toml"));
 }
