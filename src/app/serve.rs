@@ -50,6 +50,7 @@ where
 {
     umask(Mode::from_bits_truncate(0o077));
     raise_descriptor_limit();
+    leave_no_core();
     let runtime = runtime()?;
     let outcome = runtime.block_on(work);
     // Whatever still runs has had its time.
@@ -68,6 +69,19 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Credentials are in memory from now on, and a core file would keep them: also at services, which systemd
+/// starts without any limit and ends by SIGABRT when their watchdog is not served. One byte, not none: where
+/// cores are piped to a program the kernel passes over every limit but this one (`do_coredump` in fs/coredump.c).
+///
+/// Only the soft limit: who wants a core of a running mount says so with `prlimit --core=unlimited --pid PID`,
+/// or takes one by gcore. `PR_SET_DUMPABLE` would forbid these as well, and give our files in /proc to root, which
+/// keeps nobody out whom the user's own `~/.aws` does not let in.
+fn leave_no_core() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, hard.min(1), hard);
     }
 }
 

@@ -72,8 +72,8 @@ pub fn log_to_file(settings: Settings) -> Log {
     Log(Some(file))
 }
 
-/// Our own events from `level` on. The SDK's only from warnings on, unless asked for by
-/// `S3MOUNT_LOG_LEVEL=trace`: at debug they are hundreds of lines a request, and print headers.
+/// Our own events from `level` on. The SDK's only from warnings on, at `trace` its news as well, and never more: below
+/// that it tells hundreds of lines a request, and prints headers: a customer's key (SSE-C) is in them.
 /// `s3s` (the demo's server) calls every 404 an error.
 fn filter(level: Level) -> EnvFilter {
     EnvFilter::new(match level {

@@ -76,6 +76,7 @@ mod races;
 mod random_kills;
 mod remount;
 mod replaced;
+mod secrets;
 mod service;
 mod siblings;
 mod suites;

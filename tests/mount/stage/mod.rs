@@ -154,6 +154,12 @@ impl Stage {
         self
     }
 
+    /// A variable in the environment of the daemon and of every command.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     pub fn prefix(mut self, prefix: &str) -> Self {
         prefix.clone_into(&mut self.prefix);
         self

@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use s3mount::demo;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use super::{Outside, process, wait_for};
 
@@ -42,6 +44,41 @@ pub struct Server {
     data: Option<TempDir>,
     port: u16,
     args: Vec<String>,
+}
+
+/// An embedded server in this process: what it was asked can be counted, and what goes wrong be chosen.
+pub struct Inside {
+    server: demo::Server,
+    secret: &'static str,
+    _data: TempDir,
+    /// The server lives on it: dropped after it.
+    _runtime: Runtime,
+}
+
+impl Inside {
+    pub fn start(secret: &'static str) -> Self {
+        let data = scratch("s3mount-server-");
+        let settings = demo::ServerSettings {
+            data_dir: data.path().to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            access_key: "s3mount".to_owned(),
+            secret_key: secret.to_owned(),
+            buckets: Vec::new(),
+            latency: Duration::ZERO,
+            mbps_per_connection: None,
+        };
+        let runtime = Runtime::new().expect("runtime");
+        let server = runtime.block_on(demo::Server::start(settings)).expect("the server starts");
+        Self { server, secret, _data: data, _runtime: runtime }
+    }
+
+    pub fn server(&self) -> &demo::Server {
+        &self.server
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { url: self.server.endpoint_url(), access_key: "s3mount", secret: self.secret }
+    }
 }
 
 /// The server of that maker which all tests share; ended, with its data, when the tests are over.
