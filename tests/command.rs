@@ -8,6 +8,8 @@ mod doctor;
 mod hooks;
 #[path = "command/pages.rs"]
 mod pages;
+#[path = "command/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

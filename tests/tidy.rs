@@ -338,6 +338,16 @@ fn mount_tests() -> BTreeSet<String> {
     tests
 }
 
+/// `file::test` of every test there is.
+fn all_tests() -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for (path, text) in ["tests", "src"].iter().flat_map(|dir| files(dir, ".rs")) {
+        let module = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+        tests.extend(functions(&text).into_iter().map(|(_, name, _)| format!("{module}::{name}")));
+    }
+    tests
+}
+
 /// What stands between backquotes and looks like `module::test_name`.
 fn named_tests(line: &str) -> Vec<&str> {
     line.split('`')
@@ -347,30 +357,43 @@ fn named_tests(line: &str) -> Vec<&str> {
         .collect()
 }
 
-#[test]
-fn every_statement_of_semantics_names_its_test() {
-    let text = fs::read_to_string(root().join("docs/SEMANTICS.md")).expect("docs/SEMANTICS.md");
-    let tests = mount_tests();
-    let (mut complaints, mut statements) = (Vec::new(), 0);
-    for (number, line) in text.lines().enumerate() {
+/// Holds the statements of a document against the tests, and answers how many there are. Statements are the rows of
+/// tables that have a column for their test.
+fn complain_of_statements(path: &str, tests: &BTreeSet<String>) -> usize {
+    let text = fs::read_to_string(root().join(path)).expect(path);
+    let (mut complaints, mut statements, mut has_column) = (Vec::new(), 0, false);
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
         let named = named_tests(line);
         for name in &named {
             if !tests.contains(*name) {
-                complaints.push(format!("docs/SEMANTICS.md:{}: there is no test {name}", number + 1));
+                complaints.push(format!("{path}:{}: there is no test {name}", number + 1));
             }
         }
-        // Statements are the rows of tables: what holds | its test.
-        let is_row = line.starts_with("| ") && !line.starts_with("| ---");
-        let is_head = text.lines().nth(number + 1).is_some_and(|next| next.starts_with("| ---"));
-        if is_row && !is_head {
+        let is_head = lines.get(number + 1).is_some_and(|next| next.starts_with("| ---"));
+        if is_head {
+            has_column = line.ends_with("| test |");
+        } else if has_column && line.starts_with("| ") && !line.starts_with("| ---") {
             statements += 1;
             if named.is_empty() {
-                complaints.push(format!("docs/SEMANTICS.md:{}: no test: {line}", number + 1));
+                complaints.push(format!("{path}:{}: no test: {line}", number + 1));
             }
         }
     }
-    complain("each statement of SEMANTICS.md names an existing test", &complaints);
+    complain(&format!("each statement of {path} names an existing test"), &complaints);
+    statements
+}
+
+#[test]
+fn every_statement_of_semantics_names_its_test() {
+    let statements = complain_of_statements("docs/SEMANTICS.md", &mount_tests());
     assert!(statements > 50, "only {statements} statements");
+}
+
+#[test]
+fn every_promise_of_security_names_its_test() {
+    let statements = complain_of_statements("docs/SECURITY.md", &all_tests());
+    assert!(statements > 30, "only {statements} statements");
 }
 
 #[test]

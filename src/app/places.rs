@@ -190,6 +190,22 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_has_laid_there_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let (theirs, link) = (root.path().join("theirs"), root.path().join("link"));
+        fs::create_dir(&theirs).unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(&theirs, &link).unwrap();
+        let failure = private_dir(&link).unwrap_err();
+        assert!(failure.message.contains("is not a directory of this user"), "{failure}");
+        assert_eq!(fs::metadata(&theirs).unwrap().permissions().mode() & 0o777, 0o755, "nothing was changed there");
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&theirs, Some(65_534), None).unwrap();
+            assert!(private_dir(&theirs).is_err());
+        }
+    }
+
+    #[test]
     fn each_mount_has_its_own_state() {
         let root = tempfile::tempdir().unwrap();
         let name = |source: &str, endpoint: &str, mountpoint: &str| {

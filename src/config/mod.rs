@@ -310,6 +310,15 @@ mod tests {
     }
 
     #[test]
+    fn hooks_are_run_for_this_machine_alone() {
+        let listen = |at: &str| resolve(Options { lambda_listen: Some(at.parse().unwrap()), ..Options::default() });
+        assert!(listen("127.0.0.1:0").is_ok() && listen("[::1]:9001").is_ok());
+        for wrong in ["0.0.0.0:9001", "[::]:9001", "192.0.2.1:9001"] {
+            assert!(listen(wrong).unwrap_err().to_string().contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
     fn too_little_memory_is_refused() {
         assert!(resolve(Options { memory: Some(Size(1 << 20)), ..Options::default() }).is_err());
     }

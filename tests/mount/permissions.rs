@@ -1,12 +1,14 @@
 //! Who may do what: `--allow-other`, owners and modes, `--uid --gid --umask`, `--read-only`.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use crate::assert_errno;
+use crate::stage::servers::Inside;
 use crate::stage::{Maker, Mount, Stage, process, sys};
 
 const NOBODY: u32 = 65_534;
@@ -89,6 +91,11 @@ fn a_read_only_mount_answers_erofs_to_every_change() {
     mount.outside().put("f", b"x");
     mount.start();
     assert_eq!(fs::read(mount.at("f")).unwrap(), b"x");
+    try_every_change(&mount);
+    assert_eq!(mount.outside().keys(""), ["f"]);
+}
+
+fn try_every_change(mount: &Mount) {
     assert_errno!(fs::write(mount.at("f"), "y"), EROFS);
     assert_errno!(fs::write(mount.at("g"), "y"), EROFS);
     assert_errno!(fs::create_dir(mount.at("d")), EROFS);
@@ -98,5 +105,84 @@ fn a_read_only_mount_answers_erofs_to_every_change() {
     assert_errno!(sys::truncate(&mount.at("f"), 0), EROFS);
     assert_errno!(sys::setxattr(&mount.at("f"), "user.a", b"1", 0), EROFS);
     assert_errno!(std::os::unix::fs::symlink("f", mount.at("l")), EROFS);
-    assert_eq!(mount.outside().keys(""), ["f"]);
+}
+
+#[test]
+fn a_read_only_mount_refuses_before_any_request() {
+    let server = Inside::start("s3mount-demo");
+    // What was looked at is believed for as long as this takes: a request would be one of the change's own.
+    let ttls = ["--attr-ttl", "1h", "--list-ttl", "1h", "--negative-ttl", "1h"];
+    let mut mount = Stage::at(server.endpoint()).args(&["--read-only"]).args(&ttls).prepare();
+    mount.outside().put("f", b"x");
+    let before = server.server().request_counts();
+    mount.start();
+    assert_eq!(fs::read(mount.at("f")).unwrap(), b"x");
+    for name in ["g", "d", "l"] {
+        assert_errno!(fs::metadata(mount.at(name)), ENOENT);
+    }
+    let looked = server.server().request_counts();
+    try_every_change(&mount);
+    assert_eq!(server.server().request_counts(), looked);
+    mount.stop();
+    let reads = |name: &str| ["Get", "Head", "List"].iter().any(|verb| name.starts_with(verb));
+    let sent = server.server().request_counts();
+    let changes: Vec<_> =
+        sent.iter().filter(|(name, count)| !reads(name) && before.get(*name) != Some(count)).collect();
+    assert!(changes.is_empty(), "from its start to its end: {changes:?}");
+}
+
+#[test]
+fn set_user_id_and_device_nodes_mean_nothing_there() {
+    let mount = shared();
+    sys::chmod(mount.path(), 0o755).unwrap();
+    fs::copy("/usr/bin/id", mount.at("id")).unwrap();
+    sys::chmod(&mount.at("id"), 0o4755).unwrap();
+    assert_eq!(fs::metadata(mount.at("id")).unwrap().uid(), 0);
+    assert!(as_nobody(mount.path(), &format!("test \"$($D/id -u)\" = {NOBODY}")));
+    // The same device as /dev/null.
+    sys::mknod(&mount.at("null"), libc::S_IFCHR, 0o666, libc::makedev(1, 3)).unwrap();
+    assert!(fs::metadata(mount.at("null")).unwrap().file_type().is_char_device());
+    assert_errno!(fs::File::open(mount.at("null")), EACCES);
+}
+
+/// Whatever lies below a directory, and the directory.
+fn all_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut at = 0;
+    while at < found.len() {
+        if found[at].symlink_metadata().unwrap().is_dir() {
+            let below: io::Result<Vec<_>> = fs::read_dir(&found[at]).unwrap().collect();
+            found.extend(below.unwrap().iter().map(fs::DirEntry::path));
+        }
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn what_a_mount_keeps_on_the_disk_is_for_its_user_alone() {
+    let module = "(module (memory (export \"memory\") 1) (func (export \"_start\") unreachable))";
+    let mut mount = Stage::on(Maker::Embedded).args(&["--write-back"]).hooks("").prepare();
+    fs::write(mount.beside("hook.wat"), module).unwrap();
+    let hook = "[[hook]]\nname = \"h\"\nwasm = \"hook.wat\"\nmatch = [\"f\"]\nretries = 0\noutput = \"out\"\n";
+    fs::write(mount.beside("hooks.toml"), hook).unwrap();
+    mount.start();
+    fs::write(mount.at("f"), vec![b'x'; 1 << 20]).unwrap();
+    let mut draft = fs::File::create(mount.at("draft")).unwrap();
+    io::Write::write_all(&mut draft, &vec![b'x'; 1 << 20]).unwrap();
+    crate::stage::wait_for("the log of the hook", crate::stage::PATIENCE, || {
+        let found = all_below(&mount.beside("state"));
+        found.iter().any(|path| path.ends_with("h.log")).then_some(())
+    });
+    let run_dir = s3mount::app::run_dir().unwrap();
+    let socket = s3mount::app::socket_path(&run_dir, mount.path());
+    assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
+    let ours = [all_below(&mount.beside("state")), all_below(&mount.beside("cache")), vec![run_dir, socket]].concat();
+    for path in &ours {
+        // What is renamed into its place or removed meanwhile was seen under its other name.
+        let Ok(found) = path.symlink_metadata() else { continue };
+        assert_eq!(found.mode() & 0o077, 0, "{} is {:o}", path.display(), found.mode());
+        assert_eq!(found.uid(), nix::unistd::geteuid().as_raw(), "{}", path.display());
+    }
+    assert!(ours.len() > 15, "{ours:#?}");
 }
