@@ -397,6 +397,12 @@ fn every_promise_of_security_names_its_test() {
 }
 
 #[test]
+fn every_feature_of_s3_names_its_test() {
+    let statements = complain_of_statements("docs/S3.md", &all_tests());
+    assert!(statements > 15, "only {statements} statements");
+}
+
+#[test]
 fn every_promise_of_hooks_names_its_test() {
     let text = fs::read_to_string(root().join("docs/HOOKS.md")).expect("docs/HOOKS.md");
     let mut tests = BTreeSet::new();

@@ -65,7 +65,7 @@ pub struct Options {
     /// Most bytes that come from S3 in a second, on average, 0 for no bound [default: 0]
     #[arg(long, value_name = "SIZE", env = "S3MOUNT_MAX_DOWNLOAD", help_heading = "Bucket")]
     pub max_download: Option<Size>,
-    /// The same of bytes that go there
+    /// The same of bytes that go there [default: 0]
     #[arg(long, value_name = "SIZE", env = "S3MOUNT_MAX_UPLOAD", help_heading = "Bucket")]
     pub max_upload: Option<Size>,
     /// Pay for requests and transfer where the bucket's owner does not

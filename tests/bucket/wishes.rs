@@ -11,6 +11,10 @@ const PART_COPIED: &str = "<CopyPartResult><ETag>\"t\"</ETag></CopyPartResult>";
 const CREATED: &str = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
 const COMPLETED: &str = "<CompleteMultipartUploadResult><ETag>\"t\"</ETag></CompleteMultipartUploadResult>";
 
+/// The last one twice, as SeaweedFS says it.
+const HEADERS: &[u8] = b"etag: \"t\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+    x-amz-server-side-encryption-customer-key-MD5: a\r\nx-amz-server-side-encryption-customer-key-MD5: a\r\n";
+
 fn answer(head: &str) -> (&'static str, &'static [u8], &'static str) {
     let line = head.lines().next().unwrap_or_default();
     let body = match line.split(' ').next() {
@@ -21,7 +25,7 @@ fn answer(head: &str) -> (&'static str, &'static [u8], &'static str) {
         Some("post") => CREATED,
         _ => "",
     };
-    ("200 OK", b"etag: \"t\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n", body)
+    ("200 OK", HEADERS, body)
 }
 
 /// Every verb once, each under a key of its own name.
