@@ -123,6 +123,7 @@ pub fn refuse_on_mount(config: &Config, mountpoint: &Path) -> Result<(), Failure
         ("--config", config.file.as_ref()),
         ("--hooks", config.hooks.as_ref()),
         ("--sse-c-key-file", config.objects.sse_c_key_file.as_ref()),
+        ("--credentials-file", config.credentials_file.as_ref()),
     ];
     for (option, path) in paths {
         if let Some(path) = path.filter(|path| mount::lies_on(path, mountpoint)) {

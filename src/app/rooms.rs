@@ -62,6 +62,7 @@ pub(super) fn connect_settings(config: &Config) -> ConnectSettings {
         endpoint_url: config.endpoint_url.clone(),
         region: config.region.clone(),
         profile: config.profile.clone(),
+        credentials_file: config.credentials_file.clone(),
         no_sign_request: config.no_sign_request,
         force_path_style: config.force_path_style,
         read_only: config.read_only,

@@ -52,6 +52,8 @@ pub struct Config {
     pub endpoint_url: Option<String>,
     pub region: Option<String>,
     pub profile: Option<String>,
+    /// Absolute; used before the environment and `~/.aws/credentials`.
+    pub credentials_file: Option<PathBuf>,
     pub no_sign_request: bool,
     /// `None`: as the endpoint needs it.
     pub force_path_style: Option<bool>,
@@ -125,6 +127,7 @@ impl Config {
             endpoint_url: options.endpoint_url.map(checked_url).transpose()?,
             region: options.region,
             profile: options.profile,
+            credentials_file: options.credentials_file.as_deref().map(absolute).transpose()?,
             no_sign_request: options.no_sign_request.unwrap_or(false),
             force_path_style: options.force_path_style,
             dual_stack: options.dual_stack,

@@ -42,6 +42,9 @@ pub struct Options {
     /// Profile of ~/.aws/config to take credentials and settings from
     #[arg(long, value_name = "NAME", env = "S3MOUNT_PROFILE", help_heading = "Bucket")]
     pub profile: Option<String>,
+    /// Credentials of a mount by itself: a file as ~/.aws/credentials is one, used before all others
+    #[arg(long, value_name = "FILE", env = "S3MOUNT_CREDENTIALS_FILE", help_heading = "Bucket")]
+    pub credentials_file: Option<PathBuf>,
     /// Send no credentials, for public buckets
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_NO_SIGN_REQUEST", help_heading = "Bucket",
           num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -183,7 +186,8 @@ impl Options {
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
             bucket mountpoint
-            endpoint_url region profile no_sign_request force_path_style dual_stack fips accelerate max_download max_upload
+            endpoint_url region profile credentials_file no_sign_request force_path_style dual_stack fips accelerate
+            max_download max_upload
             requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
@@ -210,7 +214,7 @@ mod tests {
     fn the_file_knows_every_option_by_its_flag() {
         use clap::Args;
         // A value that each option takes, in TOML.
-        let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\nno-sign-request = true\n\
+        let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\ncredentials-file = '/p'\nno-sign-request = true\n\
             force-path-style = true\n\
             dual-stack = true\nfips = true\naccelerate = true\nmax-download = '10M'\nmax-upload = 0\nrequester-pays = true\n\
             expected-bucket-owner = '1'\nstorage-class = ['a=B', 'C']\nsse = 'aws:kms'\nsse-kms-key-id = 'k'\n\

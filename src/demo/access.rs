@@ -8,26 +8,37 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hyper::Uri;
+use parking_lot::RwLock;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey, SimpleAuth};
-use s3s::{S3ErrorCode, S3Result, s3_error};
+use s3s::{S3Result, s3_error};
 
 use super::exchange::Exchange;
 
 /// Parameters that any operation may have: the SDKs' name tag and signatures in the URL.
 const COMMON: [&str; 4] = ["x-id", "AWSAccessKeyId", "Signature", "Expires"];
 
-/// The one pair of keys.
-#[derive(Debug)]
-pub(super) struct Keys(pub SimpleAuth);
+/// The one pair of keys, which can be replaced by another.
+#[derive(Clone, Debug)]
+pub(super) struct Keys(Arc<RwLock<SimpleAuth>>);
+
+impl Keys {
+    /// This pair.
+    pub fn new(access_key: String, secret_key: String) -> Self {
+        Self(Arc::new(RwLock::new(SimpleAuth::from_single(access_key, secret_key))))
+    }
+
+    /// From now on this pair, and no other.
+    pub fn replace(&self, access_key: String, secret_key: String) {
+        *self.0.write() = SimpleAuth::from_single(access_key, secret_key);
+    }
+}
 
 #[async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.0.get_secret_key(access_key).await.map_err(|mut error| {
-            error.set_code(S3ErrorCode::InvalidAccessKeyId);
-            error
-        })
+        let known = self.0.read().lookup(access_key).cloned();
+        known.ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key is not known here."))
     }
 }
 

@@ -10,7 +10,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -41,6 +40,7 @@ const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 pub struct Server {
     addr: SocketAddr,
     context: Arc<Context>,
+    keys: Keys,
     stop: Option<oneshot::Sender<()>>,
     accepting: JoinHandle<()>,
 }
@@ -60,7 +60,8 @@ impl Server {
         let listener = TcpListener::bind(settings.listen).await.map_err(listen_error)?;
         let addr = listener.local_addr().map_err(listen_error)?;
         let mut builder = S3ServiceBuilder::new(Demo::new(store));
-        builder.set_auth(Keys(SimpleAuth::from_single(settings.access_key, settings.secret_key)));
+        let keys = Keys::new(settings.access_key, settings.secret_key);
+        builder.set_auth(keys.clone());
         builder.set_access(Gate);
         let context = Arc::new(Context {
             service: builder.build(),
@@ -72,7 +73,7 @@ impl Server {
         let bytes_per_s = settings.mbps_per_connection.map(|mbps| u64::from(mbps) * 1_000_000);
         let (stop, stopped) = oneshot::channel();
         let accepting = tokio::spawn(accept(listener, Arc::clone(&context), bytes_per_s, stopped));
-        Ok(Self { addr, context, stop: Some(stop), accepting })
+        Ok(Self { addr, context, keys, stop: Some(stop), accepting })
     }
 
     /// The address that it listens on.
@@ -99,6 +100,11 @@ impl Server {
     /// The faults that tests can inject.
     pub fn faults(&self) -> &Faults {
         &self.context.faults
+    }
+
+    /// From the next request on these keys may sign, and what others sign is refused.
+    pub fn replace_keys(&self, access_key: &str, secret_key: &str) {
+        self.keys.replace(access_key.to_owned(), secret_key.to_owned());
     }
 
     /// Changes the delay before the first byte of each answer, from the next answer on.

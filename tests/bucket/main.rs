@@ -2,6 +2,7 @@
 //! conditions hold.
 
 mod connecting;
+mod credentials;
 mod fake;
 mod fault_table;
 mod faults;

@@ -46,6 +46,7 @@ mod cache_command;
 mod command;
 mod conflicts;
 mod crash;
+mod credentials;
 #[path = "../hooks_room/guests.rs"]
 #[expect(dead_code, reason = "most of them are for the hooks by themselves")]
 mod guests;

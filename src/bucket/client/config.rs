@@ -1,6 +1,7 @@
 //! The standard AWS chain (environment, profiles, SSO, processes, web identity, containers, EC2) and
 //! one HTTP client for all of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -12,9 +13,11 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    Credentials, ProvideCredentials, RequestChecksumCalculation, SharedHttpClient, StalledStreamProtectionConfig,
+    Credentials, IdentityCache, ProvideCredentials, RequestChecksumCalculation, SharedHttpClient,
+    StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -25,6 +28,7 @@ use super::clock::ServerClock;
 use super::headers::ReadableHeaders;
 use super::wishes::AskedHeaders;
 use super::{ConnectSettings, failure};
+use crate::bucket::identity::Identity;
 use crate::bucket::{Error, Result};
 use crate::error::Kind;
 
@@ -36,8 +40,6 @@ const IDLE_CONNECTIONS: usize = 256;
 const IDLE_FOR: Duration = Duration::from_secs(15);
 /// On EC2 the metadata service answers in milliseconds, elsewhere never.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(1500);
-/// A login helper (SSO, `credential_process`) may take its time, but not all of it.
-const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// A loaded configuration, from which clients are built.
@@ -46,7 +48,8 @@ pub(super) struct Sdk {
     shared: SdkConfig,
     endpoint_url: Option<String>,
     path_style: bool,
-    signed: bool,
+    /// `None`: requests are not signed.
+    identity: Option<Arc<Identity>>,
     accelerate: bool,
     asked: AskedHeaders,
     pub(super) clock: ServerClock,
@@ -61,16 +64,33 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     let host = endpoint_url.as_deref().map(|url| host_of(settings, url)).transpose()?;
     let http = http_client(host.as_deref());
     let region = region(settings, &http, endpoint_url.is_none()).await;
+    let shared = shared_config(settings, http.clone(), &region).await;
+    let identity = if settings.no_sign_request { None } else { Some(identity(settings, http, &region).await?) };
+    let path_style = settings.force_path_style.unwrap_or_else(|| host.is_some_and(|host| !is_aws(&host)));
+    let (accelerate, clock) = (settings.accelerate, ServerClock::new());
+    Ok(Sdk { shared, endpoint_url, path_style, identity, accelerate, asked, clock, region })
+}
+
+/// What the AWS configuration says, and the settings before it.
+async fn shared_config(settings: &ConnectSettings, http: SharedHttpClient, region: &str) -> SdkConfig {
+    let region = Region::new(region.to_owned());
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http.clone())
-        .region(Region::new(region.clone()))
+        .region(region.clone())
         .timeout_config(TimeoutConfig::builder().connect_timeout(settings.connect_timeout).build());
-    if let Some(profile) = &settings.profile {
+    if settings.profile.is_some() || settings.credentials_file.is_some() {
         // As with the AWS CLI, a profile that was asked for goes before the environment.
-        let provider =
-            ProviderConfig::without_region().with_region(Some(Region::new(region.clone()))).with_http_client(http);
-        let named = ProfileFileCredentialsProvider::builder().configure(&provider).profile_name(profile);
-        loader = loader.profile_name(profile).credentials_provider(named.build());
+        let provider = ProviderConfig::without_region().with_region(Some(region)).with_http_client(http);
+        let mut asked = ProfileFileCredentialsProvider::builder().configure(&provider);
+        if let Some(profile) = &settings.profile {
+            loader = loader.profile_name(profile);
+            asked = asked.profile_name(profile);
+        }
+        if let Some(file) = &settings.credentials_file {
+            let files = EnvConfigFiles::builder().include_default_config_file(true);
+            asked = asked.profile_files(files.with_file(EnvConfigFileKind::Credentials, file).build());
+        }
+        loader = loader.credentials_provider(asked.build());
     }
     if let Some(own) = &settings.credentials {
         loader =
@@ -85,19 +105,18 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     if let Some(fips) = settings.fips {
         loader = loader.use_fips(fips);
     }
-    let shared = loader.load().await;
-    if !settings.no_sign_request {
-        check_credentials(settings, &shared).await?;
-    }
-    let path_style = settings.force_path_style.unwrap_or_else(|| host.is_some_and(|host| !is_aws(&host)));
-    let (signed, accelerate) = (!settings.no_sign_request, settings.accelerate);
-    let clock = ServerClock::new();
-    Ok(Sdk { shared, endpoint_url, path_style, signed, accelerate, asked, clock, region })
+    loader.load().await
 }
 
 impl Sdk {
     pub(super) fn credentials(&self) -> Option<SharedCredentialsProvider> {
-        self.shared.credentials_provider().filter(|_| self.signed)
+        let identity: Arc<dyn ProvideCredentials> = self.identity.clone()?;
+        Some(SharedCredentialsProvider::new(identity))
+    }
+
+    /// The same, for who has to tell it that S3 refused.
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.clone()
     }
 
     /// A client that neither retries nor hashes by itself: see `bucket::s3`.
@@ -116,9 +135,11 @@ impl Sdk {
         if let Some(url) = &self.endpoint_url {
             config = config.endpoint_url(url);
         }
-        if !self.signed {
-            config = config.allow_no_auth();
-        }
+        // It keeps its credentials itself.
+        config = match self.credentials() {
+            Some(identity) => config.credentials_provider(identity).identity_cache(IdentityCache::no_cache()),
+            None => config.allow_no_auth(),
+        };
         Client::from_conf(config.build())
     }
 
@@ -128,7 +149,7 @@ impl Sdk {
 
     /// Whether requests carry a signature.
     pub(super) fn is_signed(&self) -> bool {
-        self.signed
+        self.identity.is_some()
     }
 
     /// Whether requests go to AWS itself.
@@ -239,13 +260,15 @@ async fn region(settings: &ConnectSettings, http: &SharedHttpClient, on_aws: boo
 }
 
 /// Asks the chain once, so that its failure is told as what it is and not as a failed request.
-async fn check_credentials(settings: &ConnectSettings, shared: &SdkConfig) -> Result<()> {
-    let provider = shared.credentials_provider();
-    let provider = provider.ok_or_else(|| no_credentials(settings, "no credentials provider"))?;
-    match tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(no_credentials(settings, &what_is_missing(&error))),
-        Err(_) => Err(no_credentials(settings, "the credentials provider did not answer")),
+async fn identity(settings: &ConnectSettings, http: SharedHttpClient, region: &str) -> Result<Arc<Identity>> {
+    let (again, region) = (settings.clone(), region.to_owned());
+    let identity = Identity::new(move || {
+        let (settings, http, region) = (again.clone(), http.clone(), region.clone());
+        Box::pin(async move { shared_config(&settings, http, &region).await.credentials_provider() })
+    });
+    match identity.provide_credentials().await {
+        Ok(_) => Ok(Arc::new(identity)),
+        Err(error) => Err(no_credentials(settings, &what_is_missing(&error))),
     }
 }
 

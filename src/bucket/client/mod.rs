@@ -10,6 +10,7 @@ mod verify;
 mod wishes;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct ConnectSettings {
     /// `None` = what the AWS configuration names, else `us-east-1`; S3 is followed when it names another.
     pub region: Option<String>,
     pub profile: Option<String>,
+    /// In the format of `~/.aws/credentials`, which it stands for; used before the environment.
+    pub credentials_file: Option<PathBuf>,
     /// Use these and no chain: for the embedded server, whose key is no secret.
     pub credentials: Option<StaticCredentials>,
     /// Send requests without a signature, for public buckets.
@@ -77,6 +80,7 @@ impl ConnectSettings {
             endpoint_url: None,
             region: None,
             profile: None,
+            credentials_file: None,
             credentials: None,
             no_sign_request: false,
             force_path_style: None,
@@ -156,7 +160,7 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
     let direct = bucket.clone();
     let wire = Counted::new(bucket, Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &wire).await;
-    let bucket = patient(settings, wire, capabilities, &requests);
+    let bucket = patient(settings, &sdk, wire, capabilities, &requests);
     Ok(Connection {
         bucket,
         direct,
@@ -202,17 +206,18 @@ async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: 
 /// The decorators: retries around what checks conditions around what counts.
 fn patient(
     settings: &ConnectSettings,
+    sdk: &config::Sdk,
     wire: Counted<S3Bucket>,
     capabilities: Capabilities,
     requests: &Arc<RequestLog>,
 ) -> Arc<dyn Bucket> {
     let policy = RetryPolicy::within(settings.deadline, settings.max_attempts);
-    let requests = Arc::clone(requests);
+    let (requests, identity) = (Arc::clone(requests), sdk.identity());
     let rates = Rates { down: settings.most_down_per_s.map(Rate::new), up: settings.most_up_per_s.map(Rate::new) };
     if capabilities.conditional_writes == Some(false) {
-        Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests).at_most(rates))
+        Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests).at_most(rates).signing_as(identity))
     } else {
-        Arc::new(Retrying::new(wire, policy, requests).at_most(rates))
+        Arc::new(Retrying::new(wire, policy, requests).at_most(rates).signing_as(identity))
     }
 }
 

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::identity::Identity;
 use super::rate::{Rate, Rates};
 use super::request_log::RequestLog;
 use super::{
@@ -29,6 +30,9 @@ use lost_reply::Memory;
 
 /// An upload or download may go on beyond the deadline as long as it is at least this fast.
 const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// Between the look at the credentials and the signature they may have been replaced by worse ones.
+const MOST_RENEWALS: u32 = 2;
 
 /// When to try again and when to give up.
 #[derive(Clone, Debug)]
@@ -84,6 +88,8 @@ pub struct Retrying<B> {
     budget: RetryBudget,
     memory: Memory,
     rates: Rates,
+    /// Who signs what `inner` sends.
+    identity: Option<Arc<Identity>>,
 }
 
 /// One operation on its way through its tries.
@@ -93,6 +99,8 @@ struct Operation {
     attempt_time: Duration,
     attempt: u32,
     unreachable_since: Option<Instant>,
+    /// How often other credentials were found for it.
+    renewals: u32,
     /// A try may have been applied although it failed.
     in_doubt: bool,
 }
@@ -100,13 +108,20 @@ struct Operation {
 impl<B: Bucket> Retrying<B> {
     /// Tries requests again by `policy`; tells `log` of operations that failed for good.
     pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
-        Self { inner, policy, log, budget: RetryBudget::new(), memory: Memory::default(), rates: Rates::default() }
+        let (memory, rates) = (Memory::default(), Rates::default());
+        Self { inner, policy, log, budget: RetryBudget::new(), memory, rates, identity: None }
     }
 
     /// Sends and fetches no more than this in a second.
     #[must_use]
     pub fn at_most(self, rates: Rates) -> Self {
         Self { rates, ..self }
+    }
+
+    /// Requests are signed by this one, who is told when S3 refuses it.
+    #[must_use]
+    pub fn signing_as(self, identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..self }
     }
 
     /// An operation that moves this many bytes.
@@ -119,6 +134,7 @@ impl<B: Bucket> Retrying<B> {
             attempt_time: self.policy.attempt + transfer,
             attempt: 0,
             unreachable_since: None,
+            renewals: 0,
             in_doubt: false,
         }
     }
@@ -142,6 +158,7 @@ impl<B: Bucket> Retrying<B> {
         loop {
             operation.attempt += 1;
             let stop = operation.hard_stop.min(Instant::now() + operation.attempt_time);
+            let signed_as = self.identity.as_ref().map_or(0, |identity| identity.generation());
             let answer = tokio::time::timeout_at(stop, send()).await;
             let error = match answer {
                 Ok(Ok(value)) => {
@@ -151,12 +168,24 @@ impl<B: Bucket> Retrying<B> {
                 Ok(Err(error)) => error,
                 Err(_) => no_answer(name, key, operation.begun.elapsed()),
             };
+            if self.has_other_credentials(operation, &error, signed_as).await {
+                tracing::info!(%error, "S3 request is sent again with other credentials");
+                self.log.retried(name);
+                continue;
+            }
             operation.note(&error);
             let Some(pause) = self.pause(operation, &error) else { return Err(error) };
             tracing::debug!(%error, attempt = operation.attempt, ?pause, "S3 request is tried again");
             tokio::time::sleep(pause).await;
             self.log.retried(name);
         }
+    }
+
+    /// Whether the request failed for the credentials of this generation, and there are others now.
+    async fn has_other_credentials(&self, operation: &mut Operation, error: &Error, signed_as: u64) -> bool {
+        let (Some(identity), Some(is_certain)) = (&self.identity, refuses_credentials(error)) else { return false };
+        operation.renewals += 1;
+        operation.renewals <= MOST_RENEWALS && identity.replace(signed_as, is_certain).await
     }
 
     /// How long to wait before the next try; `None` = give up.
@@ -208,7 +237,8 @@ impl<B: Bucket> Retrying<B> {
 
 impl Operation {
     fn note(&mut self, error: &Error) {
-        let unreachable = error.kind == Kind::Unreachable;
+        // Who gives credentials can be out of reach, too, and has given some before.
+        let unreachable = matches!(error.kind, Kind::Unreachable | Kind::NoCredentials);
         self.unreachable_since = unreachable.then(|| self.unreachable_since.unwrap_or_else(Instant::now));
         self.in_doubt |= matches!(error.kind, Kind::Unreachable | Kind::Deadline | Kind::Busy | Kind::Corrupt);
     }
@@ -217,10 +247,22 @@ impl Operation {
 /// Whether the next try may end better.
 fn is_worth_retrying(error: &Error) -> bool {
     match error.kind {
-        Kind::Busy | Kind::Unreachable | Kind::Deadline | Kind::Corrupt => true,
+        Kind::Busy | Kind::Unreachable | Kind::NoCredentials | Kind::Deadline | Kind::Corrupt => true,
         // Two writes met; the loser is told so only by its next try (AWS: "Conditional writes").
         Kind::Changed => matches!(error.code(), Some("ConditionalRequestConflict" | "OperationAborted")),
         _ => false,
+    }
+}
+
+/// Whether S3 refuses the credentials: `Some(true)` when it says so, `Some(false)` when it may be.
+fn refuses_credentials(error: &Error) -> Option<bool> {
+    const CODES: [&str; 4] = ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"];
+    match error.code() {
+        // A secret can be replaced under its key.
+        Some(code) if CODES.contains(&code) || code == "SignatureDoesNotMatch" => Some(true),
+        // The answer to HEAD has no words.
+        None if error.operation == "HeadObject" => matches!(error.http_status, Some(400 | 401 | 403)).then_some(false),
+        _ => None,
     }
 }
 
