@@ -2,6 +2,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     keep_one_heap();
+    find_home();
     s3mount::cli::run()
 }
 
@@ -12,5 +13,16 @@ fn keep_one_heap() {
     // SAFETY: no other thread runs yet, and the values are those of mallopt(3).
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Units of systemd for mounts, and for services of root, have no HOME, and `~/.aws` is looked for there.
+fn find_home() {
+    if std::env::var_os("HOME").is_some_and(|home| !home.is_empty()) {
+        return;
+    }
+    if let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::geteuid()) {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("HOME", user.dir) };
     }
 }

@@ -97,8 +97,6 @@ fn run_detached<W>(work: W, pipe: File) -> i32
 where
     W: FnOnce(Ready) -> Result<(), Failure>,
 {
-    // A session of its own: Ctrl-C and the terminal's end are not for us.
-    let _ = setsid();
     let Ok(mut second) = pipe.try_clone() else { return i32::from(Kind::Local.exit_code()) };
     match work(Ready(Some(pipe))) {
         Ok(()) => 0,
@@ -119,6 +117,9 @@ fn send(pipe: &mut File, message: &Message) -> bool {
 }
 
 fn let_go_of_terminal() -> io::Result<()> {
+    // A session of its own: Ctrl-C and the terminal's end are not for us. Not before the mount is there: an
+    // automounter lets only its own process group look at the mountpoint until then (autofs(5), `pgrp=`).
+    let _ = setsid();
     std::env::set_current_dir("/")?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;

@@ -57,9 +57,13 @@ const IGNORED_PREFIXES: [&str; 7] = ["x-", "X-", "comment=", "fsname=", "subtype
 
 /// Replaces each `-o LIST` in the arguments by flags. Called as `mount.s3mount`, the helper's own
 /// flags (`-n -s -v`, `-t TYPE`; mount(8), "external helpers") are taken out as well, and what comes first
-/// is the bucket, also if it has the name of a command.
+/// is the bucket, also if it has the name of a command. Called as `umount.fuse.s3mount`, it is the command of
+/// that name.
 pub(super) fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
-    let helper = arguments.first().is_some_and(|name| is_mount_helper(name));
+    if arguments.first().is_some_and(|name| is_helper(name, b"umount.")) {
+        return Ok(expand_umount(arguments));
+    }
+    let helper = arguments.first().is_some_and(|name| is_helper(name, b"mount."));
     let mut expanded = Vec::with_capacity(arguments.len() + 1);
     let mut rest = arguments.into_iter().peekable();
     if helper {
@@ -86,8 +90,24 @@ pub(super) fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure>
     Ok(expanded)
 }
 
-fn is_mount_helper(program: &OsStr) -> bool {
-    Path::new(program).file_name().is_some_and(|name| name.as_bytes().starts_with(b"mount."))
+/// What umount(8) passes to its helpers: `DIR [-flnrv] [-N NAMESPACE] [-t TYPE]`.
+fn expand_umount(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut arguments = arguments.into_iter();
+    let mut expanded: Vec<OsString> = arguments.next().into_iter().collect();
+    expanded.extend(["umount", "--helper"].map(OsString::from));
+    while let Some(argument) = arguments.next() {
+        match argument.as_bytes() {
+            b"-N" | b"-t" => drop(arguments.next()),
+            [b'-', b'-', ..] => expanded.push(argument),
+            [b'-', flags @ ..] => expanded.extend(flags.contains(&b'l').then(|| OsString::from("--lazy"))),
+            _ => expanded.push(argument),
+        }
+    }
+    expanded
+}
+
+fn is_helper(program: &OsStr, prefix: &[u8]) -> bool {
+    Path::new(program).file_name().is_some_and(|name| name.as_bytes().starts_with(prefix))
 }
 
 fn wrong(message: impl Into<String>) -> Failure {
@@ -178,6 +198,15 @@ mod tests {
             assert_eq!(expanded(line).unwrap_err().exit_code, 64, "{line}");
         }
         assert!(expanded("s3mount b /m -o use_cache=/x").unwrap_err().message.contains("use_cache=/x"));
+    }
+
+    #[test]
+    fn the_umount_helper_takes_the_flags_of_umount8() {
+        assert_eq!(
+            expanded("/sbin/umount.fuse.s3mount /m -n -v -N /ns -t fuse.s3mount").unwrap(),
+            "/sbin/umount.fuse.s3mount umount --helper /m"
+        );
+        assert_eq!(expanded("umount.fuse.s3mount /m -l").unwrap(), "umount.fuse.s3mount umount --helper /m --lazy");
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// Unmount also while programs still use the mount
     #[arg(short, long)]
     lazy: bool,
+    /// For umount(8), which unmounts also what nobody answers for: the mount of another user
+    #[arg(long, hide = true)]
+    helper: bool,
 }
 
 impl Arguments {
@@ -27,17 +30,18 @@ impl Arguments {
         let answered = control::ask(&socket, &Request::Unmount { lazy: self.lazy }, |reply| outcome.hear(reply))?;
         outcome.progress.clear();
         match answered {
-            None => unmount_dead(&mountpoint),
+            None => self.unmount_unheard(&mountpoint),
             Some(()) => outcome.conclude(&mountpoint),
         }
     }
-}
 
-/// Nobody listens: the process was killed, or this is no mount of ours.
-fn unmount_dead(mountpoint: &Path) -> Result<(), Failure> {
-    match mount::silence(mountpoint) {
-        mount::Error::Dead(_) => Ok(mount::unmount(mountpoint, true)?),
-        other => Err(other.into()),
+    /// Nobody listens: the process was killed, or this is no mount of ours.
+    fn unmount_unheard(&self, mountpoint: &Path) -> Result<(), Failure> {
+        match mount::silence(mountpoint) {
+            mount::Error::Dead(_) => Ok(mount::unmount(mountpoint, true)?),
+            mount::Error::Unheard(_) if self.helper => Ok(mount::unmount(mountpoint, self.lazy)?),
+            other => Err(other.into()),
+        }
     }
 }
 

@@ -28,6 +28,12 @@ impl Occupant {
     fn is_ours(&self) -> bool {
         self.fs_type == session::FS_TYPE
     }
+
+    /// Whether it only waits for somebody to look, to have the real one mounted on it (autofs(5),
+    /// `x-systemd.automount`).
+    fn is_trigger(&self) -> bool {
+        self.fs_type == "autofs"
+    }
 }
 
 /// All mounts of this process's namespace, in the order in which they were made.
@@ -82,7 +88,7 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf> {
     // Corpses can lie on each other; a handful is bound enough.
     for _ in 0..8 {
         let looked = std::fs::metadata(&path);
-        let Some(occupant) = occupant(&path) else { return checked(path, looked) };
+        let Some(occupant) = occupant(&path).filter(|mount| !mount.is_trigger()) else { return checked(path, looked) };
         if !is_corpse(&path) {
             return Err(Error::Occupied { mountpoint: path, source_name: occupant.source, fs_type: occupant.fs_type });
         }
