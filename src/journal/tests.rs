@@ -362,3 +362,16 @@ async fn a_damaged_file_is_an_error_and_never_a_panic() {
         }
     }
 }
+
+/// What 0.1.0 wrote when an object had no properties but its type.
+#[test]
+fn what_an_older_program_left_is_read() {
+    let deferred = r#"{"Deferred":{"key":"k","draft":"d1","size":5,"metadata":{"a":"1"},"base_etag":null,
+        "content_type":"text/x-own","allowed":false}}"#;
+    let Intent::Deferred { draft, properties, .. } = serde_json::from_str(deferred).unwrap() else { panic!() };
+    assert_eq!(draft, DraftBytes::File("d1".into()));
+    assert_eq!(properties, Properties::of_type(Some("text/x-own".into())));
+    let noted = r#"{"Attributes":{"key":"k","etag":"e","size":5,"metadata":{},"content_type":null}}"#;
+    let Note::Attributes { properties, .. } = serde_json::from_str(noted).unwrap() else { panic!() };
+    assert_eq!(properties, Properties::default());
+}
