@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main → cli → app ─┬→ mount → fs ─┬→ cache ──→ bucket
-//!                   │              └→ journal
+//!                   │              └→ journal ─→ bucket
 //!                   ├→ lambda → hooks
 //!                   └→ hooks ──────┬→ journal
 //!                                  ├→ bucket

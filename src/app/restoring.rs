@@ -9,7 +9,7 @@ use super::control::Reply;
 use super::status::Facts;
 use super::{Failure, Left};
 use crate::bucket::s3::RestoreTier;
-use crate::bucket::{self, ListRequest};
+use crate::bucket::{self, ListRequest, Listed, StorageClass};
 use crate::error::Kind;
 
 /// Requests under way at once.
@@ -89,9 +89,8 @@ impl Facts {
         let mut request = ListRequest { prefix, ..ListRequest::default() };
         loop {
             let page = bucket.list(&request).await?;
-            let archived = page.objects.into_iter().filter(|object| {
-                object.storage_class.as_ref().is_some_and(|class| matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE"))
-            });
+            let in_archive = |object: &Listed| object.storage_class.as_ref().is_some_and(StorageClass::is_archive);
+            let archived = page.objects.into_iter().filter(in_archive);
             keys.extend(archived.map(|object| object.key));
             match page.next {
                 Some(token) => request.token = Some(token),

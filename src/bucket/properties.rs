@@ -79,6 +79,12 @@ impl StorageClass {
         &self.0
     }
 
+    /// Whether what lies in it has to be restored before it can be read.
+    #[must_use]
+    pub fn is_archive(&self) -> bool {
+        matches!(self.as_str(), "GLACIER" | "DEEP_ARCHIVE")
+    }
+
     /// Whether an object of this class is written again into the same one.
     #[must_use]
     pub fn is_kept(&self) -> bool {
@@ -136,5 +142,7 @@ mod tests {
         let is_kept = |name: &str| StorageClass::from(name.to_owned()).is_kept();
         assert!(is_kept("STANDARD") && is_kept("GLACIER_IR"));
         assert!(!is_kept("GLACIER") && !is_kept("DEEP_ARCHIVE"));
+        let is_archive = |name: &str| StorageClass::from(name.to_owned()).is_archive();
+        assert!(is_archive("GLACIER") && is_archive("DEEP_ARCHIVE") && !is_archive("GLACIER_IR"));
     }
 }

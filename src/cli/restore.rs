@@ -9,17 +9,6 @@ use crate::app::{Failure, Left, Restore, RestoreTier};
 use crate::error::Kind;
 use crate::telemetry::printable;
 
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Tier {
-    /// Minutes; not from DEEP_ARCHIVE
-    Expedited,
-    /// Hours
-    #[default]
-    Standard,
-    /// Up to two days, and the cheapest
-    Bulk,
-}
-
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// File of a mounted bucket, or a directory for all that is below it
@@ -29,7 +18,7 @@ pub(super) struct Arguments {
     days: u32,
     /// How soon, and how dear
     #[arg(long, value_enum, default_value_t)]
-    tier: Tier,
+    tier: RestoreTier,
     /// Return when it can be read
     #[arg(long)]
     wait: bool,
@@ -39,12 +28,7 @@ impl Arguments {
     /// Asks for archived objects. Without --wait the answer says that they will come.
     pub(super) fn run(self) -> Result<(), Failure> {
         let (socket, path) = Socket::holding(&self.path)?;
-        let tier = match self.tier {
-            Tier::Expedited => RestoreTier::Expedited,
-            Tier::Standard => RestoreTier::Standard,
-            Tier::Bulk => RestoreTier::Bulk,
-        };
-        let restore = Restore { path, days: self.days, tier, wait: self.wait };
+        let restore = Restore { path, days: self.days, tier: self.tier, wait: self.wait };
         let mut progress = Progress::default();
         let restored = socket.ask_for(&Request::Restore { restore }, |reply| match reply {
             Reply::Restoring { asked, ready } => {

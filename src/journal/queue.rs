@@ -226,7 +226,7 @@ impl Journal {
     /// # Errors
     /// [`super::Error`] when the file can't be read or a record can't be decoded.
     pub fn has_tasks(&self, hook: &str) -> Result<bool> {
-        Ok(!self.store()?.tasks(hook, 1)?.is_empty())
+        self.store()?.has_tasks(hook)
     }
 
     /// Up to `limit` open tasks of a hook whose events are wanted, oldest first, and whether they are

@@ -152,18 +152,16 @@ impl Store {
         }
         let tasks = transaction.open_table(TASKS).map_err(storage)?;
         for hook in hooks {
-            let range = tasks.range((hook.as_str(), 0)..=(hook.as_str(), u64::MAX));
-            if range.map_err(storage)?.next().is_some() {
+            if has_tasks(&tasks, hook)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// The oldest tasks of a hook.
-    pub(super) fn tasks(&self, hook: &str, limit: usize) -> Result<Vec<Task>> {
-        // Numbers begin at the clock, never at 0.
-        self.tasks_after(hook, 0, limit)
+    /// Whether a hook has a task.
+    pub(super) fn has_tasks(&self, hook: &str) -> Result<bool> {
+        has_tasks(&self.read(TASKS)?, hook)
     }
 
     /// The oldest tasks of a hook with a larger number than this.
@@ -275,6 +273,10 @@ impl Store {
         let transaction = self.database.begin_read().map_err(|error| Error::storage("read", error))?;
         transaction.open_table(table).map_err(|error| Error::storage("read", error))
     }
+}
+
+fn has_tasks(tasks: &impl ReadableTable<(&'static str, u64), &'static [u8]>, hook: &str) -> Result<bool> {
+    Ok(tasks.range((hook, 0)..=(hook, u64::MAX)).map_err(storage)?.next().is_some())
 }
 
 fn apply_one(transaction: &WriteTransaction, change: Change) -> Result<()> {

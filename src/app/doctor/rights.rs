@@ -4,7 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Finding, Tell};
-use crate::bucket::{Bucket, CopyRequest, Error, ListPage, Listed, PutOptions};
+use crate::bucket::{Bucket, CopyRequest, Error, ListPage, Listed, PutOptions, StorageClass};
 use crate::config::Config;
 use crate::error::Kind;
 
@@ -72,9 +72,7 @@ pub(super) async fn reading(
     tell: Tell<'_>,
 ) {
     const ABOUT: &str = "read";
-    let is_archived = |object: &Listed| {
-        object.storage_class.as_ref().is_some_and(|class| ["GLACIER", "DEEP_ARCHIVE"].contains(&class.as_str()))
-    };
+    let is_archived = |object: &Listed| object.storage_class.as_ref().is_some_and(StorageClass::is_archive);
     let some = page.objects.iter().find(|object| object.size > 0 && !is_archived(object));
     let answer = match (some.map(|object| object.key.as_str()).or(ours), page.objects.first()) {
         (Some(key), _) => bucket.get(key, Some(0..1), None).await.map(|fetched| fetched.info),

@@ -201,8 +201,8 @@ fn parse_content_range(value: &str) -> Option<(Range<u64>, u64)> {
 
 fn head_info(mut output: HeadObjectOutput) -> ObjectInfo {
     let properties = told_properties!(output);
-    let class = properties.storage_class.as_ref().map(StorageClass::as_str);
-    let archived = is_archived(class, output.archive_status.is_some(), output.restore.as_deref());
+    let in_archive = properties.storage_class.as_ref().is_some_and(StorageClass::is_archive);
+    let archived = is_archived(in_archive, output.archive_status.is_some(), output.restore.as_deref());
     ObjectInfo {
         etag: ETag::new(&output.e_tag.unwrap_or_default()),
         size: u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default(),
@@ -228,9 +228,8 @@ fn get_info(mut output: GetObjectOutput, size: u64) -> ObjectInfo {
 }
 
 /// `Restore: ongoing-request="false", expiry-date=…` means that a copy can be read for now.
-fn is_archived(class: Option<&str>, tiered: bool, restore: Option<&str>) -> bool {
-    let cold = tiered || matches!(class, Some("GLACIER" | "DEEP_ARCHIVE"));
-    cold && !restore.is_some_and(|restore| restore.contains("ongoing-request=\"false\""))
+fn is_archived(in_archive: bool, tiered: bool, restore: Option<&str>) -> bool {
+    (in_archive || tiered) && !restore.is_some_and(|restore| restore.contains("ongoing-request=\"false\""))
 }
 
 /// HEAD has whole seconds, LIST of some servers fractions: both must give the same.
@@ -258,11 +257,14 @@ mod tests {
 
     #[test]
     fn a_restored_object_is_not_archived() {
-        assert!(is_archived(Some("GLACIER"), false, None));
-        assert!(is_archived(Some("DEEP_ARCHIVE"), false, Some("ongoing-request=\"true\"")));
-        assert!(is_archived(Some("INTELLIGENT_TIERING"), true, None));
-        assert!(!is_archived(Some("GLACIER"), false, Some("ongoing-request=\"false\", expiry-date=\"…\"")));
-        assert!(!is_archived(Some("GLACIER_IR"), false, None), "instant retrieval is readable");
+        let is_archived = |class: &str, tiered, restore| {
+            super::is_archived(StorageClass::from(class.to_owned()).is_archive(), tiered, restore)
+        };
+        assert!(is_archived("GLACIER", false, None));
+        assert!(is_archived("DEEP_ARCHIVE", false, Some("ongoing-request=\"true\"")));
+        assert!(is_archived("INTELLIGENT_TIERING", true, None));
+        assert!(!is_archived("GLACIER", false, Some("ongoing-request=\"false\", expiry-date=\"…\"")));
+        assert!(!is_archived("GLACIER_IR", false, None), "instant retrieval is readable");
     }
 
     #[test]

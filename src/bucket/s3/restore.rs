@@ -10,15 +10,15 @@ use crate::error::Kind;
 const RESTORE: &str = "RestoreObject";
 
 /// How soon, and how dear (AWS: "Understanding archive retrieval options").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestoreTier {
-    /// Minutes; not from `DEEP_ARCHIVE`.
+    /// Minutes; not from DEEP_ARCHIVE
     Expedited,
-    /// Hours.
+    /// Hours
     #[default]
     Standard,
-    /// Up to two days.
+    /// Up to two days, and the cheapest
     Bulk,
 }
 
