@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -265,8 +266,8 @@ def overwrite(work):
         file.write(REWRITTEN_BYTES)
 
 
-def append(work):
-    with open(work.mnt / "appended", "ab", buffering=0) as file:
+def append(work, key="appended"):
+    with open(work.mnt / key, "ab", buffering=0) as file:
         file.write(REWRITTEN_BYTES)
 
 
@@ -313,10 +314,10 @@ def check_overwritten(s3, sizes):
         raise Refused("other bytes in the bucket than were written")
 
 
-def check_appended(s3, sizes):
+def check_appended(s3, sizes, key="appended"):
     end = sizes.rewritten_mib * MIB
-    expect(s3.size("appended"), end + SMALL_BYTES, "bytes in the bucket")
-    if s3.read("appended", end, SMALL_BYTES) != REWRITTEN_BYTES:
+    expect(s3.size(key), end + SMALL_BYTES, "bytes in the bucket")
+    if s3.read(key, end, SMALL_BYTES) != REWRITTEN_BYTES:
         raise Refused("other bytes in the bucket than were written")
 
 
@@ -390,7 +391,9 @@ STEPS = [
     Step("rm", "`rm -rf` of {tree} files", remove_tree, check=check_removed),
     Step("mv", "`mv` of a directory of {moved} files", move_directory, check=check_moved),
     Step("overwrite", "overwrite 4 KiB inside {rewritten_mib} MiB", overwrite, check=check_overwritten),
-    Step("append", "append 4 KiB to {rewritten_mib} MiB", append, check=check_appended),
+    Step("append-known", "append 4 KiB to it", partial(append, key="rewritten"), AGAIN,
+         check=partial(check_appended, key="rewritten"), needs="overwrite"),
+    Step("append", "append 4 KiB to another {rewritten_mib} MiB, cold", append, check=check_appended),
     Step("clone", "`git clone` of {cloned} files", clone, check=check_cloned),
     Step("status", "`git status` after a remount", status, REMOUNTED, needs="clone"),
 ]

@@ -126,8 +126,7 @@ async fn single_etag(source: &Source) -> S3Result<String> {
     if object.parts.is_empty() {
         return Ok(object.etag.clone());
     }
-    let digested = intake::digest(source.content.clone(), Algorithm::DEFAULT).await?;
-    Ok(hex::encode(digested.md5))
+    Ok(hex::encode(intake::md5(source.content.clone()).await?))
 }
 
 async fn checksum(source: &Source, asked: Option<S3Result<Algorithm>>) -> S3Result<Checksum> {
@@ -136,6 +135,5 @@ async fn checksum(source: &Source, asked: Option<S3Result<Algorithm>>) -> S3Resu
     if algorithm == known.algorithm && known.full_object {
         return Ok(known.clone());
     }
-    let digested = intake::digest(source.content.clone(), algorithm).await?;
-    Ok(Checksum::full(algorithm, digested.sum(algorithm).to_owned()))
+    Ok(Checksum::full(algorithm, intake::checksum(source.content.clone(), algorithm).await?))
 }

@@ -12,13 +12,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt;
 use hyper::StatusCode;
+use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::{self, StreamingBlob};
 use s3s::{S3Error, S3ErrorCode, S3Result, StdError, TrailingHeaders, s3_error};
 use tokio::task::JoinHandle;
 
 use super::bodies::Body;
 use super::checksums::{self, Algorithm, Checksum};
-use super::digests::{Digested, Digests};
+use super::digests::{Digested, Digests, Sum};
 use super::outlet::Pinned;
 use super::record::Extent;
 use super::store::Store;
@@ -162,17 +163,28 @@ pub(super) async fn receive(
     Ok(received)
 }
 
-/// Reads bytes that are in the store already, to make a part of them: only their digests are new.
+/// The MD5 of bytes that are in the store already.
 ///
 /// # Errors
 /// `InternalError` when the disk fails.
-pub(super) async fn digest(pinned: Vec<Pinned>, algorithm: Algorithm) -> S3Result<Digested> {
+pub(super) async fn md5(pinned: Vec<Pinned>) -> S3Result<[u8; 16]> {
+    Ok(read_again(pinned, Md5::new(), Md5::update).await?.finalize())
+}
+
+/// A checksum of bytes that are in the store already.
+///
+/// # Errors
+/// `InternalError` when the disk fails.
+pub(super) async fn checksum(pinned: Vec<Pinned>, algorithm: Algorithm) -> S3Result<String> {
+    Ok(read_again(pinned, Sum::new(algorithm), Sum::update).await?.finish())
+}
+
+async fn read_again<H: Send + 'static>(pinned: Vec<Pinned>, mut hash: H, update: fn(&mut H, &[u8])) -> S3Result<H> {
     let task = tokio::task::spawn_blocking(move || {
-        let mut digests = Digests::new(&[algorithm]);
         for piece in &pinned {
-            piece.read_all(PIECE_BYTES, |bytes| digests.update(bytes))?;
+            piece.read_all(PIECE_BYTES, |bytes| update(&mut hash, bytes))?;
         }
-        Ok::<_, io::Error>(digests.finish())
+        Ok::<_, io::Error>(hash)
     });
     joined(task).await
 }

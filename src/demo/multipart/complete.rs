@@ -93,7 +93,7 @@ fn invalid_part() -> s3s::S3Error {
 fn assemble(upload: &Upload, parts: &[(u16, Arc<Part>)]) -> Object {
     let mut md5 = Md5::new();
     for (_, part) in parts {
-        md5.update(&part.md5);
+        md5.update(&part.tag);
     }
     let sums: Vec<_> = parts.iter().map(|(_, part)| (part.sum.clone(), part.size)).collect();
     let part_size =
