@@ -185,6 +185,27 @@ def is_mounted(mountpoint):
     return any(line.split()[4] == str(mountpoint) for line in mounts)
 
 
+def disk_bytes(directory):
+    """What all files below a directory take on disk; some may go meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass
+    return total
+
+
+def cpu_s(process):
+    """User and system time of a process so far; None if it is dead."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
 class Mount:
     """A mount of one tool. What the tool keeps on disk stays until `forget`."""
 
@@ -227,22 +248,11 @@ class Mount:
 
     def disk_mb(self):
         """What the tool keeps on disk takes there."""
-        total = 0
-        for directory, _, names in os.walk(self.kept):
-            for name in names:
-                try:
-                    total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-                except FileNotFoundError:
-                    pass
-        return total / 1e6
+        return disk_bytes(self.kept) / 1e6
 
     def cpu_s(self):
         """User and system time of the daemon so far; None if it is dead."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        return cpu_s(self.process)
 
     def forget_peak(self):
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
