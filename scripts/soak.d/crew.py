@@ -169,6 +169,19 @@ class Desk:
             self.crew.stopped.wait(LOOK_EVERY_S)
         self.crew.longest_seen_s = max(self.crew.longest_seen_s, time.monotonic() - begun)
 
+    def until_same(self, find, wanted, what):
+        """Waits until what is found is what is wanted; of two dicts, tells what differs if that never comes."""
+        seen = {}
+
+        def is_same():
+            seen["last"] = find()
+            return seen["last"] == wanted
+
+        try:
+            self.until(is_same, what)
+        except Wrong as error:
+            raise Wrong(f"{error}; {difference(seen.get('last'), wanted)}") from None
+
     def _holds(self, condition):
         try:
             return condition()
@@ -207,6 +220,14 @@ def names(directory):
     for parent, directories, files in os.walk(directory, onerror=refuse):
         found.update(os.path.relpath(os.path.join(parent, name), directory) for name in directories + files)
     return found
+
+
+def difference(found, wanted):
+    """Which entries of a dict are not as they should be."""
+    if not isinstance(found, dict):
+        return f"{shortly(found)} instead of {shortly(wanted)}"
+    differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return f"{len(differing)} differ: " + ", ".join(f"{name}: {found.get(name)} instead of {wanted.get(name)}" for name in differing[:5])
 
 
 def refuse(error):

@@ -24,10 +24,11 @@ FLAT = 1.1
 
 
 class Samples:
-    """Figures of each daemon and directory: (who, measure) → values, one for each moment in `at_s`."""
+    """Figures of each daemon and directory: (who, measure) → values, one for each moment in `at_s`. What stays below
+    `filled`, (who, measure) → figure, is being filled as it may be, and grows not for that."""
 
-    def __init__(self, daemons, directories):
-        self.daemons, self.directories = daemons, directories
+    def __init__(self, daemons, directories, filled):
+        self.daemons, self.directories, self.filled = daemons, directories, filled
         self.begun, self.at_s = time.monotonic(), []
         self.values = defaultdict(list)
 
@@ -60,7 +61,7 @@ class Samples:
             last = statistics.median(self._between(values, 3 * end_s / 4, end_s))
             yield {
                 "who": who, "measure": measure, "unit": unit, "second_quarter": second, "last_quarter": last,
-                "most": max(values), "slope_per_h": self._slope_per_h(values), "flat": last <= FLAT * second + slack,
+                "most": max(values), "slope_per_h": self._slope_per_h(values), "flat": last <= FLAT * max(second, self.filled.get((who, measure), 0)) + slack,
             }  # fmt: skip
 
     def _between(self, values, from_s, to_s):

@@ -97,7 +97,7 @@ def archives(desk):
     found = desk.run("find", desk.here, "-type", "f", "-size", "-2000k").splitlines()
     desk.expect(len(found), 2 * TREE_FILES, "files that find found")
     wanted = contents(source)
-    desk.until(lambda: contents(desk.there / "moved") == wanted, "the moved tree is whole on the other mount")
+    desk.until_same(lambda: contents(desk.there / "moved"), wanted, "the moved tree is whole on the other mount")
     desk.expect(os.path.lexists(desk.there / "copy"), False, "the old name of a directory")
 
 
@@ -117,7 +117,7 @@ def rsync(desk):
     desk.run("rsync", *options, f"{source}/", f"{desk.here}/to/")
     wanted = contents(source)
     desk.expect(contents(desk.here / "to"), wanted, "what rsync sent")
-    desk.until(lambda: contents(desk.there / "to") == wanted, "what rsync sent is whole on the other mount")
+    desk.until_same(lambda: contents(desk.there / "to"), wanted, "what rsync sent is whole on the other mount")
 
 
 def git(desk):

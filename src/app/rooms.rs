@@ -179,6 +179,7 @@ impl Rooms {
                 Attrs::List => fs::Attrs::List,
             },
             list_checksums: connection.capabilities.list_checksums,
+            clock_ahead_s: connection.clock_ahead_s.unwrap_or(0),
             draft_dir: places.state.join("drafts"),
             draft_memory_bytes,
             events: specs.is_some(),

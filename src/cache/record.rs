@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::modified::Modified;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::{ETag, Metadata, Properties};
 
@@ -16,8 +17,7 @@ pub struct Remembered {
     pub etag: Option<ETag>,
     /// Size of the object in bytes.
     pub size: u64,
-    /// `Last-Modified` as the bucket told it.
-    pub modified: Option<SystemTime>,
+    pub modified: Modified,
     pub attributes: Attributes,
     pub properties: Properties,
     /// From a listing alone: what the object's metadata says is not known, and `attributes` holds
@@ -28,6 +28,15 @@ pub struct Remembered {
 /// Seconds since the epoch, rounded down, and nanoseconds.
 type Stamp = (i64, u32);
 
+/// [`Modified`] with stamps.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Date {
+    At(Stamp),
+    JustNow { at: Stamp, until: Stamp },
+    By { by: Stamp },
+}
+
 /// Names are short: there is one for each object of the bucket.
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -35,7 +44,7 @@ struct Record {
     etag: Option<String>,
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    modified: Option<Stamp>,
+    modified: Option<Date>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     mode: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -88,7 +97,7 @@ impl Remembered {
         Record {
             etag: self.etag.as_ref().map(|etag| etag.as_str().to_owned()),
             size: self.size,
-            modified: self.modified.map(stamp),
+            modified: date(self.modified),
             mode: attributes.mode,
             uid: attributes.uid,
             gid: attributes.gid,
@@ -124,9 +133,26 @@ impl Remembered {
             other: record.other,
         };
         let etag = record.etag.as_deref().map(ETag::new);
-        let (modified, properties) = (record.modified.and_then(time), record.properties);
+        let (modified, properties) = (record.modified.and_then(modified).unwrap_or_default(), record.properties);
         Some(Self { etag, size: record.size, modified, attributes, properties, untold: record.untold })
     }
+}
+
+fn date(modified: Modified) -> Option<Date> {
+    match modified {
+        Modified::Unknown => None,
+        Modified::At(time) => Some(Date::At(stamp(time))),
+        Modified::JustNow { date, until } => Some(Date::JustNow { at: stamp(date), until: stamp(until) }),
+        Modified::By(time) => Some(Date::By { by: stamp(time) }),
+    }
+}
+
+fn modified(date: Date) -> Option<Modified> {
+    Some(match date {
+        Date::At(stamp) => Modified::At(time(stamp)?),
+        Date::JustNow { at, until } => Modified::JustNow { date: time(at)?, until: time(until)? },
+        Date::By { by } => Modified::By(time(by)?),
+    })
 }
 
 fn checksum(key: &str, body: &[u8]) -> u32 {
@@ -165,6 +191,15 @@ mod tests {
         prop::option::of((-5_000_000_000_i64..5_000_000_000, 0..1_000_000_000_u32).prop_map(|at| time(at).unwrap()))
     }
 
+    fn any_modified() -> impl Strategy<Value = Modified> {
+        (any_time(), 0..3).prop_map(|(time, kind)| match (time, kind) {
+            (None, _) => Modified::Unknown,
+            (Some(time), 0) => Modified::At(time),
+            (Some(date), 1) => Modified::JustNow { date, until: date + Duration::from_secs(3) },
+            (Some(time), _) => Modified::By(time),
+        })
+    }
+
     prop_compose! {
         fn any_attributes()(
             numbers in prop::array::uniform4(prop::option::of(any::<u32>())),
@@ -184,7 +219,7 @@ mod tests {
         fn any_remembered()(
             etag in prop::option::of("[0-9a-f]{32}(-[0-9]{1,4})?"),
             size in any::<u64>(),
-            modified in any_time(),
+            modified in any_modified(),
             attributes in any_attributes(),
             untold in any::<bool>(),
         ) -> Remembered {

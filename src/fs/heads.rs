@@ -8,10 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::names::Seen;
-use super::refresh::same_second;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::{self, Bucket, ObjectInfo};
-use crate::cache::{AttributeIndex, Remembered};
+use crate::cache::{AttributeIndex, Modified, Remembered};
 
 /// HEADs ahead of the question that are under way at once.
 const PARALLEL_AHEAD: usize = 64;
@@ -25,14 +24,17 @@ type Outcome = Option<bucket::Result<()>>;
 pub struct Heads {
     bucket: Arc<dyn Bucket>,
     index: Arc<AttributeIndex>,
+    /// By how many seconds our clock is ahead of the server's.
+    clock_ahead_s: i64,
     ahead: Mutex<HashMap<String, watch::Receiver<Outcome>>>,
     slots: Semaphore,
 }
 
 impl Heads {
     /// None under way.
-    pub fn new(bucket: Arc<dyn Bucket>, index: Arc<AttributeIndex>) -> Arc<Self> {
-        Arc::new(Self { bucket, index, ahead: Mutex::default(), slots: Semaphore::new(PARALLEL_AHEAD) })
+    pub fn new(bucket: Arc<dyn Bucket>, index: Arc<AttributeIndex>, clock_ahead_s: i64) -> Arc<Self> {
+        let slots = Semaphore::new(PARALLEL_AHEAD);
+        Arc::new(Self { bucket, index, clock_ahead_s, ahead: Mutex::default(), slots })
     }
 
     /// One HEAD; the index learns what it says.
@@ -54,7 +56,7 @@ impl Heads {
         Remembered {
             etag: Some(info.etag),
             size: info.size,
-            modified: Some(info.modified),
+            modified: Modified::told(info.modified, self.clock_ahead_s),
             attributes,
             properties: info.properties,
             untold: false,
@@ -106,5 +108,5 @@ impl Drop for Done<'_> {
 pub fn is_version(remembered: &Remembered, seen: &Seen) -> bool {
     remembered.etag.as_ref() == Some(&seen.etag)
         && remembered.size == seen.size
-        && remembered.modified.is_none_or(|modified| same_second(modified, seen.modified))
+        && remembered.modified.is(seen.modified)
 }

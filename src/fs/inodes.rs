@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::content::Content;
 use super::forgotten::Forgotten;
@@ -14,6 +14,7 @@ use super::noted::Noted;
 use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
 use crate::bucket::ETag;
+use crate::cache::Modified;
 use crate::key::{self, ROOT_INO};
 
 /// An inode number as programs see it in `st_ino`.
@@ -54,8 +55,8 @@ pub struct Node {
     pub stat: Stat,
     /// What S3 holds under the key. `None`: nothing yet, or a directory without a marker.
     pub etag: Option<ETag>,
-    /// `Last-Modified` of that version, where a listing or HEAD has told it.
-    pub modified: Option<SystemTime>,
+    /// `Last-Modified` of that version.
+    pub modified: Modified,
     /// What S3 knows of it is in `stat`; false where only a listing has described it.
     pub told: bool,
     /// When S3 last confirmed that this is how things are.
@@ -91,7 +92,7 @@ impl Node {
             linked: true,
             stat,
             etag: None,
-            modified: None,
+            modified: Modified::Unknown,
             told: true,
             checked,
             lookups: 0,

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use super::inodes::Ino;
 use super::names::{Child, Listing, Seen};
 use super::pages::{Lines, PageStream, Place, Rest};
-use super::refresh::same_second;
 use super::{Error, Fs, Result};
 use crate::bucket::{self, ListRequest};
 use crate::error::Kind;
@@ -343,16 +342,14 @@ impl Fs {
         for (child, seen, changed_here) in confirmed {
             let Some(node) = tree.get_mut(child) else { continue };
             let known = match (&seen, &node.etag) {
-                (Some(seen), Some(etag)) => {
-                    *etag == seen.etag && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
-                }
+                (Some(seen), Some(etag)) => *etag == seen.etag && node.modified.is(seen.modified),
                 (None, _) => node.is_directory(),
                 (Some(_), None) => false,
             };
             if known && !changed_here {
                 node.checked = asked;
                 if let Some(seen) = seen {
-                    node.modified = Some(seen.modified);
+                    node.modified = node.modified.or(seen.modified);
                 }
             }
         }
@@ -380,7 +377,7 @@ impl Fs {
                 }
                 // Every marker is empty and has the same tag: its date tells them apart.
                 Some(seen) if self.is_current(node, Some(seen)) => {
-                    node.modified = Some(seen.modified);
+                    node.modified = node.modified.or(seen.modified);
                     return Ok(());
                 }
                 Some(_) => {}

@@ -98,6 +98,8 @@ pub struct Settings {
     pub attrs: Attrs,
     /// Whether the server's LIST tells checksums, where that is known.
     pub list_checksums: Option<bool>,
+    /// By how many seconds this machine's clock is ahead of the server's; 0 where nobody knows.
+    pub clock_ahead_s: i64,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// What small drafts may take of memory, all together; the others lie in files.
@@ -178,7 +180,7 @@ impl Fs {
         let bucket = removals.view();
         let origins = Arc::new(told::Origins::new(settings.attrs, settings.list_checksums));
         let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
-        let heads = heads::Heads::new(bucket.clone(), index.clone());
+        let heads = heads::Heads::new(bucket.clone(), index.clone(), settings.clock_ahead_s);
         let lister = pages::Lister { bucket: bucket.clone(), origins: origins.clone(), odd_keys, heads: heads.clone() };
         let walks = walk::Walks::new(lister.clone(), &settings.root_prefix, settings.list_ttl);
         Arc::new_cyclic(|me| Self {

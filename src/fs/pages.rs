@@ -268,7 +268,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let index = AttributeIndex::open(&state.path().join("index")).unwrap();
         let lister = Lister {
-            heads: Heads::new(bucket.clone(), index),
+            heads: Heads::new(bucket.clone(), index, 0),
             bucket,
             origins: Arc::new(Origins::new(Attrs::Auto, Some(true))),
             odd_keys: Arc::default(),

@@ -11,7 +11,7 @@ use super::{Error, Fs, Result};
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::{COPY_PARTS_FROM_BYTES, copy_large};
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
-use crate::cache::{Pinned, Remembered};
+use crate::cache::{Modified, Pinned, Remembered};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId, NewEvent, stored_etag};
@@ -184,7 +184,7 @@ impl Fs {
             let Some(node) = tree.get_mut(ino) else { return };
             let was_cached = node.pages == Pages::Of(node.etag.clone());
             let previous = node.etag.replace(etag.clone());
-            node.modified = None;
+            node.modified = Modified::written(self.settings.clock_ahead_s);
             node.checked = Instant::now();
             if was_cached {
                 node.pages = Pages::Of(Some(etag.clone()));

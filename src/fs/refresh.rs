@@ -12,7 +12,7 @@ use super::stat::Stat;
 use super::{Fs, Result};
 use crate::bucket::Properties;
 use crate::bucket::attributes::Attributes;
-use crate::cache::Remembered;
+use crate::cache::{Modified, Remembered};
 use crate::error::Kind;
 
 impl Fs {
@@ -55,7 +55,7 @@ impl Fs {
             _ if asks => None,
             Some(seen) => {
                 let attributes = Attributes { ino, ..Attributes::default() };
-                let (etag, modified) = (Some(seen.etag.clone()), Some(seen.modified));
+                let (etag, modified) = (Some(seen.etag.clone()), Modified::At(seen.modified));
                 let properties = Properties { storage_class: seen.storage_class.clone(), ..Properties::default() };
                 Some(Remembered { etag, size: seen.size, modified, attributes, properties, untold: true })
             }
@@ -66,8 +66,8 @@ impl Fs {
 
     /// The index learns when S3 stored what we wrote: PUT does not tell.
     fn with_modified(&self, key: &str, mut remembered: Remembered, seen: Option<&Seen>) -> Remembered {
-        if let (None, Some(seen)) = (remembered.modified, seen) {
-            remembered.modified = Some(seen.modified);
+        if let (None, Some(seen)) = (remembered.modified.date(), seen) {
+            remembered.modified = remembered.modified.or(seen.modified);
             self.index.put(key, remembered.clone());
         }
         // A lifecycle rule moves an object without making another version of it.
@@ -115,10 +115,4 @@ impl Fs {
             self.tell_kernel(|kernel| kernel.forget_pages(ino));
         }
     }
-}
-
-/// LIST gives milliseconds, HEAD whole seconds.
-pub fn same_second(left: SystemTime, right: SystemTime) -> bool {
-    let second = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    second(left) == second(right)
 }

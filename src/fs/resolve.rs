@@ -9,7 +9,6 @@ use nix::errno::Errno;
 
 use super::inodes::{Ino, Node};
 use super::names::{Child, Listing, Seen};
-use super::refresh::same_second;
 use super::stat::Stat;
 use super::{Fs, Result};
 use crate::cache::Remembered;
@@ -208,9 +207,7 @@ impl Fs {
     pub(super) fn is_current(&self, node: &Node, seen: Option<&Seen>) -> bool {
         match seen {
             Some(seen) => {
-                (node.told || !seen.asks)
-                    && node.etag.as_ref() == Some(&seen.etag)
-                    && node.modified.is_none_or(|modified| same_second(modified, seen.modified))
+                (node.told || !seen.asks) && node.etag.as_ref() == Some(&seen.etag) && node.modified.is(seen.modified)
             }
             None => node.is_directory() || node.checked.elapsed() < self.settings.attr_ttl,
         }

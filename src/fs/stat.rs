@@ -109,7 +109,7 @@ impl Stat {
     /// its permission bits only.
     pub fn of_object(remembered: &Remembered, directory: bool, settings: &Settings) -> Self {
         let attributes = remembered.attributes.clone();
-        let modified = remembered.modified.unwrap_or_else(SystemTime::now);
+        let modified = remembered.modified.date().unwrap_or_else(SystemTime::now);
         let kind = FileKind::of_object(attributes.mode, directory);
         let default_perm = if directory { 0o777 } else { 0o666 } & !u32::from(settings.umask);
         let mtime = attributes.mtime.unwrap_or(modified);

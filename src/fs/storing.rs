@@ -64,15 +64,15 @@ impl Fs {
         left
     }
 
-    /// Sends what waits to be removed; returns what could not be in time.
+    /// Sends what waits to be removed; returns what could not be in time. What is removed meanwhile is not
+    /// its business. What S3 refused was told, is there again, and does not wait.
     async fn drain_removals(&self, until: Option<tokio::time::Instant>) -> Vec<Undrained> {
+        let last = self.removals.last_number();
         let cause = match within(until, self.settle_removals()).await {
-            // What S3 refused was told, and is there again.
-            _ if self.removals.len() == 0 => return Vec::new(),
             Some(Err(error)) => error.to_string(),
             _ => "not sent before the deadline".to_owned(),
         };
-        let (keys, more) = self.removals.some_keys(UNDRAINED_NAMED);
+        let (keys, more) = self.removals.some_keys(last, UNDRAINED_NAMED);
         let paths = keys.iter().filter_map(|key| self.path_of(key));
         let mut paths: Vec<String> = paths.collect();
         if more > 0 {

@@ -214,3 +214,49 @@ async fn empty_objects_of_a_moved_tree_are_asked_for_only_where_nothing_is_known
     assert_eq!((mode("e/"), mode("e/ours"), mode("e/theirs")), (0o711, 0o600, 0o700));
     assert_eq!(house.bucket.info("e/theirs").unwrap().metadata["x-thing"], "kept");
 }
+
+/// A mount that asks again as soon as it may, and takes its clock to be so far ahead of the bucket's.
+async fn doubting(bucket: Arc<MemoryBucket>, clock_ahead_s: i64) -> House {
+    let asking = |settings| Settings { attr_ttl: Duration::ZERO, list_ttl: Duration::ZERO, clock_ahead_s, ..settings };
+    House::with(bucket, tempfile::tempdir().unwrap(), asking).await
+}
+
+#[tokio::test]
+async fn a_chmod_by_another_mount_of_what_was_written_here_is_seen() {
+    // What is written here is dated ten seconds before the other mount's change, though it comes at once.
+    let house = doubting(Arc::new(MemoryBucket::new()), 10).await;
+    let other = doubting(house.bucket.clone(), 0).await;
+    house.write_file(ROOT, "f", b"x").await;
+    let theirs = other.lookup(ROOT, "f").await.unwrap().ino;
+    chmod(&other, theirs, 0o604).await.unwrap();
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o604);
+    // The index has learned it as well.
+    let house = house.restart().await;
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o604);
+}
+
+#[tokio::test]
+async fn a_chmod_in_the_second_in_which_another_mount_has_looked_is_seen() {
+    let house = doubting(Arc::new(MemoryBucket::new()), 0).await;
+    let other = doubting(house.bucket.clone(), 0).await;
+    let written = house.write_file(ROOT, "f", b"x").await.ino;
+    loop {
+        chmod(&house, written, 0o600).await.unwrap();
+        let dated = house.bucket.info("f").unwrap().modified;
+        assert_eq!(other.lookup(ROOT, "f").await.unwrap().stat.perm, 0o600);
+        chmod(&house, written, 0o644).await.unwrap();
+        if house.bucket.info("f").unwrap().modified == dated {
+            break;
+        }
+    }
+    // Not before it is certain that the second is over.
+    let seen = async {
+        while other.lookup(ROOT, "f").await.unwrap().stat.perm != 0o644 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), seen).await.expect("the new mode is seen some day");
+    let asked = other.bucket.count("HeadObject");
+    other.lookup(ROOT, "f").await.unwrap();
+    assert_eq!(other.bucket.count("HeadObject"), asked, "what is certain is asked for once");
+}

@@ -237,6 +237,28 @@ async fn a_name_that_s3_does_not_let_go_is_there_again() {
 }
 
 #[tokio::test]
+async fn sync_waits_for_what_was_removed_before_it_and_for_nothing_else() {
+    let house = House::new().await;
+    for key in ["before", "meanwhile"] {
+        house.bucket.insert(key, key, Metadata::new());
+    }
+    house.lookup(ROOT, "before").await.unwrap();
+    let slow = Effect::Delay(Duration::from_millis(300));
+    house.bucket.inject(Fault::once("DeleteObject", slow).on_key("before"));
+    house.bucket.inject(Fault::once("DeleteObject", Effect::Hang).on_key("meanwhile"));
+    house.fs.unlink(ROOT, name("before")).await.unwrap();
+    let fs = house.fs.clone();
+    let syncing = tokio::spawn(async move { fs.sync(None).await });
+    while house.bucket.count("DeleteObject") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    house.fs.unlink(ROOT, name("meanwhile")).await.unwrap();
+    let left = syncing.await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(house.bucket.keys(), ["meanwhile"]);
+}
+
+#[tokio::test]
 async fn an_outage_ends_and_what_others_wrote_meanwhile_stays() {
     let house = House::new().await;
     for key in ["a", "b", "c"] {

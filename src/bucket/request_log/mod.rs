@@ -105,18 +105,23 @@ impl RequestLog {
         self.tally(operation).retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes an operation that failed for good, with one line in the log.
+    /// Notes an operation that failed for good, with one line in the log. That another client has changed the object
+    /// is an answer: who asked begins anew, or tells what came of it.
     pub fn failed(&self, error: &Error) {
-        tracing::warn!(
-            operation = error.operation,
-            key = %error.key.escape_debug(),
-            kind = ?error.kind,
-            cause = %error.cause,
-            http_status = error.http_status,
-            request_id = error.request_id,
-            hint = error.hint(),
-            "S3 request failed"
-        );
+        if error.kind == Kind::Changed {
+            tracing::debug!("the object is another version: {error}");
+        } else {
+            tracing::warn!(
+                operation = error.operation,
+                key = %error.key.escape_debug(),
+                kind = ?error.kind,
+                cause = %error.cause,
+                http_status = error.http_status,
+                request_id = error.request_id,
+                hint = error.hint(),
+                "S3 request failed"
+            );
+        }
         self.failures[error.kind as usize].fetch_add(1, Ordering::Relaxed);
         let mut last = self.last_errors.lock();
         if last.len() == KEPT_ERRORS {

@@ -119,11 +119,11 @@ impl Book {
         self.removals.len()
     }
 
-    /// Some of the keys that wait, and how many more there are.
-    pub fn some_keys(&self, most: usize) -> (Vec<String>, usize) {
-        let keys: Vec<String> = self.removals.keys().take(most).cloned().collect();
-        let more = self.removals.len() - keys.len();
-        (keys, more)
+    /// Some of the keys that wait since this note or longer, and how many more there are.
+    pub fn some_keys(&self, up_to: u64, most: usize) -> (Vec<String>, usize) {
+        let mut old = self.removals.iter().filter(|(_, removal)| removal.number <= up_to);
+        let keys = old.by_ref().take(most).map(|(key, _)| key.clone()).collect();
+        (keys, old.count())
     }
 
     /// The last note that was taken in.

@@ -69,9 +69,14 @@ impl Removals {
         matches!(self.waiting.book.lock().standing(Wanted::Free(key)), Standing::Over)
     }
 
-    /// Some of the keys that wait, and how many more there are.
-    pub fn some_keys(&self, most: usize) -> (Vec<String>, usize) {
-        self.waiting.book.lock().some_keys(most)
+    /// The last note that was taken in.
+    pub fn last_number(&self) -> u64 {
+        self.waiting.book.lock().last_number()
+    }
+
+    /// Some of the keys that wait since this note or longer, and how many more there are.
+    pub fn some_keys(&self, up_to: u64, most: usize) -> (Vec<String>, usize) {
+        self.waiting.book.lock().some_keys(up_to, most)
     }
 
     /// Begins the task that sends what waits.

@@ -1,0 +1,109 @@
+//! `Last-Modified` of a version, as far as it is known.
+//!
+//! A change of attributes is a copy of the object onto itself, which keeps the tag: only this date tells that there
+//! was one, and only to the second.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// By so much may be wrong what is known of the server's clock, and a date that is told in seconds.
+const CLOCK_ERROR: Duration = Duration::from_secs(3);
+
+/// When S3 stored the version of which the attributes are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Modified {
+    /// Nobody has told.
+    #[default]
+    Unknown,
+    /// Told by S3 when that second was over.
+    At(SystemTime),
+    /// Told by S3 when that second may not have been over: another change in it would have the same date. So it is
+    /// worth nothing once this time of our own clock has come, and S3 has to be asked again.
+    JustNow { date: SystemTime, until: SystemTime },
+    /// Written from here, by this time of the server's clock: PUT does not tell.
+    By(SystemTime),
+}
+
+impl Modified {
+    /// The date that S3 has just told beside the attributes; our clock is ahead of its clock by so many seconds.
+    pub fn told(date: SystemTime, clock_ahead_s: i64) -> Self {
+        let until = later(date + CLOCK_ERROR, clock_ahead_s);
+        if SystemTime::now() >= until { Self::At(date) } else { Self::JustNow { date, until } }
+    }
+
+    /// A version that was stored from here, just now.
+    pub fn written(clock_ahead_s: i64) -> Self {
+        Self::By(later(SystemTime::now(), -clock_ahead_s))
+    }
+
+    /// Whether an object of the same tag that is listed with this date is the version that is known.
+    pub fn is(self, listed: SystemTime) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::At(date) => same_second(date, listed),
+            Self::JustNow { date, until } => same_second(date, listed) && SystemTime::now() < until,
+            Self::By(latest) => listed <= latest + CLOCK_ERROR,
+        }
+    }
+
+    /// With what a listing says of this version.
+    #[must_use]
+    pub fn or(self, listed: SystemTime) -> Self {
+        if self.date().is_some() { self } else { Self::At(listed) }
+    }
+
+    /// The date, if S3 has told it.
+    pub fn date(self) -> Option<SystemTime> {
+        match self {
+            Self::At(date) | Self::JustNow { date, .. } => Some(date),
+            Self::Unknown | Self::By(_) => None,
+        }
+    }
+}
+
+/// LIST gives milliseconds, HEAD whole seconds.
+fn same_second(left: SystemTime, right: SystemTime) -> bool {
+    let second = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+    second(left) == second(right)
+}
+
+fn later(time: SystemTime, seconds: i64) -> SystemTime {
+    let apart = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { time - apart } else { time + apart }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_holds_for_its_second() {
+        let date = UNIX_EPOCH + Duration::from_secs(1_000);
+        let told = Modified::told(date, 0);
+        assert_eq!(told, Modified::At(date));
+        assert!(told.is(date + Duration::from_millis(999)));
+        assert!(!told.is(date + Duration::from_secs(1)) && !told.is(date - Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_date_told_within_its_second_is_believed_for_a_moment() {
+        let now = SystemTime::now();
+        let told = Modified::told(now, 0);
+        assert!(told.is(now) && !told.is(now + Duration::from_secs(1)));
+        let Modified::JustNow { date, .. } = told else { panic!("{told:?}") };
+        assert!(!Modified::JustNow { date, until: now }.is(now), "its time is over");
+        // By a clock that is an hour behind ours this is long ago, by one that is ahead it is to come.
+        assert_eq!(Modified::told(now - Duration::from_secs(3_600), 0), Modified::At(now - Duration::from_secs(3_600)));
+        assert!(matches!(Modified::told(now - Duration::from_secs(3_600), 3_600), Modified::JustNow { .. }));
+    }
+
+    #[test]
+    fn what_was_written_here_is_not_what_is_dated_later() {
+        let now = SystemTime::now();
+        for clock_ahead_s in [-3_600, 0, 3_600] {
+            let (written, theirs) = (Modified::written(clock_ahead_s), later(now, -clock_ahead_s));
+            assert!(written.is(theirs) && written.is(theirs - Duration::from_secs(600)));
+            assert!(!written.is(theirs + Duration::from_secs(60)), "another client has written since");
+            assert_eq!((written.date(), written.or(theirs)), (None, Modified::At(theirs)));
+        }
+    }
+}
