@@ -23,6 +23,10 @@ MEASURES = {
 FLAT = 1.1
 
 
+class Died(Exception):
+    """A daemon is no more."""
+
+
 class Samples:
     """Figures of each daemon and directory: (who, measure) → values, one for each moment in `at_s`. What stays below
     `filled`, (who, measure) → figure, is being filled as it may be, and grows not for that."""
@@ -35,10 +39,11 @@ class Samples:
     def take(self):
         self.at_s.append(time.monotonic() - self.begun)
         for name, process in self.daemons.items():
+            # Who has died and not been waited for has a status, without figures.
             lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
             told = dict(line.split(":", 1) for line in lines)
             if "VmRSS" not in told:
-                raise RuntimeError(f"{name} has died")
+                raise Died(f"{name} has died")
             self.values[name, "resident memory"].append(int(told["VmRSS"].split()[0]) * 1024 / MIB)
             self.values[name, "anonymous memory"].append(int(told["RssAnon"].split()[0]) * 1024 / MIB)
             self.values[name, "threads"].append(int(told["Threads"]))
