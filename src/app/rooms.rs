@@ -210,8 +210,7 @@ impl Rooms {
         hooks.begin();
         let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
         let uploader = Mutex::new(Some(uploader));
-        let asked = Arc::default();
-        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, asked, uploader, hooks })
+        Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, asked: Arc::default(), uploader, hooks })
     }
 
     /// The file system as the kernel wants it. Needs the runtime.

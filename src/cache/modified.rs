@@ -92,8 +92,8 @@ mod tests {
         let Modified::JustNow { date, .. } = told else { panic!("{told:?}") };
         assert!(!Modified::JustNow { date, until: now }.is(now), "its time is over");
         // By a clock that is an hour behind ours this is long ago, by one that is ahead it is to come.
-        assert_eq!(Modified::told(now - Duration::from_secs(3_600), 0), Modified::At(now - Duration::from_secs(3_600)));
-        assert!(matches!(Modified::told(now - Duration::from_secs(3_600), 3_600), Modified::JustNow { .. }));
+        assert_eq!(Modified::told(now - Duration::from_hours(1), 0), Modified::At(now - Duration::from_hours(1)));
+        assert!(matches!(Modified::told(now - Duration::from_hours(1), 3_600), Modified::JustNow { .. }));
     }
 
     #[test]
@@ -101,8 +101,8 @@ mod tests {
         let now = SystemTime::now();
         for clock_ahead_s in [-3_600, 0, 3_600] {
             let (written, theirs) = (Modified::written(clock_ahead_s), later(now, -clock_ahead_s));
-            assert!(written.is(theirs) && written.is(theirs - Duration::from_secs(600)));
-            assert!(!written.is(theirs + Duration::from_secs(60)), "another client has written since");
+            assert!(written.is(theirs) && written.is(theirs - Duration::from_mins(10)));
+            assert!(!written.is(theirs + Duration::from_mins(1)), "another client has written since");
             assert_eq!((written.date(), written.or(theirs)), (None, Modified::At(theirs)));
         }
     }

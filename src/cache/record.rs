@@ -133,7 +133,8 @@ impl Remembered {
             other: record.other,
         };
         let etag = record.etag.as_deref().map(ETag::new);
-        let (modified, properties) = (record.modified.and_then(modified).unwrap_or_default(), record.properties);
+        let (modified, properties) =
+            (record.modified.as_ref().and_then(modified).unwrap_or_default(), record.properties);
         Some(Self { etag, size: record.size, modified, attributes, properties, untold: record.untold })
     }
 }
@@ -147,8 +148,8 @@ fn date(modified: Modified) -> Option<Date> {
     }
 }
 
-fn modified(date: Date) -> Option<Modified> {
-    Some(match date {
+fn modified(date: &Date) -> Option<Modified> {
+    Some(match *date {
         Date::At(stamp) => Modified::At(time(stamp)?),
         Date::JustNow { at, until } => Modified::JustNow { date: time(at)?, until: time(until)? },
         Date::By { by } => Modified::By(time(by)?),

@@ -255,7 +255,7 @@ async fn a_chmod_in_the_second_in_which_another_mount_has_looked_is_seen() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), seen).await.expect("the new mode is seen some day");
+    tokio::time::timeout(Duration::from_mins(1), seen).await.expect("the new mode is seen some day");
     let asked = other.bucket.count("HeadObject");
     other.lookup(ROOT, "f").await.unwrap();
     assert_eq!(other.bucket.count("HeadObject"), asked, "what is certain is asked for once");
