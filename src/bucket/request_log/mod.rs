@@ -291,15 +291,16 @@ mod tests {
     #[test]
     fn another_clients_change_is_counted_and_no_trouble() {
         let log = RequestLog::default();
-        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(Arc::clone(&said));
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let file = Arc::new(said.reopen().unwrap());
+        let warnings = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(file);
         tracing::subscriber::with_default(warnings.finish(), || {
             for kind in [Kind::Changed, Kind::Busy] {
                 let (key, cause) = (format!("told-of-{kind:?}"), "cause".to_owned());
                 log.failed(&Error { kind, operation: "GetObject", key, cause, http_status: None, request_id: None });
             }
         });
-        let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
+        let said = std::fs::read_to_string(said.path()).unwrap();
         assert!(said.contains("told-of-Busy") && !said.contains("told-of-Changed"), "{said}");
         assert_eq!(log.failures_for_good()[Kind::Changed as usize], (Kind::Changed, 1));
     }
