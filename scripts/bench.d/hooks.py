@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import mounts
+import servers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARSER = ROOT / "hooks" / "built" / "eventkey.wasm"
@@ -45,7 +46,7 @@ class Bench:
         data = Path(tempfile.mkdtemp(prefix="s3mount-bench-", dir=MEMORY if MEMORY.is_dir() else None))
         stack.callback(shutil.rmtree, data, ignore_errors=True)
         self.log = self.place / "log"
-        self.server = mounts.Server(binary, data, profile, self.log)
+        self.server = servers.Embedded(binary, data, profile, self.log)
         stack.callback(self.server.stop)
 
     def mount(self, name, hooks=None):
@@ -68,7 +69,7 @@ class Bench:
 def prefixed(command, name):
     def with_prefix(*args):
         words, env = command(*args)
-        return [f"{mounts.BUCKET}/{name}" if word == mounts.BUCKET else word for word in words], env
+        return [f"{servers.BUCKET}/{name}" if word == servers.BUCKET else word for word in words], env
 
     return with_prefix
 
@@ -133,7 +134,7 @@ def flight(binary, say):
     figures = {}
     for name, module in [("plain", None), ("hooked", BUSY)]:
         with ExitStack() as stack:
-            bench = Bench(stack, binary, mounts.PROFILES[0])
+            bench = Bench(stack, binary, servers.PROFILES[0])
             mount = bench.mount(name, module and hook(bench.place, "busy", module))
             mount.forget_peak()
 
@@ -158,7 +159,7 @@ def flight(binary, say):
 def beside(binary, say):
     """What a small write, a read and a listing take while guests loop on every place there is."""
     with ExitStack() as stack:
-        bench = Bench(stack, binary, mounts.PROFILES[0])
+        bench = Bench(stack, binary, servers.PROFILES[0])
         mount = bench.mount("beside", hook(bench.place, "loop", LOOP, 'timeout = "15m"\nconcurrency = 64'))
         figures = {"idle_ms": probe(mount)}
         for number in range(16):
@@ -195,7 +196,7 @@ def run(binary, rate, events, say):
     say("==> hooks by themselves")
     figures = {"alone": alone(rate, events, say)}
     say("==> closes")
-    figures["closes"] = {profile.name: closes(binary, profile, say) for profile in mounts.PROFILES}
+    figures["closes"] = {profile.name: closes(binary, profile, say) for profile in servers.PROFILES}
     say("==> a thousand closes in flight")
     figures["flight"] = flight(binary, say)
     say("==> beside guests that loop")

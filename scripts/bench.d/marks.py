@@ -5,8 +5,9 @@ import statistics
 import subprocess
 import time
 
-import mounts
-import steps
+import objects
+import servers
+import workloads
 
 CONNECTIONS = 32
 LOCAL_TIMES = 5
@@ -15,12 +16,12 @@ LOCAL_TIMES = 5
 def local(work_dir, sizes):
     """Seconds to read the large object's bytes from a local file that is in the page cache."""
     place = work_dir / "local"
-    place.write_bytes(steps.large_body(sizes.large_mib))
+    place.write_bytes(objects.large_body(sizes.large_mib))
     try:
         walls_s = []
         for _ in range(LOCAL_TIMES):
             start = time.perf_counter()
-            steps.read_all(place, sizes.large_mib * steps.MIB)
+            workloads.read_all(place, sizes.large_mib * objects.MIB)
             walls_s.append(time.perf_counter() - start)
         return {"wall_s": statistics.median(walls_s)}
     finally:
@@ -30,8 +31,8 @@ def local(work_dir, sizes):
 def sdk(program, port, keys):
     """Seconds until the SDK alone has read these objects at the same time, with 32 connections."""
     connections = max(1, CONNECTIONS // len(keys))
-    env = {"AWS_ACCESS_KEY_ID": mounts.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": mounts.SECRET_KEY}
-    command = [program, f"http://127.0.0.1:{port}", mounts.BUCKET]
+    env = {"AWS_ACCESS_KEY_ID": servers.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": servers.SECRET_KEY}
+    command = [program, f"http://127.0.0.1:{port}", servers.BUCKET]
     readers = [
         subprocess.Popen([*command, key, str(connections)], env=env, stdout=subprocess.PIPE) for key in keys
     ]  # fmt: skip
@@ -46,7 +47,7 @@ def sdk(program, port, keys):
 
 def sdk_write(program, port, key, mib):
     """Seconds until the SDK alone has written an object of this size, with 32 connections."""
-    env = {"AWS_ACCESS_KEY_ID": mounts.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": mounts.SECRET_KEY}
-    command = [program, f"http://127.0.0.1:{port}", mounts.BUCKET, key, str(mib), str(CONNECTIONS)]
+    env = {"AWS_ACCESS_KEY_ID": servers.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": servers.SECRET_KEY}
+    command = [program, f"http://127.0.0.1:{port}", servers.BUCKET, key, str(mib), str(CONNECTIONS)]
     figure = json.loads(subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True).stdout)
     return {"wall_s": figure["seconds"], "cpu_s": figure["cpu_s"]}

@@ -8,7 +8,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, field
 
-import steps
+from commands import Refused
 
 # A tool is done when no request was seen for this long after what it may wait itself.
 QUIET_S = 0.3
@@ -125,7 +125,7 @@ def timed(function, times):
             start = time.perf_counter()
             function()
             walls_s.append(time.perf_counter() - start)
-    except steps.Refused as refused:
+    except Refused as refused:
         failure = str(refused)
     except OSError as error:
         failure = error.strerror

@@ -1,98 +1,15 @@
-"""The S3 server and the mounts of the tools: started, watched, and ended by their process ids."""
+"""The mounts of the tools: started, watched, and ended."""
 
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-ACCESS_KEY, SECRET_KEY, BUCKET = "s3mount", "s3mount-demo", "demo"
-START_DEADLINE_S = 30
-STOP_DEADLINE_S = 30
-POLL_S = 0.02
+from processes import START_DEADLINE_S, STOP_DEADLINE_S, output, spawn, until
+from servers import ACCESS_KEY, BUCKET, SECRET_KEY
+
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def until(condition, deadline_s, what, process):
-    """Waits for a condition, as long as the process lives."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        if process.poll() is not None:
-            raise RuntimeError(f"{what}: ended with code {process.returncode}")
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{what}: not after {deadline_s} s")
-        time.sleep(POLL_S)
-
-
-def stop(process, deadline_s=STOP_DEADLINE_S):
-    """Ends one process that was started here."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def spawn(command, log, env=None):
-    """Starts a daemon in the foreground, out of reach of the terminal's Ctrl-C: it is ended in order."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_", "S3MOUNT_"))}
-    with open(log, "ab") as output:
-        return subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            env={**clean, **(env or {})}, start_new_session=True,
-        )  # fmt: skip
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A kind of network."""
-
-    name: str
-    title: str
-    options: tuple
-
-
-PROFILES = [
-    Profile("0ms", "No latency (loopback)", ()),
-    Profile(
-        "s3", "S3-like: 20 ms to the first byte, 90 MB/s per connection",
-        ("--latency-ms", "20", "--mbps-per-connection", "90"),
-    ),
-]  # fmt: skip
-
-
-class Server:
-    """`s3mount demo --server-only` over a data directory."""
-
-    def __init__(self, binary, data, profile, log):
-        self.port = free_port()
-        listen = f"127.0.0.1:{self.port}"
-        command = [binary, "demo", "--server-only", "--listen", listen, "--data", data, *profile.options]
-        self.process = spawn(command, log)
-        try:
-            until(self._answers, START_DEADLINE_S, "the S3 server", self.process)
-        except BaseException:
-            self.stop()
-            raise
-
-    def _answers(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self):
-        stop(self.process)
 
 
 class Tool:
@@ -173,10 +90,6 @@ class Rclone(Tool):
             "ACCESS_KEY_ID": ACCESS_KEY, "SECRET_ACCESS_KEY": SECRET_KEY, "FORCE_PATH_STYLE": "true",
         }  # fmt: skip
         return command, {"RCLONE_CONFIG": "/dev/null"} | {f"RCLONE_CONFIG_BENCH_{k}": v for k, v in remote.items()}
-
-
-def output(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def is_mounted(mountpoint):

@@ -9,7 +9,6 @@ from typing import Callable
 
 import report
 
-BEGIN, END = "<!-- made by scripts/bench --check: begin -->", "<!-- made by scripts/bench --check: end -->"
 PROFILE = "s3"
 PEERS = ("s3fs", "rclone")
 WRITE_BACK = "s3mount-write-back"
@@ -203,4 +202,4 @@ def write_markdown(run, path):
     words = {True: "yes", False: "**no**", None: "–"}
     rows = [f"| {text} | {bound} | {shown} | {words[verdict]} |" for verdict, text, shown, bound in check(run)]
     head = [f"`{run['command']}`", "", run["machine"], "", "| what | bound | measured | holds |", "|---|---|---|---|"]
-    report.write_between(BEGIN, END, "\n".join([*head, *rows, ""]), Path(path))
+    report.write_between(run, " --check", "\n".join([*head, *rows, ""]), Path(path))

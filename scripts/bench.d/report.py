@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-BEGIN, END = "<!-- made by scripts/bench: begin -->", "<!-- made by scripts/bench: end -->"
+from servers import SERVERS
+
+DEFAULT_SERVER = SERVERS[0].name
 
 
 def number(value):
@@ -97,10 +99,13 @@ def as_markdown(run):
 
 def write_markdown(run, path):
     """Writes the tables to a file, or between the two marks of one that has them."""
-    write_between(BEGIN, END, as_markdown(run), Path(path))
+    write_between(run, "", as_markdown(run), Path(path))
 
 
-def write_between(begin, end, text, path):
+def write_between(run, option, text, path):
+    """Each server, and each kind of tables, has marks of its own."""
+    option += "" if run["server"] == DEFAULT_SERVER else f" --server {run['server']}"
+    begin, end = (f"<!-- made by scripts/bench{option}: {which} -->" for which in ("begin", "end"))
     text = f"{begin}\n\n{text}\n{end}\n"
     if path.exists() and begin in (around := path.read_text()):
         before, rest = around.split(begin, 1)

@@ -22,6 +22,10 @@ class S3:
         self.bucket, self.access_key, self.secret_key = bucket, access_key, secret_key
         self.local = threading.local()
 
+    def make_bucket(self):
+        """Makes the bucket, if it is not there."""
+        self._request("PUT", expect=(200, 409))
+
     def put(self, key, body):
         self._request("PUT", key, body=body)
 
@@ -30,6 +34,9 @@ class S3:
         with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
             for _ in pool.map(lambda pair: self.put(*pair), objects):
                 pass
+
+    def delete(self, key):
+        self._request("DELETE", key, expect=(204,))
 
     def size(self, key):
         """Bytes of an object; None if there is none."""
