@@ -103,12 +103,15 @@ def write_markdown(run, path):
 
 
 def write_between(run, option, text, path):
-    """Each server, and each kind of tables, has marks of its own."""
+    """Writes between two marks of a document, or at its end. Each server and each kind of tables has its own."""
     option += "" if run["server"] == DEFAULT_SERVER else f" --server {run['server']}"
     begin, end = (f"<!-- made by scripts/bench{option}: {which} -->" for which in ("begin", "end"))
     text = f"{begin}\n\n{text}\n{end}\n"
-    if path.exists() and begin in (around := path.read_text()):
+    around = path.read_text() if path.exists() else ""
+    if begin in around:
         before, rest = around.split(begin, 1)
         after = rest.split(end, 1)[1].lstrip("\n")
         text = before + text + ("\n" + after if after else "")
+    elif around:
+        text = around + "\n" + text
     path.write_text(text)

@@ -70,7 +70,9 @@ class Embedded(Server):
     def __init__(self, binary, data, profile, log):
         self.port = free_port()
         command = [binary, "demo", "--server-only", "--listen", f"127.0.0.1:{self.port}", "--data", data]
-        command += ["--latency-ms", profile.latency_ms, "--mbps-per-connection", profile.mbps_per_connection]
+        command += ["--latency-ms", profile.latency_ms]
+        if profile.mbps_per_connection:
+            command += ["--mbps-per-connection", profile.mbps_per_connection]
         self.process = spawn(command, log)
         try:
             until(lambda: answers(self.port), START_DEADLINE_S, "the S3 server", self.process)
