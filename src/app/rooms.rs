@@ -12,7 +12,7 @@ use super::places::Places;
 use super::{Failure, Left};
 use crate::bucket::Bucket;
 use crate::bucket::StorageClass;
-use crate::bucket::client::{self, ClassOfKey, ConnectSettings, Connection, Encryption, Wishes};
+use crate::bucket::client::{self, ClassOfKey, ConnectSettings, Connection, Encryption, Retention, Wishes};
 use crate::bucket::request_log::OperationCounts;
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, CacheStats, DiskCache, DiskSettings, DiskStats};
@@ -86,6 +86,8 @@ fn wishes(config: &Config) -> Wishes {
     let (requester_pays, expected_bucket_owner) = (objects.requester_pays, objects.expected_bucket_owner.clone());
     let encryption = by_server.or_else(|| objects.sse_c_key_file.clone().map(Encryption::Customer));
     let (acl, tags) = (objects.acl.clone(), objects.tags.clone());
+    let retention = objects.object_lock.map(|(mode, span)| Retention { mode, span });
+    let legal_hold = objects.legal_hold;
     let prefix = config.source.prefix.clone();
     let class = move |key: &str| {
         // A directory's marker has no bytes; the cheaper classes bill it as 128 KiB.
@@ -93,7 +95,7 @@ fn wishes(config: &Config) -> Wishes {
         Some(StorageClass::from(objects.storage_class(path)?.to_owned()))
     };
     let storage_class = Some(ClassOfKey(Arc::new(class)));
-    Wishes { requester_pays, expected_bucket_owner, encryption, acl, tags, storage_class }
+    Wishes { requester_pays, expected_bucket_owner, encryption, acl, tags, retention, legal_hold, storage_class }
 }
 
 /// What serves a mounted bucket.

@@ -1,11 +1,17 @@
 //! What the user wants of the objects that a mount writes, and of every request about them.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Deserialize;
 
-use super::{Error, Options};
+use super::{Error, Options, Span};
+
+/// A version is locked for a minute at least, as its request may be under way for so long, and for a
+/// hundred years at most, as in the default of a bucket (AWS: "Object Lock considerations").
+const LOCK_SPAN: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(36_500 * 24);
 
 /// How S3 encrypts what is written (AWS: "Protecting data with server-side encryption").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
@@ -47,6 +53,9 @@ pub struct Objects {
     pub sse_c_key_file: Option<PathBuf>,
     pub acl: Option<String>,
     pub tags: Vec<(String, String)>,
+    /// The mode by S3's name, and for how long from the writing on.
+    pub object_lock: Option<(&'static str, Duration)>,
+    pub legal_hold: bool,
     pub requester_pays: bool,
     pub expected_bucket_owner: Option<String>,
 }
@@ -60,6 +69,8 @@ impl Objects {
             sse_c_key_file: options.sse_c_key_file.as_deref().map(super::absolute).transpose()?,
             acl: options.acl.clone(),
             tags: words(options.tags.as_ref()).map(tag).collect::<Result<_, _>>()?,
+            object_lock: options.object_lock.as_deref().map(object_lock).transpose()?,
+            legal_hold: options.legal_hold.unwrap_or(false),
             requester_pays: options.requester_pays.unwrap_or(false),
             expected_bucket_owner: options.expected_bucket_owner.clone(),
         };
@@ -70,6 +81,12 @@ impl Objects {
             return Err(Error::new("--sse and --sse-c-key-file exclude each other", "give one of them"));
         }
         Ok(objects)
+    }
+
+    /// Whether what is written is to be locked.
+    #[must_use]
+    pub fn lock(&self) -> bool {
+        self.legal_hold || self.object_lock.is_some()
     }
 
     /// The storage class for a new file at this path in the mount; `None`: the bucket's usual one.
@@ -110,6 +127,19 @@ fn tag(word: &str) -> Result<(String, String), Error> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// `MODE:TIME`.
+fn object_lock(word: &str) -> Result<(&'static str, Duration), Error> {
+    let wrong = |what: String| Error::new(what, "write --object-lock GOVERNANCE:30d, or COMPLIANCE:365d");
+    let (mode, span) = word.split_once(':').unwrap_or((word, ""));
+    let known = ["GOVERNANCE", "COMPLIANCE"].into_iter().find(|known| *known == mode);
+    let mode = known.ok_or_else(|| wrong(format!("'{}' is no mode of Object Lock", mode.escape_debug())))?;
+    let span: Span = span.parse().map_err(|cause| wrong(format!("--object-lock: {cause}")))?;
+    if !LOCK_SPAN.contains(&span.0) {
+        return Err(wrong("--object-lock is for a minute at least, and for 36500d at most".to_owned()));
+    }
+    Ok((mode, span.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_is_a_mode_and_a_time() {
+        let options = Options { object_lock: Some("COMPLIANCE:30d".into()), ..Options::default() };
+        let objects = objects(&options).unwrap();
+        assert_eq!(objects.object_lock, Some(("COMPLIANCE", Duration::from_hours(30 * 24))));
+        assert!(!objects.legal_hold);
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_told() {
         let error = |options: &Options| objects(options).unwrap_err().to_string();
         assert!(
@@ -147,6 +185,17 @@ mod tests {
         assert!(error(&Options { tags: Some(said("a=b,c")), ..Options::default() }).contains("'c' is no tag"));
         let key_alone = Options { sse_kms_key_id: Some("k".into()), sse: Some(Sse::Aes256), ..Options::default() };
         assert!(error(&key_alone).contains("--sse-kms-key-id"));
+        for (lock, told) in [
+            ("30d", "'30d' is no mode"),
+            ("governance:30d", "'governance' is no mode"),
+            ("GOVERNANCE", "is no duration"),
+            ("COMPLIANCE:ever", "'ever' is no duration"),
+            ("COMPLIANCE:0", "a minute at least"),
+            ("COMPLIANCE:40000d", "36500d at most"),
+        ] {
+            let told_now = error(&Options { object_lock: Some(lock.into()), ..Options::default() });
+            assert!(told_now.contains(told), "{lock}: {told_now}");
+        }
         let both = Options { sse_c_key_file: Some("/k".into()), sse: Some(Sse::Kms), ..Options::default() };
         assert!(error(&both).contains("exclude"));
     }

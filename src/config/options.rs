@@ -98,6 +98,14 @@ pub struct Options {
     /// Tags of what is written
     #[arg(long, value_name = "KEY=VALUE,…", env = "S3MOUNT_TAGS", help_heading = "Objects")]
     pub tags: Option<Words>,
+    /// Keep every version that is written from being deleted, for so long: GOVERNANCE:30d, or COMPLIANCE:30d, which
+    /// nobody can shorten. The bucket must have Object Lock [default: as the bucket says]
+    #[arg(long, value_name = "MODE:TIME", env = "S3MOUNT_OBJECT_LOCK", help_heading = "Objects")]
+    pub object_lock: Option<String>,
+    /// Put a legal hold on every version that is written: it cannot be deleted until somebody takes that off
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_LEGAL_HOLD", help_heading = "Objects",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub legal_hold: Option<bool>,
 
     /// Refuse every change
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_READ_ONLY", help_heading = "Mount",
@@ -189,6 +197,7 @@ impl Options {
             endpoint_url region profile credentials_file no_sign_request force_path_style dual_stack fips accelerate
             max_download max_upload
             requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
+            object_lock legal_hold
             read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
             cache_dir cache_size state_dir memory log_level log_format metrics_listen)
@@ -218,7 +227,7 @@ mod tests {
             force-path-style = true\n\
             dual-stack = true\nfips = true\naccelerate = true\nmax-download = '10M'\nmax-upload = 0\nrequester-pays = true\n\
             expected-bucket-owner = '1'\nstorage-class = ['a=B', 'C']\nsse = 'aws:kms'\nsse-kms-key-id = 'k'\n\
-            sse-c-key-file = '/k'\nacl = 'private'\ntags = 'a=b,c=d'\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
+            sse-c-key-file = '/k'\nacl = 'private'\ntags = 'a=b,c=d'\nobject-lock = 'GOVERNANCE:30d'\nlegal-hold = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
             umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\
             flush-open-after = '30s'\nhooks = '/h'\nlambda-listen = '127.0.0.1:9001'\n\
             cache-dir = '/c'\ncache-size = '2G'\n\

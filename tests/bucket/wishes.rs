@@ -1,7 +1,7 @@
 //! What the user asked for is on the wire, in every request that takes it.
 
 use s3mount::bucket;
-use s3mount::bucket::client::{Encryption, Wishes};
+use s3mount::bucket::client::{Encryption, Retention, Wishes};
 
 use super::fake::{EMPTY_LISTING, Fake};
 use super::*;
@@ -94,6 +94,22 @@ async fn what_a_new_object_is_to_carry_stands_where_it_is_made() {
         ] {
             assert_eq!(head.contains(header), matches!(key, "put" | "copy" | "create"), "{key} {header}: {head}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_lock_goes_with_what_is_made_and_with_a_checksum() {
+    let retention = Some(Retention { mode: "COMPLIANCE", span: Duration::from_hours(24) });
+    let fake = asked(Wishes { retention, legal_hold: true, ..Wishes::default() }).await;
+    for key in ALL {
+        let (head, makes) = (head_of(&fake, key), matches!(key, "put" | "copy" | "create"));
+        for header in ["x-amz-object-lock-mode: compliance", "x-amz-object-lock-legal-hold: on"] {
+            assert_eq!(head.contains(header), makes, "{key} {header}: {head}");
+        }
+        let until = head.lines().find_map(|line| line.strip_prefix("x-amz-object-lock-retain-until-date: "));
+        assert_eq!(until.is_some(), makes, "{key}: {head}");
+        // S3 refuses a locked body without one.
+        assert_eq!(head.contains("x-amz-checksum-crc32c: "), matches!(key, "put" | "part"), "{key}: {head}");
     }
 }
 

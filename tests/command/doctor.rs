@@ -402,6 +402,13 @@ fn a_server_without_conditions() {
 }
 
 #[test]
+fn a_lock_that_the_bucket_has_not() {
+    let setup = Setup::new();
+    let mut command = setup.doctor(&["demo", "--object-lock", "COMPLIANCE:1d"]);
+    assert_broken(&mut command, "object lock", 64, &["the bucket has none", "--object-lock", "switch it on"]);
+}
+
+#[test]
 fn what_lies_in_the_bucket_and_is_billed() {
     let server = Canned::start(lax);
     let words = ["1 older than a day", "`s3mount gc s3://demo/p --delete`"];

@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::time::SystemTime;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{ObjectLockLegalHoldStatus, ObjectLockMode, ServerSideEncryption, StorageClass};
 
 use crate::assert_errno;
 use crate::stage::{Maker, Mount, Stage, sys};
@@ -91,6 +93,46 @@ fn new_files_get_what_the_options_say() {
     for key in ["a", "large"] {
         let tags = [("stage".to_owned(), "a b".to_owned()), ("team".to_owned(), "data".to_owned())];
         assert_eq!(mount.outside().tags(key), tags, "{key}");
+    }
+}
+
+#[test]
+fn what_is_written_is_locked_and_can_still_be_rewritten_renamed_and_removed() {
+    let options = ["--object-lock", "GOVERNANCE:30d", "--legal-hold"];
+    let mut mount = Stage::on(Maker::Seaweedfs).args(&options).prepare();
+    mount.outside().keep_versions();
+    mount.outside().allow_locks();
+    mount.start();
+    let may_delete = |(key, id): &(String, String)| mount.outside().delete_version(key, id);
+    let tried = mount.outside().versions("");
+    assert!(!tried.is_empty() && tried.iter().all(may_delete), "what the start tries out is not locked: {tried:?}");
+    fs::write(mount.at("a"), "one").unwrap();
+    fs::write(mount.at("a"), "two").unwrap();
+    fs::write(mount.at("large"), vec![1; 17 << 20]).unwrap();
+    fs::rename(mount.at("a"), mount.at("b")).unwrap();
+    mount.settle();
+    let in_days = |days: i64| DateTime::from(SystemTime::now()).secs() + days * 86_400;
+    for key in ["b", "large"] {
+        let told = mount.outside().told(key);
+        assert_eq!(told.object_lock_mode().map(ObjectLockMode::as_str), Some("GOVERNANCE"), "{key}");
+        assert_eq!(told.object_lock_legal_hold_status(), Some(&ObjectLockLegalHoldStatus::On), "{key}");
+        let until = told.object_lock_retain_until_date().unwrap().secs();
+        assert!((in_days(29)..=in_days(30)).contains(&until), "{key}: {until}");
+    }
+    fs::remove_file(mount.at("b")).unwrap();
+    mount.settle();
+    assert_eq!(mount.outside().keys(""), ["large"]);
+    assert_eq!(mount.outside().versions("a").len(), 2, "each rewriting leaves one");
+    assert!(!may_delete(&mount.outside().versions("b")[0]), "the lock is one");
+}
+
+#[test]
+fn a_lock_is_not_asked_of_a_bucket_that_has_none() {
+    for maker in [Maker::Embedded, Maker::Ministack] {
+        let mut mount = Stage::on(maker).args(&["--legal-hold"]).prepare();
+        assert!(mount.start_unless_it_dies().is_some(), "{maker:?}");
+        let log = mount.log();
+        assert!(log.contains("has no Object Lock") && log.contains("leave them out"), "{maker:?}: {log}");
     }
 }
 

@@ -18,8 +18,10 @@ const ATTEMPTS: u32 = 3;
 const CLOCK_BOUND_S: u64 = 5 * 60;
 
 pub(super) async fn examine(config: &Config, settings: ConnectSettings, tell: Tell<'_>) {
+    // What is written to try things is deleted again.
+    let wishes = settings.wishes.clone().without_lock();
     // Nothing is written before each write is tried by itself.
-    let settings = ConnectSettings { read_only: true, deadline: DEADLINE, max_attempts: ATTEMPTS, ..settings };
+    let settings = ConnectSettings { wishes, read_only: true, deadline: DEADLINE, max_attempts: ATTEMPTS, ..settings };
     let connection = match client::connect(&settings).await {
         Ok(connection) => connection,
         Err(error) => return tell(unreached(config, &settings, &error)),

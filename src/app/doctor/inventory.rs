@@ -33,6 +33,12 @@ pub(super) async fn examine(caller: &Caller<'_>, connection: &Connection, page: 
         let told = "kept: what is removed or overwritten stays as an old version, and is billed";
         tell(Finding::good("versions", told));
     }
+    let asks_for_lock = caller.config.objects.lock() && !caller.config.read_only;
+    if asks_for_lock && soon(connection.direct.has_object_lock()).await == Some(false) {
+        let told = "the bucket has none: what --object-lock and --legal-hold ask for is refused".to_owned();
+        let advice = "switch it on for the bucket, or leave these options out".to_owned();
+        tell(Finding::broken("object lock", Kind::Usage, told, Some(advice)));
+    }
 }
 
 async fn soon<T>(asking: impl Future<Output = Option<T>>) -> Option<T> {

@@ -51,8 +51,12 @@ impl Caller<'_> {
     /// A PUT takes more than one right where the mount asks for more than bytes.
     fn put_actions(&self) -> String {
         let objects = &self.config.objects;
-        let extras =
-            [(!objects.tags.is_empty(), ", s3:PutObjectTagging"), (objects.acl.is_some(), ", s3:PutObjectAcl")];
+        let extras = [
+            (!objects.tags.is_empty(), ", s3:PutObjectTagging"),
+            (objects.acl.is_some(), ", s3:PutObjectAcl"),
+            (objects.object_lock.is_some(), ", s3:PutObjectRetention"),
+            (objects.legal_hold, ", s3:PutObjectLegalHold"),
+        ];
         let extras = extras.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, action)| action);
         ["s3:PutObject"].into_iter().chain(extras).collect()
     }

@@ -119,6 +119,11 @@ impl Sdk {
         self.identity.clone()
     }
 
+    /// As [`Sdk::client`], for what must be deleted again.
+    pub(super) fn client_without_lock(&self) -> Client {
+        Self { asked: self.asked.without_lock(), ..self.clone() }.client()
+    }
+
     /// A client that neither retries nor hashes by itself: see `bucket::s3`.
     pub(super) fn client(&self) -> Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.shared)

@@ -23,7 +23,7 @@ use super::s3::S3Bucket;
 use super::{Bucket, Error, Result};
 use crate::error::Kind;
 pub use proxy::Proxy;
-pub use wishes::{ClassOfKey, Encryption, Wishes};
+pub use wishes::{ClassOfKey, Encryption, Retention, Wishes};
 
 /// [`connect`] has answered by then.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -155,11 +155,16 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
         verify::bucket(settings, &sdk).await?;
     }
     let requests = Arc::new(RequestLog::default());
-    let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(settings.deadline);
-    let bucket = bucket.choosing_class(settings.wishes.storage_class.clone());
-    let direct = bucket.clone();
-    let wire = Counted::new(bucket, Arc::clone(&requests));
-    let capabilities = find_capabilities(settings, &sdk, &wire).await;
+    let bucket_of = |client| {
+        let bucket = S3Bucket::new(client, &settings.bucket).within(settings.deadline);
+        bucket.choosing_class(settings.wishes.storage_class.clone())
+    };
+    let direct = bucket_of(sdk.client());
+    check_lock(settings, &direct).await?;
+    let wire = Counted::new(direct.clone(), Arc::clone(&requests));
+    // What it writes is deleted at once: under a lock it would stay.
+    let unlocked = Counted::new(bucket_of(sdk.client_without_lock()), Arc::clone(&requests));
+    let capabilities = find_capabilities(settings, &sdk, &unlocked).await;
     let bucket = patient(settings, &sdk, wire, capabilities, &requests);
     Ok(Connection {
         bucket,
@@ -184,6 +189,18 @@ pub fn proxy_towards(settings: &ConnectSettings) -> Option<Proxy> {
 #[must_use]
 pub fn clock_in_words(ahead_s: i64) -> String {
     clock::in_words(ahead_s)
+}
+
+/// A bucket without Object Lock refuses every write that asks for one: better told now.
+async fn check_lock(settings: &ConnectSettings, bucket: &S3Bucket) -> Result<()> {
+    if settings.read_only || !settings.wishes.lock() || bucket.has_object_lock().await != Some(false) {
+        return Ok(());
+    }
+    let told = format!(
+        "bucket {} has no Object Lock, which --object-lock and --legal-hold need: switch it on, or leave them out",
+        settings.bucket
+    );
+    Err(failure(settings, Kind::Usage, told))
 }
 
 /// What the server does, as far as it must be known before the first write.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -16,6 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::bucket::StorageClass;
 
@@ -35,6 +38,8 @@ const NEED_KEY: [&str; 8] = [
 ];
 /// Requests that read another object, whose key and owner have headers of their own.
 const COPY: [&str; 2] = ["CopyObject", "UploadPartCopy"];
+/// Headers of Object Lock begin so.
+const LOCK: &str = "x-amz-object-lock-";
 /// Bytes of a customer's key: AES-256.
 const KEY_BYTES: usize = 32;
 
@@ -47,6 +52,10 @@ pub struct Wishes {
     /// A canned ACL.
     pub acl: Option<String>,
     pub tags: Vec<(String, String)>,
+    /// How S3 keeps each version from being deleted.
+    pub retention: Option<Retention>,
+    /// S3 keeps each version until the hold is taken off it.
+    pub legal_hold: bool,
     /// The class for a new object by its key; `None` leaves it to the bucket.
     pub storage_class: Option<ClassOfKey>,
 }
@@ -70,6 +79,28 @@ impl fmt::Debug for Wishes {
     }
 }
 
+impl Wishes {
+    /// Whether what is written is to be locked (AWS: "Locking objects with Object Lock").
+    #[must_use]
+    pub fn lock(&self) -> bool {
+        self.legal_hold || self.retention.is_some()
+    }
+
+    /// The same for what is deleted again at once: a lock would keep it.
+    #[must_use]
+    pub fn without_lock(self) -> Self {
+        Self { retention: None, legal_hold: false, ..self }
+    }
+}
+
+/// A version cannot be deleted before a time has passed since it was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// The value of `x-amz-object-lock-mode`.
+    pub mode: &'static str,
+    pub span: Duration,
+}
+
 /// Who has the key that S3 encrypts an object with.
 #[derive(Clone)]
 pub enum Encryption {
@@ -83,6 +114,8 @@ pub enum Encryption {
 #[derive(Clone)]
 pub(super) struct AskedHeaders {
     table: Arc<[Asked]>,
+    /// What is made is locked for so long, from the moment of its request.
+    locked_for: Option<Duration>,
 }
 
 /// For which operations, and which headers.
@@ -129,7 +162,26 @@ impl AskedHeaders {
             make.push(("x-amz-tagging", tagging(&wishes.tags)));
         }
         table.push((Operations::These(&MAKE), make));
-        Ok(Self { table: table.into() })
+        let hold = wishes.legal_hold.then(|| ("x-amz-object-lock-legal-hold", "ON".to_owned()));
+        let mode = wishes.retention.map(|retention| ("x-amz-object-lock-mode", retention.mode.to_owned()));
+        table.push((Operations::These(&MAKE), mode.into_iter().chain(hold).collect()));
+        Ok(Self { table: table.into(), locked_for: wishes.retention.map(|retention| retention.span) })
+    }
+
+    /// All of them but those of Object Lock.
+    pub(super) fn without_lock(&self) -> Self {
+        let kept = |(operations, headers): &Asked| {
+            let headers = headers.iter().filter(|(name, _)| !name.starts_with(LOCK)).cloned().collect();
+            (*operations, headers)
+        };
+        Self { table: self.table.iter().map(kept).collect(), locked_for: None }
+    }
+
+    /// The time in the header that goes with the mode of a lock; `None` where the operation makes nothing.
+    fn locked_until(&self, name: &str, now: SystemTime) -> Option<String> {
+        let span = self.locked_for.filter(|_| MAKE.contains(&name))?;
+        let until = OffsetDateTime::from(now + span).replace_nanosecond(0).ok()?;
+        until.format(&Rfc3339).ok()
     }
 
     /// The headers for an operation.
@@ -187,6 +239,9 @@ impl Intercept for AskedHeaders {
         for (name, value) in self.for_operation(operation) {
             headers.try_insert(*name, value.clone())?;
         }
+        if let Some(until) = self.locked_until(operation, SystemTime::now()) {
+            headers.try_insert("x-amz-object-lock-retain-until-date", until)?;
+        }
         Ok(())
     }
 }
@@ -223,6 +278,24 @@ mod tests {
         assert_eq!(headers(&wishes, "PutObject"), [&every[..], &make[..]].concat());
         let source = ["x-amz-source-expected-bucket-owner: 123"];
         assert_eq!(headers(&wishes, "CopyObject"), [&every[..], &source[..], &make[..]].concat());
+    }
+
+    #[test]
+    fn a_lock_counts_from_the_request_on_and_can_be_left_out() {
+        let retention = Some(Retention { mode: "GOVERNANCE", span: Duration::from_hours(24) });
+        let wishes = Wishes { retention, legal_hold: true, acl: Some("private".to_owned()), ..Wishes::default() };
+        let asked = AskedHeaders::of(&wishes).unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_225_600_999);
+        assert_eq!(asked.locked_until("PutObject", now).as_deref(), Some("2026-01-02T00:00:00Z"));
+        assert_eq!(asked.locked_until("UploadPart", now), None);
+        let lock = ["x-amz-object-lock-mode: GOVERNANCE", "x-amz-object-lock-legal-hold: ON"];
+        assert_eq!(headers(&wishes, "CopyObject"), [&["x-amz-acl: private"][..], &lock[..]].concat());
+        assert_eq!(headers(&wishes, "DeleteObject"), Vec::<String>::new());
+        let free = asked.without_lock();
+        assert_eq!(free.locked_until("PutObject", now), None);
+        let left: Vec<_> = free.for_operation("PutObject").map(|(name, _)| *name).collect();
+        assert_eq!(left, ["x-amz-acl"]);
+        assert!(wishes.lock() && !wishes.without_lock().lock());
     }
 
     #[test]

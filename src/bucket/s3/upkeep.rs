@@ -6,6 +6,9 @@ use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus, LifecycleRule}
 
 use super::S3Bucket;
 
+/// What is said of a bucket without Object Lock, and by a server that knows nothing of it.
+const NO_LOCK: [&str; 3] = ["ObjectLockConfigurationNotFoundError", "NotImplemented", "MethodNotAllowed"];
+
 impl S3Bucket {
     /// Whether a lifecycle rule aborts incomplete uploads below `prefix`; `None` where the caller may
     /// not ask, or the server has no such thing.
@@ -20,6 +23,14 @@ impl S3Bucket {
     pub async fn keeps_versions(&self) -> Option<bool> {
         let found = self.client.get_bucket_versioning().bucket(&self.name).send().await.ok()?;
         Some(found.status == Some(BucketVersioningStatus::Enabled))
+    }
+
+    /// Whether versions can be locked here; `None` as above.
+    pub async fn has_object_lock(&self) -> Option<bool> {
+        match self.client.get_object_lock_configuration().bucket(&self.name).send().await {
+            Ok(_) => Some(true),
+            Err(error) => error.code().is_some_and(|code| NO_LOCK.contains(&code)).then_some(false),
+        }
     }
 }
 

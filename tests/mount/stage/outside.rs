@@ -8,7 +8,9 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, ObjectLockConfiguration, ObjectLockEnabled, ObjectVersion, VersioningConfiguration,
+};
 use tokio::runtime::Runtime;
 
 use super::servers::Endpoint;
@@ -113,6 +115,28 @@ impl Outside {
         let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let call = self.client.put_bucket_versioning().bucket(&self.bucket).versioning_configuration(enabled);
         runtime().block_on(call.send()).unwrap_or_else(|error| panic!("PutBucketVersioning: {error:?}"));
+    }
+
+    /// From now on versions can be locked; the bucket has to keep them.
+    pub fn allow_locks(&self) {
+        let enabled = ObjectLockConfiguration::builder().object_lock_enabled(ObjectLockEnabled::Enabled).build();
+        let call = self.client.put_object_lock_configuration().bucket(&self.bucket);
+        let done = runtime().block_on(call.object_lock_configuration(enabled).send());
+        done.unwrap_or_else(|error| panic!("PutObjectLockConfiguration: {error:?}"));
+    }
+
+    /// Keys and versions of all keys that begin so, the newest of each first.
+    pub fn versions(&self, prefix: &str) -> Vec<(String, String)> {
+        let call = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix);
+        let page = runtime().block_on(call.send()).expect("ListObjectVersions");
+        let named = |version: &ObjectVersion| Some((version.key()?.to_owned(), version.version_id()?.to_owned()));
+        page.versions().iter().filter_map(named).collect()
+    }
+
+    /// DELETE of one version: whether it was allowed.
+    pub fn delete_version(&self, key: &str, id: &str) -> bool {
+        let call = self.client.delete_object().bucket(&self.bucket).key(key).version_id(id);
+        runtime().block_on(call.send()).is_ok()
     }
 
     /// GET; `None` when there is no such object.
