@@ -164,6 +164,15 @@ impl Config {
         if config.memory_bytes < LEAST_MEMORY_BYTES {
             return Err(Error::new("--memory is too small to work with", "give at least 16M"));
         }
+        if config.source.is_multi_region() && !config.read_only {
+            return Err(Error::new(
+                format!(
+                    "{} is in several regions: S3 copies nothing from there, so nothing could be renamed",
+                    config.source
+                ),
+                "mount it with --read-only, or mount the bucket of one region",
+            ));
+        }
         Ok(config)
     }
 }
@@ -319,6 +328,16 @@ mod tests {
         for wrong in ["0.0.0.0:9001", "[::]:9001", "192.0.2.1:9001"] {
             assert!(listen(wrong).unwrap_err().to_string().contains(wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_multi_region_access_point_is_for_reading() {
+        let several = "arn:aws:s3::123456789012:accesspoint/mfzwi23gnjvgw.mrap";
+        let dirs = || Options { cache_dir: Some("/c".into()), state_dir: Some("/s".into()), ..Options::default() };
+        let error = Config::of_bucket(several, dirs(), None).unwrap_err();
+        assert!(error.to_string().contains("several regions"), "{error}");
+        let reading = Options { read_only: Some(true), ..dirs() };
+        assert_eq!(Config::of_bucket(several, reading, None).unwrap().source.bucket, several);
     }
 
     #[test]

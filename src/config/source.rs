@@ -9,10 +9,19 @@ use crate::key;
 /// A bucket and the part of it that becomes the root directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Bucket name, access point alias or access point ARN.
+    /// Bucket name, access point alias, or ARN of an access point, also of a multi-region one.
     pub bucket: String,
     /// Empty, or ending in `/`.
     pub prefix: String,
+}
+
+impl Source {
+    /// Whether requests go to whichever region of several is near: `arn:aws:s3::ACCOUNT:accesspoint/ALIAS.mrap`.
+    #[must_use]
+    pub fn is_multi_region(&self) -> bool {
+        let region = self.bucket.strip_prefix("arn:").and_then(|rest| rest.split(':').nth(2));
+        region == Some("") && self.bucket.contains(":accesspoint/")
+    }
 }
 
 impl FromStr for Source {
@@ -88,6 +97,10 @@ mod tests {
         let arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/mine";
         assert_eq!(parse(arn), (arn.into(), String::new()));
         assert_eq!(parse(&format!("{arn}/a")), (arn.into(), "a/".into()));
+        let several = "arn:aws:s3::123456789012:accesspoint/mfzwi23gnjvgw.mrap";
+        assert_eq!(parse(&format!("s3://{several}/a/b")), (several.into(), "a/b/".into()));
+        let is_multi_region = |text: &str| text.parse::<Source>().unwrap().is_multi_region();
+        assert!(is_multi_region(several) && !is_multi_region(arn) && !is_multi_region("mfzwi23gnjvgw.mrap"));
     }
 
     #[test]

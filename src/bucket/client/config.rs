@@ -291,7 +291,13 @@ fn no_credentials(settings: &ConnectSettings, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::config::http::HttpRequest;
     use aws_sdk_s3::presigning::PresigningConfig;
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::bucket::client::StaticCredentials;
@@ -328,6 +334,38 @@ mod tests {
         let at_point = host(|s| s.bucket = point.to_owned()).await;
         assert_eq!(at_point, "mine-123456789012.s3-accesspoint.eu-west-1.amazonaws.com");
         assert_eq!(host(|s| s.endpoint_url = Some("http://nas:9000".to_owned())).await, "nas");
+    }
+
+    /// Keeps the last request instead of sending it.
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Option<HttpRequest>>>);
+
+    impl HttpConnector for Kept {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            *self.0.lock() = Some(request);
+            HttpConnectorFuture::ready(Err(ConnectorError::other("kept".into(), None)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_multi_region_access_point_is_asked_with_a_signature_for_every_region() {
+        let mut settings = ConnectSettings::new("arn:aws:s3::123456789012:accesspoint/mfzwi23gnjvgw.mrap", "");
+        let (access_key, secret_key) = ("k".to_owned(), "s".to_owned());
+        settings.credentials = Some(StaticCredentials { access_key, secret_key });
+        settings.region = Some("eu-west-1".to_owned());
+        let (kept, client) = (Kept::default(), load(&settings).await.unwrap().client());
+        let connector = SharedHttpConnector::new(kept.clone());
+        let http = http_client_fn(move |_, _| connector.clone());
+        let client = Client::from_conf(client.config().to_builder().http_client(http).build());
+        client.get_object().bucket(&settings.bucket).key("a/b c").send().await.unwrap_err();
+        let request = kept.0.lock().take().unwrap();
+        let url = "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com/a/b%20c?x-id=GetObject";
+        assert_eq!(request.uri(), url);
+        assert_eq!(request.headers().get("x-amz-region-set"), Some("*"));
+        let signed = request.headers().get("authorization").unwrap();
+        assert!(signed.starts_with("AWS4-ECDSA-P256-SHA256 Credential=k/"), "{signed}");
+        assert!(signed.contains("/s3/aws4_request, ") && !signed.contains("eu-west-1"), "{signed}");
+        assert!(signed.contains("x-amz-region-set"), "a header that is not signed is not believed: {signed}");
     }
 
     #[test]
