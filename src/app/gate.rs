@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::bucket::ETag;
 use crate::fs::{Answer, Gatekeeper, Proposal, Proposed, Refusal};
 use crate::hooks::{Bytes, Decision, Hooks, Question};
 use crate::journal::EventName;
@@ -45,5 +46,13 @@ impl Gatekeeper for Gate {
             Decision::Refused { hook, errno, reason } => Answer::Refused(Refusal { errno, by: hook, reason }),
             Decision::Unanswered => Answer::Unanswered("hooks are being stopped".into()),
         }
+    }
+
+    async fn tell_of(&self, key: &str, etag: Option<&ETag>) -> Option<String> {
+        let told = self.0.standing(key, etag).await;
+        told.unwrap_or_else(|error| {
+            tracing::warn!(key, %error, "how far hooks are cannot be told");
+            None
+        })
     }
 }

@@ -74,6 +74,11 @@ pub trait Gatekeeper: fmt::Debug + Send + Sync {
     fn guards(&self, event: EventName, key: &str) -> bool;
     /// Takes as long as it takes, but not for ever.
     async fn ask(&self, proposal: Proposal) -> Answer;
+    /// What he, or who stands behind him, has done with a version since it was stored, in words; without an ETag
+    /// it is still to be stored. `None` where nobody does anything with it.
+    async fn tell_of(&self, _key: &str, _etag: Option<&ETag>) -> Option<String> {
+        None
+    }
 }
 
 /// What was said of a draft, by key: of one generation.

@@ -20,7 +20,7 @@
 //! Hooks with `mode = "sync"` take no events: `veto` asks them before something happens.
 //!
 //! For people: `dead_letters`, `describe`, `invoke` (one run beside the queue), `replay`
-//! (what is in the bucket, once more), `trace`. Which hooks there
+//! (what is in the bucket, once more), `trace`, `standing` (how far a file is). Which hooks there
 //! are: `settings` (`serverless`, `yaml`), changed while they work by `reload`, kept by `deployed`.
 
 mod call;
@@ -51,6 +51,7 @@ mod run;
 mod sandbox;
 mod serverless;
 mod settings;
+mod standing;
 mod status;
 mod target;
 mod trace;

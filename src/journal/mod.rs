@@ -21,6 +21,7 @@ mod notes;
 mod open;
 mod queue;
 mod seen;
+mod standing;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::bucket::{ETag, Metadata, Properties};
 pub use error::{Error, Result};
 pub use notes::Note;
 pub use queue::{Counts, Taken};
+pub use standing::Standing;
 use store::Change;
 
 /// Names an open intent.

@@ -20,6 +20,14 @@ const LOOK_AHEAD: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Leases(Mutex<HashMap<(String, u64), Option<String>>>);
 
+impl Leases {
+    /// Whether a hook is being run for a key.
+    pub(super) fn is_running(&self, hook: &str, key: &str) -> bool {
+        let leases = self.0.lock();
+        leases.iter().any(|((name, _), busy)| name == hook && busy.as_deref() == Some(key))
+    }
+}
+
 /// What a hook may run now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {

@@ -14,9 +14,9 @@ use super::{DeadTask, Error, Event, EventName, Intent, IntentId, NewCall, NewEve
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const INTENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("intents");
-const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
-const TASKS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("tasks");
-const DEAD: TableDefinition<u64, &[u8]> = TableDefinition::new("dead");
+pub(super) const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
+pub(super) const TASKS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("tasks");
+pub(super) const DEAD: TableDefinition<u64, &[u8]> = TableDefinition::new("dead");
 
 /// Tasks that were given up and are kept.
 pub(super) const MAX_DEAD: u64 = 10_000;
@@ -94,7 +94,7 @@ impl Change {
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Store {
-    database: redb::Database,
+    pub(super) database: redb::Database,
 }
 
 impl Store {
@@ -442,7 +442,7 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T> {
     match bytes.split_first() {
         Some((&RECORD_VERSION, json)) => {
             serde_json::from_slice(json).map_err(|error| Error::corrupt(format!("a record ({what})"), error))

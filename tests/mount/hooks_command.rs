@@ -1,7 +1,7 @@
 //! `s3mount hooks …` on a live mount.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
@@ -9,7 +9,8 @@ use std::sync::mpsc::channel;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
+use crate::assert_errno;
+use crate::stage::{Maker, Mount, PATIENCE, Stage, process, sys, wait_for};
 
 /// Writes `/out/result`, or says what a panic of Rust says and traps.
 const GUEST: &str = r#"(module
@@ -205,6 +206,42 @@ fn a_key_is_traced_through_rules_queue_dead_letters_and_log() {
     }
     refused(&mount, &["wait", text(&mount.at("in")), "--timeout", "100ms"], 75, &["not done yet", "hooks trace"]);
     succeed(&mount, &["wait", text(&mount.at("elsewhere")), "--timeout", "1m"]);
+}
+
+#[test]
+fn a_file_tells_how_far_its_hooks_are() {
+    let mut mount = mount_with("retries = 0", true);
+    let told = |mount: &Mount, name: &str| {
+        let told = sys::getxattr(&mount.at(name), "user.s3.hooks")?;
+        Ok::<_, std::io::Error>(String::from_utf8(told).unwrap())
+    };
+    fs::write(mount.at("in/a.txt"), "bytes").unwrap();
+    fs::write(mount.at("elsewhere"), "bytes").unwrap();
+    refused(&mount, &["wait", text(mount.path())], 70, &["no luck"]);
+    assert_eq!(told(&mount, "in/a.txt").unwrap(), "h:failed");
+    assert_errno!(told(&mount, "elsewhere"), ENODATA);
+    assert_errno!(told(&mount, "in"), ENODATA);
+    assert_errno!(sys::setxattr(&mount.at("in/a.txt"), "user.s3.hooks", b"x", 0), EPERM);
+    assert_eq!(sys::listxattr(&mount.at("in/a.txt")).unwrap(), Vec::<String>::new());
+    // What is being written has everything before it.
+    let mut open = fs::File::create(mount.at("in/a.txt")).unwrap();
+    open.write_all(b"other bytes").unwrap();
+    assert_eq!(told(&mount, "in/a.txt").unwrap(), "h:pending");
+    // Repaired, and the first try of the new version is waited for.
+    mount.outside().put("in/old.txt", b"of before");
+    drop(open);
+    refused(&mount, &["wait", text(mount.path())], 70, &["no luck"]);
+    mount.stop();
+    write_hook(&mount, "retries = 0", false);
+    mount.start();
+    assert_eq!(told(&mount, "in/old.txt").unwrap(), "h:unknown");
+    assert_eq!(told(&mount, "in/a.txt").unwrap(), "h:failed");
+    succeed(&mount, &["dead-letters", "redrive", "--all"]);
+    succeed(&mount, &["wait", text(mount.path())]);
+    assert_eq!(told(&mount, "in/a.txt").unwrap(), "h:done");
+    fs::rename(mount.at("in/a.txt"), mount.at("in/b.txt")).unwrap();
+    succeed(&mount, &["wait", text(mount.path())]);
+    assert_eq!(told(&mount, "in/b.txt").unwrap(), "h:done");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use nix::libc;
 
 use crate::bucket::{ObjectInfo, Properties};
 use crate::error::Kind;
-use crate::fs::inodes::Ino;
+use crate::fs::inodes::{Ino, Node};
 use crate::fs::stat::Stat;
 use crate::fs::{Fs, Result};
 
@@ -20,6 +20,8 @@ use crate::fs::{Fs, Result};
 enum Told {
     /// Whether S3 lacks something of the file: `1`, else `0`.
     Pending,
+    /// How far hooks are with the file as it is; none where none fires for it.
+    Hooks,
     /// The version of the object that the file was last seen as.
     ETag,
     /// Asks the bucket, whose lifecycle rules move objects behind everybody's back.
@@ -34,6 +36,7 @@ impl Told {
     fn of(name: &str) -> Option<Self> {
         Some(match name.strip_prefix("user.s3.")? {
             "pending" => Self::Pending,
+            "hooks" => Self::Hooks,
             "etag" => Self::ETag,
             "storage-class" => Self::StorageClass,
             "version-id" => Self::VersionId,
@@ -64,6 +67,12 @@ impl Fs {
                 let tree = self.tree.lock();
                 let node = tree.get(ino).ok_or(Errno::ESTALE)?;
                 Ok(Some(if node.is_pending() { "1" } else { "0" }.to_owned()))
+            }
+            Told::Hooks => {
+                let Some(gatekeeper) = self.gatekeeper.get() else { return Ok(None) };
+                let there = self.snapshot(ino)?;
+                let is_pending = self.tree.lock().get(ino).is_none_or(Node::is_pending);
+                Ok(gatekeeper.tell_of(&there.key, there.etag.as_ref().filter(|_| !is_pending)).await)
             }
             Told::ETag => Ok(self.snapshot(ino)?.etag.map(|etag| etag.to_string())),
             Told::ContentType => {
