@@ -15,6 +15,20 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// Inode number of the mount's root directory (`FUSE_ROOT_ID`).
 pub const ROOT_INO: u64 = 1;
 
+/// Name of the directory in which older versions are shown, where they are.
+pub const VERSIONS_DIR: &str = ".versions";
+
+/// Splits a path at its first component of that name: the directory that it is in (empty, or ending in `/`), and what
+/// is below it (empty for itself, with its `/`).
+#[must_use]
+pub fn split_versions(path: &str) -> Option<(&str, &str)> {
+    let length = VERSIONS_DIR.len() + "/".len();
+    let mut found = path.match_indices(VERSIONS_DIR).map(|(at, _)| at);
+    let begins = |at: usize| at == 0 || path[..at].ends_with('/');
+    let at = found.find(|at| begins(*at) && path[at + VERSIONS_DIR.len()..].starts_with('/'))?;
+    Some((&path[..at], &path[at + length..]))
+}
+
 /// Why a name cannot be part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -86,6 +100,16 @@ pub fn inode_number(key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_split_at_its_first_directory_of_versions() {
+        assert_eq!(split_versions(".versions/"), Some(("", "")));
+        assert_eq!(split_versions("a/b/.versions/c/d"), Some(("a/b/", "c/d")));
+        assert_eq!(split_versions("a/.versions/.versions/c"), Some(("a/", ".versions/c")));
+        for other in ["a/.versions", "a.versions/b", ".versionsx/b", "a/.version/b", ""] {
+            assert_eq!(split_versions(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn names_that_fit_are_taken_as_they_are() {

@@ -66,6 +66,7 @@ pub(super) fn connect_settings(config: &Config) -> ConnectSettings {
         no_sign_request: config.no_sign_request,
         force_path_style: config.force_path_style,
         read_only: config.read_only,
+        show_versions: config.show_versions,
         dual_stack: config.dual_stack,
         fips: config.fips,
         accelerate: config.accelerate,
@@ -96,6 +97,14 @@ fn wishes(config: &Config) -> Wishes {
     };
     let storage_class = Some(ClassOfKey(Arc::new(class)));
     Wishes { requester_pays, expected_bucket_owner, encryption, acl, tags, retention, legal_hold, storage_class }
+}
+
+fn attrs(said: Attrs) -> fs::Attrs {
+    match said {
+        Attrs::Auto => fs::Attrs::Auto,
+        Attrs::Full => fs::Attrs::Full,
+        Attrs::List => fs::Attrs::List,
+    }
 }
 
 /// What serves a mounted bucket.
@@ -175,11 +184,7 @@ impl Rooms {
             attr_ttl: config.attr_ttl,
             list_ttl: config.list_ttl,
             negative_ttl: config.negative_ttl,
-            attrs: match config.attrs {
-                Attrs::Auto => fs::Attrs::Auto,
-                Attrs::Full => fs::Attrs::Full,
-                Attrs::List => fs::Attrs::List,
-            },
+            attrs: attrs(config.attrs),
             list_checksums: connection.capabilities.list_checksums,
             clock_ahead_s: connection.clock_ahead_s.unwrap_or(0),
             draft_dir: places.state.join("drafts"),
@@ -187,6 +192,7 @@ impl Rooms {
             events: specs.is_some(),
             write_back: config.write_back.then(fs::BacklogLimits::default),
             attributes_wait: true,
+            show_versions: config.show_versions,
             upload: UploadSettings { memory: Some(cache.clone()), ..UploadSettings::default() },
         };
         let fs = Fs::new(views.clone(), Arc::clone(&cache), index, Arc::clone(&journal), settings);

@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod check_first;
 pub mod checksum;
 pub mod client;
+pub mod history;
 pub mod identity;
 pub mod memory;
 pub mod probe;

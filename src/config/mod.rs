@@ -66,6 +66,7 @@ pub struct Config {
     pub most_up_per_s: Option<u64>,
     pub objects: Objects,
     pub read_only: bool,
+    pub show_versions: bool,
     pub allow_other: bool,
     pub no_exec: bool,
     pub uid: u32,
@@ -137,6 +138,7 @@ impl Config {
             most_up_per_s: options.max_upload.map(|size| size.0).filter(|bytes| *bytes > 0),
             objects,
             read_only: options.read_only.unwrap_or(false),
+            show_versions: options.show_versions.unwrap_or(false),
             allow_other: options.allow_other.unwrap_or(false),
             no_exec: options.no_exec.unwrap_or(false),
             uid: options.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw()),
@@ -161,19 +163,24 @@ impl Config {
             },
             metrics_listen: options.metrics_listen,
         };
-        if config.memory_bytes < LEAST_MEMORY_BYTES {
+        config.checked()
+    }
+
+    /// What no option can see by itself.
+    fn checked(self) -> Result<Self, Error> {
+        if self.memory_bytes < LEAST_MEMORY_BYTES {
             return Err(Error::new("--memory is too small to work with", "give at least 16M"));
         }
-        if config.source.is_multi_region() && !config.read_only {
+        if self.source.is_multi_region() && !self.read_only {
             return Err(Error::new(
                 format!(
                     "{} is in several regions: S3 copies nothing from there, so nothing could be renamed",
-                    config.source
+                    self.source
                 ),
                 "mount it with --read-only, or mount the bucket of one region",
             ));
         }
-        Ok(config)
+        Ok(self)
     }
 }
 

@@ -111,6 +111,10 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_READ_ONLY", help_heading = "Mount",
           num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     pub read_only: Option<bool>,
+    /// Show the older versions of a bucket that keeps them, in a hidden directory .versions of each directory
+    #[arg(long, value_name = "BOOL", env = "S3MOUNT_SHOW_VERSIONS", help_heading = "Mount",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub show_versions: Option<bool>,
     /// Let other users in, each with the rights that the files' modes give
     #[arg(long, value_name = "BOOL", env = "S3MOUNT_ALLOW_OTHER", help_heading = "Mount",
           num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
@@ -198,7 +202,7 @@ impl Options {
             max_download max_upload
             requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
             object_lock legal_hold
-            read_only allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
+            read_only show_versions allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
             cache_dir cache_size state_dir memory log_level log_format metrics_listen)
     }
@@ -227,7 +231,7 @@ mod tests {
             force-path-style = true\n\
             dual-stack = true\nfips = true\naccelerate = true\nmax-download = '10M'\nmax-upload = 0\nrequester-pays = true\n\
             expected-bucket-owner = '1'\nstorage-class = ['a=B', 'C']\nsse = 'aws:kms'\nsse-kms-key-id = 'k'\n\
-            sse-c-key-file = '/k'\nacl = 'private'\ntags = 'a=b,c=d'\nobject-lock = 'GOVERNANCE:30d'\nlegal-hold = true\nread-only = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
+            sse-c-key-file = '/k'\nacl = 'private'\ntags = 'a=b,c=d'\nobject-lock = 'GOVERNANCE:30d'\nlegal-hold = true\nread-only = true\nshow-versions = true\nallow-other = true\nno-exec = true\nuid = 1\ngid = 1\n\
             umask = '027'\nattr-ttl = '500ms'\nlist-ttl = 3\nnegative-ttl = 1\nattrs = 'full'\nwrite-back = true\n\
             flush-open-after = '30s'\nhooks = '/h'\nlambda-listen = '127.0.0.1:9001'\n\
             cache-dir = '/c'\ncache-size = '2G'\n\

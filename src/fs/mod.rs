@@ -6,7 +6,7 @@
 //! by itself), [`removals`] (what is still to go from the bucket). Verbs: [`ops`], one file per
 //! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
 //! [`persist`] tell S3; in a write-back mount a close is a [`deferral`], and the [`uploader`] tells S3. A
-//! [`gatekeeper`] may forbid it.
+//! [`gatekeeper`] may forbid it. What a bucket keeps of older versions is found by [`history`].
 //!
 //! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
 //! draft's nor the tree's lock is ever held across an await.
@@ -24,6 +24,7 @@ mod forgotten;
 mod gatekeeper;
 mod handles;
 mod heads;
+mod history;
 mod inodes;
 mod invalidate;
 mod kernel;
@@ -78,6 +79,7 @@ pub use uploader::Uploader;
 
 /// What the file system needs to know about its mount.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is said by itself")]
 pub struct Settings {
     /// Key prefix of the mount: empty, or ending in `/` ([`crate::key::root_prefix`]).
     pub root_prefix: String,
@@ -88,6 +90,8 @@ pub struct Settings {
     /// Taken off 0666 and 0777 for objects that carry no mode of their own.
     pub umask: u16,
     pub read_only: bool,
+    /// The bucket has older versions below `.versions` of each directory, which no listing tells of.
+    pub show_versions: bool,
     /// How long attributes are believed before S3 is asked again.
     pub attr_ttl: Duration,
     /// How long a listing is believed.
@@ -235,11 +239,11 @@ impl Fs {
     fn writable_at(&self, ino: Ino) -> Result<()> {
         self.writable()?;
         let views = self.views.read();
-        if views.is_empty() {
+        if views.is_empty() && !self.settings.show_versions {
             return Ok(());
         }
         let key = self.tree.lock().key(ino).unwrap_or_default();
-        let is_shown = views.iter().any(|view| key.starts_with(view.as_str()));
+        let is_shown = views.iter().any(|view| key.starts_with(view.as_str())) || self.is_history(&key);
         if is_shown { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
     }
 

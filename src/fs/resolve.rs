@@ -29,6 +29,9 @@ enum Known {
 impl Fs {
     /// The node of a name, fetched if need be; `None` where there is no such name.
     pub(super) async fn resolve(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
+        if let Some(ino) = self.history_of(parent, name)? {
+            return Ok(Some(ino));
+        }
         match self.known(parent, name)? {
             Known::There(ino) => return Ok(Some(ino)),
             Known::Missing => return Ok(None),

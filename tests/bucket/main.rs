@@ -6,6 +6,7 @@ mod credentials;
 mod fake;
 mod fault_table;
 mod faults;
+mod history;
 mod keys;
 mod objects;
 mod uploads;

@@ -95,6 +95,7 @@ impl House {
             events: false,
             write_back: None,
             attributes_wait: false,
+            show_versions: false,
             upload: UploadSettings::default(),
         };
         let settings = change(settings);

@@ -97,6 +97,7 @@ impl House {
             draft_memory_bytes: 16 << 10,
             events: false,
             attributes_wait: false,
+            show_versions: false,
             write_back: traits.write_back.then(|| BacklogLimits { free_percent: 0, ..BacklogLimits::default() }),
             upload: UploadSettings::default(),
         };

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check_first::CheckFirst;
+use super::history::History;
 use super::probe::{Capabilities, probe};
 use super::rate::{Rate, Rates};
 use super::request_log::{Counted, RequestLog};
@@ -34,6 +35,7 @@ pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Which bucket, where, and how patient to be.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the user's")]
 pub struct ConnectSettings {
     pub bucket: String,
     /// Keys below this are used: empty, or ending in `/`.
@@ -68,6 +70,8 @@ pub struct ConnectSettings {
     pub max_attempts: u32,
     /// Nothing is ever written, not even to find out what the server can do.
     pub read_only: bool,
+    /// Older versions are in the bucket that is given, below `.versions` of each directory.
+    pub show_versions: bool,
 }
 
 impl ConnectSettings {
@@ -94,6 +98,7 @@ impl ConnectSettings {
             connect_timeout: Duration::from_secs(5),
             max_attempts: 10,
             read_only: false,
+            show_versions: false,
         }
     }
 }
@@ -161,11 +166,14 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
     };
     let direct = bucket_of(sdk.client());
     check_lock(settings, &direct).await?;
-    let wire = Counted::new(direct.clone(), Arc::clone(&requests));
     // What it writes is deleted at once: under a lock it would stay.
     let unlocked = Counted::new(bucket_of(sdk.client_without_lock()), Arc::clone(&requests));
     let capabilities = find_capabilities(settings, &sdk, &unlocked).await;
-    let bucket = patient(settings, &sdk, wire, capabilities, &requests);
+    let bucket = if settings.show_versions {
+        patient(settings, &sdk, History::over(direct.clone(), &settings.prefix), capabilities, &requests)
+    } else {
+        patient(settings, &sdk, direct.clone(), capabilities, &requests)
+    };
     Ok(Connection {
         bucket,
         direct,
@@ -224,11 +232,12 @@ async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: 
 fn patient(
     settings: &ConnectSettings,
     sdk: &config::Sdk,
-    wire: Counted<S3Bucket>,
+    wire: impl Bucket,
     capabilities: Capabilities,
     requests: &Arc<RequestLog>,
 ) -> Arc<dyn Bucket> {
     let policy = RetryPolicy::within(settings.deadline, settings.max_attempts);
+    let wire = Counted::new(wire, Arc::clone(requests));
     let (requests, identity) = (Arc::clone(requests), sdk.identity());
     let rates = Rates { down: settings.most_down_per_s.map(Rate::new), up: settings.most_up_per_s.map(Rate::new) };
     if capabilities.conditional_writes == Some(false) {

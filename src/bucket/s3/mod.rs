@@ -50,6 +50,8 @@ pub const SLOW_STALL: Duration = Duration::from_secs(55);
 pub struct S3Bucket {
     client: Client,
     name: String,
+    /// What is read, instead of the latest.
+    version: Option<String>,
     class_of_key: Option<ClassOfKey>,
     stall: Duration,
     slow_stall: Duration,
@@ -59,7 +61,7 @@ impl S3Bucket {
     /// Speaks through a client whose own retries are off.
     #[must_use]
     pub fn new(client: Client, name: &str) -> Self {
-        Self { client, name: name.to_owned(), class_of_key: None, stall: STALL, slow_stall: SLOW_STALL }
+        Self { client, name: name.to_owned(), version: None, class_of_key: None, stall: STALL, slow_stall: SLOW_STALL }
     }
 
     /// Leaves time for other tries within this deadline.
@@ -72,6 +74,12 @@ impl S3Bucket {
     #[must_use]
     pub fn choosing_class(self, class_of_key: Option<ClassOfKey>) -> Self {
         Self { class_of_key, ..self }
+    }
+
+    /// Reads this version of the key that it is asked for.
+    #[must_use]
+    pub fn at_version(&self, id: &str) -> Self {
+        Self { version: Some(id.to_owned()), ..self.clone() }
     }
 
     /// Region that S3 names for this bucket, also where the caller has no access to it.

@@ -26,7 +26,8 @@ const MAX_RESERVED_BYTES: u64 = 64 << 20;
 
 impl S3Bucket {
     pub(super) async fn head_object(&self, key: &str) -> Result<ObjectInfo> {
-        let output = self.send(HEAD, key, self.client.head_object().bucket(&self.name).key(key).send()).await?;
+        let call = self.client.head_object().bucket(&self.name).key(key).set_version_id(self.version.clone());
+        let output = self.send(HEAD, key, call.send()).await?;
         Ok(head_info(output))
     }
 
@@ -84,7 +85,7 @@ impl S3Bucket {
         progress: &Progress,
     ) -> Result<GetObjectOutput> {
         let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
-        let request = self.client.get_object().bucket(&self.name).key(key);
+        let request = self.client.get_object().bucket(&self.name).key(key).set_version_id(self.version.clone());
         let request = request.set_range(header).set_if_match(if_match.map(ETag::quoted));
         // Asked for by header and checked below: the SDK's own check warns on every object that was
         // uploaded in parts.

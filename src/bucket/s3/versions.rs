@@ -1,8 +1,9 @@
 //! The versions of one key, in a bucket that keeps them: asked for seldom, so outside of the trait.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use aws_sdk_s3::types::EncodingType;
+use aws_sdk_s3::types::{CommonPrefix, EncodingType, ObjectVersion};
 
 use super::S3Bucket;
 use super::errors::plain;
@@ -81,6 +82,32 @@ impl S3Bucket {
         // Two lists came, each in order; where their times are the same the latest goes first.
         versions.sort_by_key(|version| (std::cmp::Reverse(version.modified), !version.is_latest));
         Ok(versions)
+    }
+
+    /// Names below a prefix, up to their next `/`, of which there are versions: of files, deleted ones too, and of
+    /// directories that have any below them. `ListObjectVersions`, in as many requests as that takes.
+    ///
+    /// # Errors
+    /// As of [`S3Bucket::versions`].
+    pub async fn names_with_versions(&self, prefix: &str) -> Result<BTreeSet<String>> {
+        let (mut names, mut after_key, mut after_id) = (BTreeSet::new(), None, None);
+        loop {
+            let call = self.client.list_object_versions().bucket(&self.name).prefix(prefix).delimiter("/");
+            let call = call.set_key_marker(after_key.clone()).set_version_id_marker(after_id.clone());
+            let output = self.send(LIST, prefix, call.encoding_type(EncodingType::Url).send()).await?;
+            let encoded = output.encoding_type == Some(EncodingType::Url);
+            let files = output.versions().iter().filter_map(ObjectVersion::key);
+            let directories = output.common_prefixes().iter().filter_map(CommonPrefix::prefix);
+            let keys = files.chain(directories).filter_map(|key| decode(key, encoded));
+            let below = keys.filter_map(|key| Some(key.strip_prefix(prefix)?.trim_end_matches('/').to_owned()));
+            names.extend(below.filter(|name| !name.is_empty()));
+            let next = output.next_key_marker.as_deref().and_then(|next| decode(next, encoded));
+            let next = (next, output.next_version_id_marker);
+            if output.is_truncated != Some(true) || next == (after_key, after_id) {
+                return Ok(names);
+            }
+            (after_key, after_id) = next;
+        }
     }
 
     /// `DeleteObject` of one version: it is gone for good, and what is beneath it is the latest.

@@ -26,6 +26,7 @@ use self::table::Table;
 use super::names::{Listing, Seen};
 use super::pages::Lister;
 use crate::bucket;
+use crate::key;
 
 /// Siblings that are listed by themselves before a walk begins at their parent.
 const SIBLINGS: u32 = 3;
@@ -273,7 +274,9 @@ impl Walks {
     }
 
     fn start(self: &Arc<Self>, root: &str, first: &str, pages: usize, is_look: bool) {
-        if self.disabled.load(Ordering::Relaxed) {
+        // Versions are listed directory by directory.
+        let is_history = key::split_versions(root).is_some();
+        if is_history || self.disabled.load(Ordering::Relaxed) {
             return;
         }
         let walk = {
