@@ -115,7 +115,7 @@ impl Fs {
 
     /// As [`Fs::commit_gated`], of this generation only: `EAGAIN` if the bytes have changed since.
     pub(super) async fn commit_only(&self, ino: Ino, content: &Arc<Content>, only: Option<u64>) -> Result<()> {
-        if self.content(ino).is_none() {
+        if !self.is_content_of(ino, content) {
             // Stored and let go of while this waited for the gate.
             return Ok(());
         }
@@ -143,6 +143,12 @@ impl Fs {
 
     pub(super) fn content(&self, ino: Ino) -> Option<Arc<Content>> {
         self.tree.lock().get(ino)?.content.clone()
+    }
+
+    /// Whether this still is what is known of the file. To be asked once more by who has waited for its gate and
+    /// holds nothing else of it: its number may be another file's by now, under another key.
+    pub(super) fn is_content_of(&self, ino: Ino, content: &Arc<Content>) -> bool {
+        self.content(ino).is_some_and(|now| Arc::ptr_eq(&now, content))
     }
 
     pub(super) async fn commit_bytes(

@@ -106,6 +106,10 @@ impl Fs {
     pub(super) async fn tell_noted(&self, ino: Ino) -> Result<()> {
         let Some(noted) = self.noted(ino) else { return Ok(()) };
         let _gate = noted.gate.lock().await;
+        if !self.noted(ino).is_some_and(|now| Arc::ptr_eq(&now, &noted)) {
+            // Its number is another directory's by now.
+            return Ok(());
+        }
         let Some(change) = noted.last_change() else { return Ok(()) };
         let is_new = self.snapshot(ino)?.etag.is_none();
         match self.store_attributes_stable(ino).await {

@@ -150,6 +150,9 @@ impl Fs {
         // No close: whatever its commit has come to, the draft is kept.
         let _stable = self.namespace.read().await;
         let _gate = content.gate.lock().await;
+        if !self.is_content_of(ino, &content) {
+            return Ok(());
+        }
         self.defer_gated(ino, &content, None).await
     }
 

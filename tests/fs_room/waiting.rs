@@ -40,6 +40,49 @@ async fn crash(house: House) -> (Arc<MemoryBucket>, tempfile::TempDir) {
     (bucket, state)
 }
 
+/// Numbers go round where a file is written under one name and renamed to another, again and again, as git does with
+/// its configuration.
+#[tokio::test]
+async fn what_waits_for_a_file_is_not_said_of_the_next_that_gets_its_number() {
+    let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), |settings| {
+        let long = Duration::from_mins(10);
+        Settings { attributes_wait: true, attr_ttl: long, list_ttl: long, negative_ttl: long, ..settings }
+    });
+    let house = Arc::new(house.await);
+    let rename = async |house: &House| house.fs.rename(ROOT, OsStr::new("lock"), ROOT, OsStr::new("config"), 0).await;
+    let first = house.write_file(ROOT, "lock", b"first").await.ino;
+    rename(&house).await.unwrap();
+    chmod(&house, first, 0o600).await;
+    house.write_file(ROOT, "lock", b"second").await;
+    let copied = house.bucket.count("CopyObject");
+    house.bucket.inject(Fault::once("CopyObject", Effect::Delay(Duration::from_millis(100))));
+    let replacing = tokio::spawn({
+        let house = house.clone();
+        async move {
+            rename(&house).await.unwrap();
+            house.fs.forget(first, 1);
+            let (entry, opened) = house.fs.create(ROOT, OsStr::new("lock"), 0o644, WRITE, ME).await.unwrap();
+            assert_eq!(entry.ino, first, "no number was given again");
+            opened.handle
+        }
+    });
+    while house.bucket.count("CopyObject") == copied {
+        tokio::task::yield_now().await;
+    }
+    // Waits for the file that is being replaced.
+    assert!(house.fs.sync(None).await.is_empty());
+    let third = replacing.await.unwrap();
+    assert_eq!(house.bucket.bytes("lock"), None, "nobody has closed it yet");
+    house.fs.write(third, 0, b"third").await.unwrap();
+    house.fs.flush(third, ME).await.unwrap();
+    house.fs.release(third).await.unwrap();
+    assert_eq!(
+        (&house.bucket.bytes("config").unwrap()[..], &house.bucket.bytes("lock").unwrap()[..]),
+        (&b"second"[..], &b"third"[..])
+    );
+    assert_eq!(house.fs.status().conflicts, 0);
+}
+
 #[tokio::test]
 async fn a_file_that_is_written_dated_and_renamed_costs_a_put_and_a_copy() {
     let house = house().await;
