@@ -40,7 +40,7 @@ pub fn run_worker(config: Config, from: &str, hidden: Duration) -> Result<(), Fa
     let Some(file) = config.hooks.clone() else {
         return Err(Failure::new(Kind::Usage, "there are no hooks to run").hint("name their settings: --hooks FILE"));
     };
-    let specs = hooks::load_for(&file, &config.source.bucket)?;
+    let specs = hooks::load_for(&file, &config.sources.bucket_name())?;
     telemetry::log_to_stderr(config.log);
     serve::on_runtime(consume(config, specs, queue, hidden))
 }
@@ -51,14 +51,14 @@ async fn consume(config: Config, specs: Vec<HookSpec>, queue: Queue, hidden: Dur
     let looking = Config { read_only: true, ..config };
     let starting = async {
         let connection = rooms::connect(&looking).await?;
-        let places = Places::open(&looking, &connection.endpoint, Path::new(queue.url()))
+        let places = Places::open(&looking, &connection.layout, Path::new(queue.url()))
             .map_err(|failure| failure.hint("each worker of a queue needs a --state-dir of its own"))?;
         let journal = Journal::open(&places.state)?;
         let settings = HookSettings {
-            region: connection.region.clone(),
-            prefix: looking.source.prefix.clone(),
+            layout: connection.layout.clone(),
+            prefix: looking.sources.root_prefix().to_owned(),
             relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
-            ..HookSettings::new(specs, &looking.source.bucket, &places.state)
+            ..HookSettings::new(specs, "", &places.state)
         };
         let hooks = block_in_place(|| hooks::open(settings, connection.bucket, Arc::clone(&journal)))?;
         hooks.begin_with_queue(queue.clone(), hidden, &Handle::current()).await?;
@@ -68,7 +68,7 @@ async fn consume(config: Config, specs: Vec<HookSpec>, queue: Queue, hidden: Dur
         started = starting => started?,
         () = interrupts.next() => return Ok(()),
     };
-    tracing::info!(source = %looking.source, queue = queue.url(), "hooks run for what the queue says");
+    tracing::info!(source = %looking.sources, queue = queue.url(), "hooks run for what the queue says");
     interrupts.next().await;
     tracing::info!("what runs may end; what was not begun goes back to the queue");
     tokio::select! {

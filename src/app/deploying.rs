@@ -95,7 +95,7 @@ impl HookPlace {
     }
 
     fn deploy_own(&self, own: &Path) -> hooks::Result<Switched> {
-        let (hooks, prepared) = self.prepare(hooks::load_for(own, &self.settings.bucket_name)?)?;
+        let (hooks, prepared) = self.prepare(hooks::load_for(own, self.deployed.bucket())?)?;
         self.deployed.forget()?;
         Ok(self.switch(&hooks, prepared))
     }

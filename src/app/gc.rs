@@ -51,7 +51,7 @@ pub fn gc(mut config: Config, older_than: Duration, delete: bool) -> Result<Vec<
     let mut found = Vec::new();
     serve::on_runtime(async {
         let bucket = rooms::connect(&config).await?.bucket;
-        let uploads = bucket.list_uploads(&config.source.prefix).await?;
+        let uploads = bucket.list_uploads(config.sources.root_prefix()).await?;
         found = settle(&bucket, uploads, older_than, delete).await;
         Ok(())
     })?;

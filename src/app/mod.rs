@@ -12,6 +12,7 @@ mod gate;
 mod gc;
 mod hooking;
 mod interrupts;
+mod membership;
 mod metrics;
 mod places;
 mod restoring;

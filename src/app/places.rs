@@ -13,7 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use super::Failure;
-use crate::config::Config;
+use crate::bucket::Layout;
+use crate::config::{Config, Sources};
 use crate::error::Kind;
 use crate::mount;
 
@@ -27,8 +28,6 @@ pub struct Places {
     pub state: PathBuf,
     /// What can be fetched again.
     pub cache: PathBuf,
-    /// The server by a name that stays the same over restarts.
-    pub server: String,
     _lock: Flock<File>,
 }
 
@@ -37,29 +36,35 @@ impl Places {
     ///
     /// # Errors
     /// When a directory cannot be made, or another process holds the state.
-    pub fn open(config: &Config, endpoint: &str, mountpoint: &Path) -> Result<Self, Failure> {
-        let name = mount_name(config, endpoint, mountpoint);
+    pub fn open(config: &Config, layout: &Layout, mountpoint: &Path) -> Result<Self, Failure> {
+        let name = mount_name(&config.sources, layout, mountpoint);
         let state = config.state_dir.join(&name);
         let cache = config.cache_dir.join(&name);
         for dir in [&state, &cache] {
             private_dir(dir)?;
         }
         let lock = lock(&state)?;
-        Ok(Self { state, cache, server: endpoint.to_owned(), _lock: lock })
+        Ok(Self { state, cache, _lock: lock })
     }
 }
 
 /// Names the state of a mount: the same bucket on the same path finds its unfinished work again,
-/// and work for one server never goes to another.
-fn mount_name(config: &Config, endpoint: &str, mountpoint: &Path) -> String {
+/// and work for one server never goes to another. Several buckets are named by the path alone, so that
+/// one can be added or taken away; that none gets another's work is looked after by `membership`.
+fn mount_name(sources: &Sources, layout: &Layout, mountpoint: &Path) -> String {
     let mut digest = Sha256::new();
-    for part in [endpoint.as_bytes(), config.source.bucket.as_bytes(), config.source.prefix.as_bytes()] {
+    let (server, bucket, prefix) = match (sources, layout.roots().first()) {
+        (Sources::One(source), Some(root)) => (root.server.as_str(), source.bucket.as_str(), source.prefix.as_str()),
+        // No server is called so.
+        _ => ("", "buckets", ""),
+    };
+    for part in [server, bucket, prefix] {
         digest.update(part);
         // No part can hold a NUL: two different lists never hash the same bytes.
         digest.update([0]);
     }
     digest.update(mountpoint.as_os_str().as_bytes());
-    let readable: String = config.source.bucket.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
+    let readable: String = bucket.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
     format!("{readable}-{}", &hex::encode(digest.finalize())[..16])
 }
 
@@ -180,14 +185,15 @@ mod tests {
     fn directories_are_private_and_taken_once() {
         let root = tempfile::tempdir().unwrap();
         let config = config(root.path(), "bucket");
-        let places = Places::open(&config, "http://h", Path::new("/m")).unwrap();
+        let layout = Layout::of_bucket("bucket", "", "http://h");
+        let places = Places::open(&config, &layout, Path::new("/m")).unwrap();
         for dir in [&config.state_dir, &config.cache_dir, &places.state, &places.cache] {
             assert_eq!(fs::metadata(dir).unwrap().permissions().mode() & 0o777, 0o700, "{}", dir.display());
         }
         assert!(Flock::lock(File::open(places.state.join("lock")).unwrap(), FlockArg::LockExclusiveNonblock).is_err());
         let state = places.state.clone();
         drop(places);
-        assert_eq!(Places::open(&config, "http://h", Path::new("/m")).unwrap().state, state);
+        assert_eq!(Places::open(&config, &layout, Path::new("/m")).unwrap().state, state);
     }
 
     #[test]
@@ -210,8 +216,12 @@ mod tests {
     fn each_mount_has_its_own_state() {
         let root = tempfile::tempdir().unwrap();
         let name = |source: &str, endpoint: &str, mountpoint: &str| {
-            mount_name(&config(root.path(), source), endpoint, Path::new(mountpoint))
+            let layout = Layout::of_bucket("", "", endpoint);
+            mount_name(&config(root.path(), source).sources, &layout, Path::new(mountpoint))
         };
+        // A bucket more is the same mount.
+        assert_eq!(name("a=bucket", "", "/m"), name("a=bucket,b=other", "", "/m"));
+        assert_ne!(name("a=bucket", "", "/m"), name("a=bucket", "", "/n"));
         let one = name("bucket/a", "http://h", "/m");
         assert_eq!(one, name("s3://bucket/a/", "http://h", "/m"));
         for other in

@@ -46,7 +46,11 @@ impl Facts {
         let asked = keys.len() as u64;
         let direct = &self.rooms.connection.direct;
         let asking = stream::iter(keys).map(|key| async move {
-            let answer = direct.restore(&key, restore.days, restore.tier).await;
+            let asking = async {
+                let (bucket, there) = direct.at(&key)?;
+                bucket.restore(&there, restore.days, restore.tier).await
+            };
+            let answer = asking.await;
             (key, answer)
         });
         let answers: Vec<_> = asking.buffer_unordered(PARALLEL).collect().await;

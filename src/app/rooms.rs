@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use super::deploying::HookPlace;
 use super::places::Places;
-use super::{Failure, Left};
+use super::{Failure, Left, membership};
 use crate::bucket::Bucket;
 use crate::bucket::StorageClass;
 use crate::bucket::client::{self, ClassOfKey, ConnectSettings, Connection, Encryption, Retention, Wishes};
 use crate::bucket::request_log::OperationCounts;
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, CacheStats, DiskCache, DiskSettings, DiskStats};
-use crate::config::{Attrs, Config};
+use crate::config::{Attrs, Config, Source, Sources};
 use crate::error::Kind;
 use crate::fs::{self, FileCounts, Fs};
 use crate::hooks::{self, Deployed, HookSettings, HookSpec, HooksStatus};
@@ -46,8 +46,18 @@ pub(super) const HOOK_GRACE: Duration = Duration::from_secs(10);
 
 /// Finds the bucket and makes sure that it answers.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
-    let settings = connect_settings(config);
-    let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, client::connect(&settings)).await else {
+    let connecting = async {
+        match &config.sources {
+            Sources::One(source) => client::connect(&connect_settings(config, None, source)).await,
+            Sources::Named(sources) => {
+                let settings = |(name, source): (&String, &Source)| {
+                    (name.clone(), connect_settings(config, Some(name), source))
+                };
+                client::connect_several(&sources.iter().map(settings).collect::<Vec<_>>()).await
+            }
+        }
+    };
+    let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, connecting).await else {
         let place = config.endpoint_url.as_deref().unwrap_or("S3");
         let seconds = CONNECT_DEADLINE.as_secs();
         return Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {seconds} s"))
@@ -56,8 +66,8 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
     Ok(outcome?)
 }
 
-/// What was said about the bucket, in its room's terms.
-pub(super) fn connect_settings(config: &Config) -> ConnectSettings {
+/// What was said about a bucket, in its room's terms; `name`: of its directory, where there are several.
+pub(super) fn connect_settings(config: &Config, name: Option<&str>, source: &Source) -> ConnectSettings {
     ConnectSettings {
         endpoint_url: config.endpoint_url.clone(),
         region: config.region.clone(),
@@ -70,15 +80,15 @@ pub(super) fn connect_settings(config: &Config) -> ConnectSettings {
         dual_stack: config.dual_stack,
         fips: config.fips,
         accelerate: config.accelerate,
-        wishes: wishes(config),
+        wishes: wishes(config, name, source),
         most_down_per_s: config.most_down_per_s,
         most_up_per_s: config.most_up_per_s,
-        ..ConnectSettings::new(&config.source.bucket, &config.source.prefix)
+        ..ConnectSettings::new(&source.bucket, &source.prefix)
     }
 }
 
 /// What was said about objects, in the bucket's terms.
-fn wishes(config: &Config) -> Wishes {
+fn wishes(config: &Config, name: Option<&str>, source: &Source) -> Wishes {
     let objects = config.objects.clone();
     let by_server = objects.sse.map(|sse| {
         let kms_key_id = objects.sse_kms_key_id.clone();
@@ -89,11 +99,11 @@ fn wishes(config: &Config) -> Wishes {
     let (acl, tags) = (objects.acl.clone(), objects.tags.clone());
     let retention = objects.object_lock.map(|(mode, span)| Retention { mode, span });
     let legal_hold = objects.legal_hold;
-    let prefix = config.source.prefix.clone();
+    let (prefix, above) = (source.prefix.clone(), name.map(|name| format!("{name}/")).unwrap_or_default());
     let class = move |key: &str| {
         // A directory's marker has no bytes; the cheaper classes bill it as 128 KiB.
-        let path = key.strip_prefix(&prefix).filter(|path| !path.ends_with('/') && !path.is_empty())?;
-        Some(StorageClass::from(objects.storage_class(path)?.to_owned()))
+        let below = key.strip_prefix(&prefix).filter(|path| !path.ends_with('/') && !path.is_empty())?;
+        Some(StorageClass::from(objects.storage_class(&format!("{above}{below}"))?.to_owned()))
     };
     let storage_class = Some(ClassOfKey(Arc::new(class)));
     Wishes { requester_pays, expected_bucket_owner, encryption, acl, tags, retention, legal_hold, storage_class }
@@ -159,7 +169,7 @@ impl Rooms {
         connection: Connection,
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
-        let disk = open_disk(config, places);
+        let disk = open_disk(config, &connection);
         let (memory_bytes, draft_memory_bytes) = shares_of_memory(config, disk.as_deref());
         let settings = CacheSettings { memory_bytes, max_parallel_gets: PARALLEL_GETS };
         let views = hooks::Views::over(Arc::clone(&connection.bucket));
@@ -169,14 +179,15 @@ impl Rooms {
             None => BlockCache::new(bucket, settings),
         };
         let index_path = places.cache.join("attributes.redb");
+        let journal = Journal::open(&places.state)?;
+        membership::check(&places.state, &connection.layout, &journal, &index_path)?;
         forget_above(&index_path, disk.as_ref().map_or(LARGEST_INDEX_BYTES, |disk| disk.stats().limit_bytes / 2));
         let index = AttributeIndex::open(&index_path)?;
-        let journal = Journal::open(&places.state)?;
-        let deployed = Deployed::new(&places.state, &config.source.bucket, config.hooks.as_deref());
+        let deployed = Deployed::new(&places.state, &config.sources.bucket_name(), config.hooks.as_deref());
         let specs = tokio::task::block_in_place(|| deployed.at_start(specs))?;
         let settings = fs::Settings {
-            root_prefix: config.source.prefix.clone(),
-            bucket_name: config.source.bucket.clone(),
+            root_prefix: config.sources.root_prefix().to_owned(),
+            layout: connection.layout.clone(),
             uid: config.uid,
             gid: config.gid,
             umask: config.umask,
@@ -216,7 +227,7 @@ impl Rooms {
         }
         // What recovery has hidden and settled is seen as it is now.
         hooks.begin();
-        let (prefix, warm_bytes) = (config.source.prefix.clone(), config.memory_bytes / 8);
+        let (prefix, warm_bytes) = (config.sources.root_prefix().to_owned(), config.memory_bytes / 8);
         let uploader = Mutex::new(Some(uploader));
         Ok(Self { prefix, warm_bytes, connection, cache, disk, journal, fs, asked: Arc::default(), uploader, hooks })
     }
@@ -316,14 +327,14 @@ fn keep_storing(fs: &Arc<Fs>) {
 }
 
 /// The cache on disk. A mount that cannot have one is slower, and says why.
-fn open_disk(config: &Config, places: &Places) -> Option<Arc<DiskCache>> {
+fn open_disk(config: &Config, connection: &Connection) -> Option<Arc<DiskCache>> {
     if config.cache_bytes == Some(0) {
         return None;
     }
     let settings = DiskSettings {
         directory: config.cache_dir.clone(),
         limit_bytes: config.cache_bytes,
-        bucket: format!("{} {}", places.server, config.source.bucket),
+        layout: connection.layout.clone(),
         queue_bytes: (config.memory_bytes / 16).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
     };
     DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
@@ -361,8 +372,8 @@ fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: 
     // It holds the hooks, to ask them.
     let fs = Arc::downgrade(fs);
     HookSettings {
-        region: connection.region.clone(),
-        prefix: config.source.prefix.clone(),
+        layout: connection.layout.clone(),
+        prefix: config.sources.root_prefix().to_owned(),
         mountpoint: Some(config.mountpoint.clone()),
         on_published: Arc::new(move |key| {
             if let Some(fs) = fs.upgrade() {
@@ -370,7 +381,7 @@ fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: 
             }
         }),
         relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
-        ..HookSettings::new(Vec::new(), &config.source.bucket, &places.state)
+        ..HookSettings::new(Vec::new(), "", &places.state)
     }
 }
 

@@ -94,13 +94,15 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let mountpoint = mount::prepare(&config.mountpoint)?;
     places::refuse_on_mount(&config, &mountpoint)?;
     let socket = places::socket_path(&places::run_dir()?, &mountpoint);
-    let specs = config.hooks.as_deref().map(|file| hooks::load_for(file, &config.source.bucket)).transpose()?;
+    let specs = config.hooks.as_deref().map(|file| hooks::load_for(file, &config.sources.bucket_name())).transpose()?;
     // Before anything that takes time: a port in use is told at once.
     let metrics = metrics::listen(config.metrics_listen).await?;
     let starting = async {
-        let connection = rooms::connect(&config).await?;
-        let key = state_key.as_deref().unwrap_or(&connection.endpoint);
-        let places = Places::open(&config, key, &mountpoint)?;
+        let mut connection = rooms::connect(&config).await?;
+        if let Some(key) = &state_key {
+            connection.layout = connection.layout.served_as(key);
+        }
+        let places = Places::open(&config, &connection.layout, &mountpoint)?;
         let log_path = places.state.join(LOG_NAME);
         log.open(&log_path).map_err(|cause| local("open the log", &log_path, &cause))?;
         // The server answers; what can take longer now is work, not a failure.
@@ -126,7 +128,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
     rooms.attach(&mounted)?;
     let metrics = metrics.map(|listener| listener.serve(&facts));
-    tracing::info!(source = %config.source, mountpoint = %mountpoint.display(), "mounted");
+    tracing::info!(source = %config.sources, mountpoint = %mountpoint.display(), "mounted");
     let in_foreground = !ready.is_background();
     let watch = in_foreground.then(|| Watch::over(&mountpoint, DRAIN_DEADLINE + FLUSH_DEADLINE + HOOK_GRACE));
     let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts, watch };
@@ -156,7 +158,7 @@ async fn listen(config: &Config, rooms: &Arc<Rooms>) -> Result<Option<lambda::Se
 fn mount_settings(config: &Config, mountpoint: PathBuf) -> MountSettings {
     MountSettings {
         mountpoint,
-        source: config.source.to_string(),
+        source: config.sources.to_string(),
         read_only: config.read_only,
         allow_other: config.allow_other,
         no_exec: config.no_exec,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::places::Places;
 use super::rooms::{Parts, Rooms};
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::telemetry::{self, Problem};
 
 /// A running mount, as its process sees itself. The JSON of `s3mount status --json`.
@@ -23,6 +23,9 @@ pub struct Status {
     pub bucket: String,
     /// Empty, or ending in `/`.
     pub prefix: String,
+    /// Of several: what each directory in the root is, e.g. `{"logs": "s3://company/2026"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub buckets: BTreeMap<String, String>,
     pub endpoint: String,
     pub region: String,
     pub mountpoint: PathBuf,
@@ -74,6 +77,10 @@ pub(super) struct Addresses {
     pub(super) metrics: Option<SocketAddr>,
 }
 
+fn named(sources: &Sources) -> BTreeMap<String, String> {
+    sources.each().filter_map(|(name, source)| Some((name?.to_owned(), source.to_string()))).collect()
+}
+
 /// What stays the same as long as a mount lives, and where to ask for the rest.
 pub(super) struct Facts {
     pub(super) config: Config,
@@ -110,23 +117,24 @@ impl Facts {
 
     pub(super) fn status(&self) -> Status {
         let connection = &self.rooms.connection;
-        let named = |counts: BTreeMap<&str, u64>| {
+        let by_operation = |counts: BTreeMap<&str, u64>| {
             counts.into_iter().map(|(operation, count)| (operation.to_owned(), count)).collect()
         };
         let Parts { cache, disk, files, hooks } = self.rooms.status();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            bucket: self.config.source.bucket.clone(),
-            prefix: self.config.source.prefix.clone(),
+            bucket: self.config.sources.bucket_name(),
+            prefix: self.config.sources.root_prefix().to_owned(),
+            buckets: named(&self.config.sources),
             endpoint: connection.endpoint.clone(),
             region: connection.region.clone(),
             mountpoint: self.mountpoint.clone(),
             read_only: self.config.read_only,
             ending: self.ending.load(Ordering::Relaxed),
             uptime_s: self.started.elapsed().as_secs(),
-            requests: named(connection.requests.counts()),
-            failures: named(connection.requests.failures()),
+            requests: by_operation(connection.requests.counts()),
+            failures: by_operation(connection.requests.failures()),
             bytes_received: connection.requests.bytes_received(),
             bytes_sent: connection.requests.bytes_sent(),
             capabilities: serde_json::to_value(connection.capabilities).expect("flags are JSON"),

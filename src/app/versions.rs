@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use super::Failure;
 use super::control::Reply;
 use super::status::Facts;
-use crate::bucket::s3::Version;
+use crate::bucket::s3::{S3Bucket, Version};
 use crate::error::Kind;
 
 /// One version of a file, the newest first.
@@ -60,7 +60,8 @@ impl Facts {
     }
 
     async fn versions_of(&self, path: &str) -> Result<Vec<Version>, Failure> {
-        let versions = self.rooms.connection.direct.versions(&self.key(path)).await?;
+        let (bucket, key) = self.there(path)?;
+        let versions = bucket.versions(&key).await?;
         if versions.is_empty() {
             return Err(self
                 .failure(path, "the bucket has no version of it")
@@ -74,7 +75,8 @@ impl Facts {
         let wanted = wanted.ok_or_else(|| {
             self.failure(path, &format!("no version {id}")).hint("`s3mount versions PATH` lists them")
         })?;
-        self.rooms.connection.direct.copy_version(&self.key(path), wanted).await?;
+        let (bucket, key) = self.there(path)?;
+        bucket.copy_version(&key, wanted).await?;
         Ok(())
     }
 
@@ -87,14 +89,17 @@ impl Facts {
         if markers.len() == versions.len() {
             return Err(self.failure(path, "nothing but its deletion is left in the bucket"));
         }
+        let (bucket, key) = self.there(path)?;
         for id in markers {
-            self.rooms.connection.direct.delete_version(&self.key(path), id).await?;
+            bucket.delete_version(&key, id).await?;
         }
         Ok(())
     }
 
-    fn key(&self, path: &str) -> String {
-        format!("{}{path}", self.rooms.prefix)
+    /// The bucket of a file, and its key there.
+    fn there(&self, path: &str) -> Result<(&S3Bucket, String), Failure> {
+        let key = format!("{}{path}", self.rooms.prefix);
+        self.rooms.connection.direct.at(&key).map_err(|error| self.failure(path, &error.cause))
     }
 
     fn failure(&self, path: &str, what: &str) -> Failure {

@@ -140,6 +140,7 @@ mod tests {
             from_etag: None,
             replace: Some(put(Condition::IfAbsent)),
             storage_class: None,
+            from_bucket: None,
         };
         assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, Kind::Changed);
         assert_eq!(bucket.head("k").await.unwrap().etag, second);

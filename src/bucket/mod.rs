@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod client;
 pub mod history;
 pub mod identity;
+pub mod layout;
 pub mod memory;
 pub mod probe;
 pub mod properties;
@@ -17,6 +18,7 @@ pub mod rate;
 pub mod request_log;
 pub mod retry;
 pub mod s3;
+pub mod united;
 pub mod upload;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Kind;
+pub use layout::{Layout, Root};
 pub use properties::{Properties, StorageClass};
 
 /// User metadata of an object: `x-amz-meta-` names without that prefix, lower case. At most 2 KiB
@@ -155,7 +158,7 @@ pub struct PutOptions {
     pub condition: Condition,
 }
 
-/// A server-side copy inside the bucket (at most 5 GiB in one request).
+/// A server-side copy (at most 5 GiB in one request).
 #[derive(Clone, Debug)]
 pub struct CopyRequest {
     pub from: String,
@@ -166,6 +169,8 @@ pub struct CopyRequest {
     pub replace: Option<PutOptions>,
     /// The source's storage class, where it is known: a copy is not made in that class by itself.
     pub storage_class: Option<StorageClass>,
+    /// Where `from` lies, if that is another bucket of the same server.
+    pub from_bucket: Option<String>,
 }
 
 /// A part that the server has: what `complete_upload` must repeat.

@@ -24,6 +24,20 @@ pub struct Capabilities {
 impl Capabilities {
     /// What AWS itself does: nothing to try there.
     pub const AWS: Self = Self { conditional_writes: Some(true), list_checksums: Some(true) };
+
+    /// What holds for two buckets: it is known of both, or one of them cannot do it.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let weaker = |one: Option<bool>, other: Option<bool>| match (one, other) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (Some(true), Some(true)) => Some(true),
+            _ => None,
+        };
+        Self {
+            conditional_writes: weaker(self.conditional_writes, other.conditional_writes),
+            list_checksums: weaker(self.list_checksums, other.list_checksums),
+        }
+    }
 }
 
 /// Tries things on two objects below `prefix` that are gone afterwards: seven small requests. What
@@ -59,7 +73,7 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
         }
     };
     let (to, replace) = (copy_of(key), Some(PutOptions::default()));
-    let copy = CopyRequest { from: key.to_owned(), to, from_etag: None, replace, storage_class: None };
+    let copy = CopyRequest { from: key.to_owned(), to, from_etag: None, replace, storage_class: None, from_bucket: None };
     // Right tag: must be taken (old Ceph answers 412). Existing key: must be refused (garage, rclone
     // and JuiceFS take it).
     let (right_tag, existing, copied) =

@@ -33,12 +33,15 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Examines what a mount needs, and says how it is.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let in_file = self.given.config.as_deref().map(Config::bucket_in).transpose()?.flatten();
-        let bucket = self.bucket.or(in_file);
-        // The machine is the same for every bucket.
-        let config = self.given.config(bucket.as_deref().unwrap_or("any"))?;
+        let in_file = self.given.config.as_deref().map(Config::names_bucket).transpose()?.unwrap_or(false);
+        let with_bucket = self.bucket.is_some() || in_file;
+        let config = match (self.bucket, self.given.config.as_deref()) {
+            (None, Some(file)) if in_file => Config::of_file(self.given.options, file)?,
+            // The machine is the same for every bucket.
+            (bucket, _) => self.given.config(bucket.as_deref().unwrap_or("any"))?,
+        };
         let mut findings = Vec::new();
-        app::doctor(&config, bucket.is_some(), &mut |found| {
+        app::doctor(&config, with_bucket, &mut |found| {
             if !self.json {
                 super::say(&as_text(&found));
             }

@@ -16,7 +16,8 @@ const NAME_CHARS: usize = 120;
 
 /// The status of one mount, several lines.
 pub(super) fn text(status: &Status) -> String {
-    let source = format!("s3://{}/{}", status.bucket, status.prefix);
+    let is_one = status.buckets.is_empty();
+    let source = if is_one { format!("s3://{}/{}", status.bucket, status.prefix) } else { status.bucket.clone() };
     let mut lines = vec![format!(
         "{} on {}{}",
         printable(source.trim_end_matches('/')),
@@ -206,6 +207,7 @@ pub(super) fn example() -> Status {
         pid: 42,
         bucket: "photos".into(),
         prefix: "2024/".into(),
+        buckets: BTreeMap::new(),
         endpoint: "http://h".into(),
         region: "r".into(),
         mountpoint: "/mnt/x".into(),

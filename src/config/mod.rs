@@ -5,8 +5,10 @@ mod memory;
 mod objects;
 mod options;
 mod source;
+mod sources;
 mod units;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +17,7 @@ pub use memory::bytes_there_are as memory_bytes_there_are;
 pub use objects::{Objects, Sse};
 pub use options::{Attrs, Options};
 pub use source::Source;
+pub use sources::Sources;
 pub use units::{Size, Span, Umask, Words};
 
 use crate::telemetry;
@@ -46,7 +49,7 @@ impl Error {
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the user's")]
 pub struct Config {
-    pub source: Source,
+    pub sources: Sources,
     /// Absolute; not yet looked at.
     pub mountpoint: PathBuf,
     pub endpoint_url: Option<String>,
@@ -103,13 +106,23 @@ impl Config {
         Self::resolve(Options { bucket: Some(source.to_owned()), mountpoint: Some("/".into()), ..said }, file)
     }
 
-    /// The bucket that a file of options names.
+    /// As [`Config::of_bucket`], of what a file of options names: a bucket, or several.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_file(said: Options, file: &Path) -> Result<Self, Error> {
+        Self::resolve(Options { mountpoint: Some("/".into()), ..said }, Some(file))
+    }
+
+    /// Whether a file of options names a bucket.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn bucket_in(file: &Path) -> Result<Option<String>, Error> {
-        Ok(read_file(file)?.bucket)
+    pub fn names_bucket(file: &Path) -> Result<bool, Error> {
+        let options = read_file(file)?;
+        Ok(options.bucket.is_some() || options.buckets.is_some())
     }
+
 
     /// Puts together what the command line and environment say (`said`) and the file (`file`).
     ///
@@ -117,13 +130,13 @@ impl Config {
     /// What is wrong with the file or with a value.
     pub fn resolve(said: Options, file: Option<&Path>) -> Result<Self, Error> {
         let options = match file {
-            Some(path) => said.or(read_file(path)?),
+            Some(path) => said.or_file(read_file(path)?),
             None => said,
         };
         let dirs = Dirs::of_this_user();
         let objects = Objects::of(&options)?;
         let config = Self {
-            source: options.bucket.ok_or_else(|| not_named("bucket", "s3mount BUCKET MOUNTPOINT"))?.parse()?,
+            sources: sources(options.bucket.as_deref(), options.buckets.as_ref())?,
             mountpoint: absolute(&options.mountpoint.ok_or_else(|| not_named("mountpoint", "a directory"))?)?,
             endpoint_url: options.endpoint_url.map(checked_url).transpose()?,
             region: options.region,
@@ -181,6 +194,24 @@ impl Config {
             ));
         }
         Ok(self)
+    }
+}
+
+fn sources(bucket: Option<&str>, buckets: Option<&BTreeMap<String, String>>) -> Result<Sources, Error> {
+    match (bucket, buckets) {
+        (Some(_), Some(_)) => {
+            Err(Error::new("both bucket and [buckets] are named", "name one bucket, or several under [buckets]"))
+        }
+        (Some(bucket), None) => bucket.parse(),
+        (None, Some(table)) => {
+            // A table goes on to the end of the file: what was meant as an option would be a directory.
+            if let Some(name) = table.keys().find(|name| options::is_key(name)) {
+                let told = format!("'{name}' under [buckets] is the name of an option");
+                return Err(Error::new(told, "put the options above [buckets], and call no bucket's directory so"));
+            }
+            Sources::named(table)
+        }
+        (None, None) => Err(not_named("bucket", "s3mount BUCKET MOUNTPOINT")),
     }
 }
 
@@ -304,10 +335,32 @@ mod tests {
         let dirs = "cache-dir = '/c'\nstate-dir = '/s'\n";
         std::fs::write(file.path(), format!("bucket = 'b/p'\nmountpoint = '/m'\n{dirs}")).unwrap();
         let config = Config::resolve(Options::default(), Some(file.path())).unwrap();
-        assert_eq!((config.source.to_string(), config.mountpoint), ("s3://b/p".to_owned(), PathBuf::from("/m")));
+        assert_eq!((config.sources.to_string(), config.mountpoint), ("s3://b/p".to_owned(), PathBuf::from("/m")));
         std::fs::write(file.path(), format!("bucket = 'b'\n{dirs}")).unwrap();
         let error = Config::resolve(Options::default(), Some(file.path())).unwrap_err();
         assert!(error.to_string().contains("no mountpoint is named"), "{error}");
+    }
+
+    #[test]
+    fn a_file_can_name_several_buckets_and_the_command_line_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write = |text: &str| std::fs::write(file.path(), format!("cache-dir = '/c'\nstate-dir = '/s'\n{text}"));
+        write("mountpoint = '/m'\n[buckets]\nphotos = 'my-photos'\nlogs = 's3://company/2026'\n").unwrap();
+        let config = Config::resolve(Options::default(), Some(file.path())).unwrap();
+        assert_eq!(config.sources.to_string(), "logs=s3://company/2026,photos=s3://my-photos");
+        assert!(Config::names_bucket(file.path()).unwrap());
+        let one = Config::of_bucket("b", Options::default(), Some(file.path())).unwrap();
+        assert_eq!(one.sources.to_string(), "s3://b");
+        write("bucket = 'b'\n[buckets]\nphotos = 'my-photos'\n").unwrap();
+        assert!(Config::of_file(Options::default(), file.path()).unwrap_err().message.contains("both"));
+    }
+
+    #[test]
+    fn an_option_that_slipped_under_the_buckets_is_no_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[buckets]\nphotos = 'p'\nregion = 'eu-west-1'\n").unwrap();
+        let error = Config::of_file(Options::default(), file.path()).unwrap_err();
+        assert!(error.message.contains("'region'"), "{error}");
     }
 
     #[test]

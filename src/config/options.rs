@@ -1,8 +1,10 @@
 //! Every option once, as it is written: on the command line, in `S3MOUNT_…` or in the file.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::Args;
 use serde::Deserialize;
 
 use super::objects::Sse;
@@ -33,6 +35,9 @@ pub struct Options {
     pub bucket: Option<String>,
     #[arg(skip)]
     pub mountpoint: Option<PathBuf>,
+    /// Several buckets, by the names of their directories.
+    #[arg(skip)]
+    pub buckets: Option<BTreeMap<String, String>>,
     /// S3 server to use instead of AWS, e.g. http://127.0.0.1:9000
     #[arg(long, value_name = "URL", env = "S3MOUNT_ENDPOINT_URL", help_heading = "Bucket")]
     pub endpoint_url: Option<String>,
@@ -192,12 +197,25 @@ macro_rules! first_said {
     };
 }
 
+/// Whether the file knows an option of this name.
+pub(super) fn is_key(name: &str) -> bool {
+    let command = Options::augment_args(clap::Command::new("options"));
+    ["bucket", "mountpoint"].contains(&name) || command.get_arguments().any(|flag| flag.get_long() == Some(name))
+}
+
 impl Options {
+    /// As [`Options::or`], of what a file says. Who names a bucket does not mean those of the file.
+    #[must_use]
+    pub fn or_file(self, file: Self) -> Self {
+        let buckets = file.buckets.filter(|_| self.bucket.is_none());
+        self.or(Self { buckets, ..file })
+    }
+
     /// These options, and where they say nothing, those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         first_said!(self, other;
-            bucket mountpoint
+            bucket mountpoint buckets
             endpoint_url region profile credentials_file no_sign_request force_path_style dual_stack fips accelerate
             max_download max_upload
             requester_pays expected_bucket_owner storage_class sse sse_kms_key_id sse_c_key_file acl tags
@@ -225,7 +243,6 @@ mod tests {
 
     #[test]
     fn the_file_knows_every_option_by_its_flag() {
-        use clap::Args;
         // A value that each option takes, in TOML.
         let text = "endpoint-url = 'http://h'\nregion = 'r'\nprofile = 'p'\ncredentials-file = '/p'\nno-sign-request = true\n\
             force-path-style = true\n\

@@ -71,6 +71,7 @@ impl Fs {
             from_etag: Some(etag),
             replace: None,
             storage_class: None,
+            from_bucket: None,
         };
         let sent = |settings| async move {
             upload::upload_changes(&self.bucket, &from, parts, source, options, &settings).await

@@ -52,6 +52,7 @@ mod uploader;
 mod waiting;
 mod walk;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -59,9 +60,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Layout};
 use crate::cache::{AttributeIndex, BlockCache};
 use crate::journal::Journal;
+use crate::key::ROOT_INO;
 
 pub use backlog::{BacklogLimits, BacklogStatus};
 pub use errors::{Error, Result};
@@ -83,7 +85,8 @@ pub use uploader::Uploader;
 pub struct Settings {
     /// Key prefix of the mount: empty, or ending in `/` ([`crate::key::root_prefix`]).
     pub root_prefix: String,
-    pub bucket_name: String,
+    /// Which buckets the keys lie in. The root of several holds these alone, for good.
+    pub layout: Layout,
     /// Owner of objects that carry no owner of their own.
     pub uid: u32,
     pub gid: u32,
@@ -245,6 +248,17 @@ impl Fs {
         let key = self.tree.lock().key(ino).unwrap_or_default();
         let is_shown = views.iter().any(|view| key.starts_with(view.as_str())) || self.is_history(&key);
         if is_shown { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
+    }
+
+    /// `EPERM` for what would change a name in the root of several buckets (`chattr(1)` of an immutable
+    /// directory): no bucket is there to keep it.
+    fn names_may_change_in(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        if parent != ROOT_INO || !self.settings.layout.is_united() {
+            return Ok(());
+        }
+        let name = name.to_string_lossy().escape_debug().to_string();
+        tracing::info!(name, "not done (EPERM): the root of this mount holds its buckets, and nothing else");
+        Err(Error::from(nix::errno::Errno::EPERM))
     }
 
     /// From now on commits are journaled as events: hooks listen.

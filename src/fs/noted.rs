@@ -55,7 +55,7 @@ impl Fs {
     /// Whether S3 may be told of a directory a moment later. Not while a removal or another marker waits
     /// under its key: after a crash nobody could say which came first.
     pub(super) fn may_note(&self, key: &str) -> bool {
-        self.settings.attributes_wait && !key.is_empty() && self.removals.is_free(key)
+        self.settings.attributes_wait && !self.settings.layout.is_keyless(key) && self.removals.is_free(key)
     }
 
     /// As [`Fs::may_note`], of a node.

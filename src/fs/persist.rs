@@ -108,8 +108,8 @@ impl Fs {
     /// As [`Fs::store_attributes_guarded`], for callers that hold the namespace.
     pub(super) async fn store_attributes_stable(&self, ino: Ino) -> Result<()> {
         let mut snapshot = self.snapshot(ino)?;
-        if ino == ROOT_INO && snapshot.key.is_empty() {
-            self.remember_root(&snapshot.stat);
+        if self.settings.layout.is_keyless(&snapshot.key) {
+            self.remember_keyless(&snapshot.key, &snapshot.stat);
             return Ok(());
         }
         if snapshot.stat.kind == FileKind::Directory {
@@ -154,7 +154,7 @@ impl Fs {
         }
         let (from, to) = (key.to_owned(), key.to_owned());
         let replace = Some(PutOptions { condition: Condition::None, ..options });
-        self.copy(&CopyRequest { from, to, from_etag: etag.cloned(), replace, storage_class: None }, size).await
+        self.copy(&CopyRequest { from, to, from_etag: etag.cloned(), replace, storage_class: None, from_bucket: None }, size).await
     }
 
     /// A server-side copy of a file of any size.
@@ -237,10 +237,11 @@ impl Fs {
         self.index.put(key, Remembered { etag: etag.cloned(), size, modified, attributes, properties, untold });
     }
 
-    /// The root of a whole bucket has no key that could carry its attributes: the index keeps them.
-    fn remember_root(&self, stat: &Stat) {
+    /// The directory that a whole bucket appears as has no key that could carry its attributes: the index
+    /// keeps them.
+    fn remember_keyless(&self, key: &str, stat: &Stat) {
         let attributes = stat.to_attributes(None);
-        self.index.put("", Remembered { attributes, ..Remembered::default() });
+        self.index.put(key, Remembered { attributes, ..Remembered::default() });
     }
 
     /// What an earlier mount remembered of the root.

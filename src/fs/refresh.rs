@@ -80,6 +80,10 @@ impl Fs {
     /// A directory that exists only because something lies in it. The moment we first saw it is
     /// remembered, so that its times stay the same after a remount.
     pub(super) fn implicit_directory(&self, key: &str) -> Remembered {
+        let keyless = self.settings.layout.is_keyless(key);
+        if let Some(kept) = self.index.get(key).filter(|_| keyless) {
+            return kept;
+        }
         let now = SystemTime::now();
         let attributes = Attributes { mtime: Some(now), ctime: Some(now), ..Attributes::default() };
         let remembered = Remembered { attributes, ..Remembered::default() };

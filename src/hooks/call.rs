@@ -6,6 +6,7 @@ use super::destinations::error_kind;
 use super::invocation::{Outcome, Publication, Surroundings, Tried, by_bucket};
 use super::invoke::{Cancel, find};
 use super::{Error, Hooks, Result, notification};
+use crate::bucket::Layout;
 use crate::error::Kind;
 use crate::journal::{Event, EventName, NewCall, NewEvent, Task, stored_etag};
 
@@ -83,17 +84,17 @@ fn called(tried: Tried) -> Called {
     Called { answer, answer_dropped, problem, log: tried.log }
 }
 
-/// What a payload says happened to a key of a bucket, if it is an S3 event.
-fn told(payload: &str, bucket: &str) -> Option<(EventName, String)> {
+/// What a payload says happened to a key of the mount, if it is an S3 event.
+fn told(payload: &str, layout: &Layout) -> Option<(EventName, String)> {
     let told = notification::records(payload).ok()?.into_iter().next()?;
     let name = told.name.unwrap_or(EventName::CreatedPut);
-    (told.bucket == bucket).then_some((name, told.key))
+    Some((name, layout.here(&told.bucket, &told.key)?))
 }
 
 impl Surroundings {
     /// The task of a call as it is to be run: about the object that its payload names, if that is there.
     pub(super) async fn called(&self, task: &Task, payload: &str) -> std::result::Result<Task, Outcome> {
-        let Some((name, key)) = told(payload, &self.runner.source.bucket) else { return Ok(task.clone()) };
+        let Some((name, key)) = told(payload, &self.runner.layout) else { return Ok(task.clone()) };
         let mut about = task.clone();
         about.event.fact.name = name;
         about.event.fact.key = key;
@@ -128,6 +129,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_an_event_of_this_bucket_names_its_object() {
+        let layout = Layout::of_bucket("b", "", "");
         for (payload, expected) in [
             (event("ObjectCreated:Put", "b", "a+b/%C3%A4%2B.jpg"), Some((EventName::CreatedPut, "a b/ä+.jpg"))),
             (event("s3:ObjectRemoved:DeleteMarkerCreated", "b", "a"), Some((EventName::RemovedDelete, "a"))),
@@ -138,7 +140,7 @@ mod tests {
             ("{\"Records\":[]}".to_owned(), None),
             ("no json".to_owned(), None),
         ] {
-            assert_eq!(told(&payload, "b"), expected.map(|(name, key)| (name, key.to_owned())), "{payload}");
+            assert_eq!(told(&payload, &layout), expected.map(|(name, key)| (name, key.to_owned())), "{payload}");
         }
     }
 }

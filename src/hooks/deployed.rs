@@ -52,6 +52,12 @@ struct Current {
 }
 
 impl Deployed {
+    /// What is mounted, as settings would name it.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     /// Those of the mount with this state directory.
     #[must_use]
     pub fn new(state_dir: &Path, bucket: &str, file: Option<&Path>) -> Self {

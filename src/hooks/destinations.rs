@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::event::{Source, timestamp};
+use super::event::{self, timestamp};
 use super::invocation::{Surroundings, Tried};
 use super::rules::MAX_LINEAGE;
 use super::sandbox::Ended;
 use super::{HookSpec, lineage};
-use crate::bucket::{self, Properties, PutOptions};
+use crate::bucket::{self, Layout, Properties, PutOptions};
 use crate::error::Kind;
 use crate::journal::{EventName, NewCall, NewEvent, Task, stored_etag};
 use crate::relay::{self, Function, Queue};
@@ -111,7 +111,7 @@ impl Condition {
 /// What follows when a task has ended so. `payload`: what the hook was given.
 pub(super) fn calls(
     spec: &HookSpec,
-    source: &Source,
+    layout: &Layout,
     task: &Task,
     payload: &str,
     condition: Condition,
@@ -124,14 +124,14 @@ pub(super) fn calls(
         tracing::warn!("nobody is told of {}: {MAX_LINEAGE} hooks had a hand in it already", task.event.id);
         return Vec::new();
     }
-    let record = record(&spec.name, source, task, payload, condition, tried, problem);
+    let record = record(&spec.name, layout, task, payload, condition, tried, problem);
     vec![NewCall { id: task.event.id.clone(), hook: destination.task_name(), payload: record.to_string(), lineage }]
 }
 
 /// The record as Lambda writes it, version 1.0.
 fn record(
     hook: &str,
-    source: &Source,
+    layout: &Layout,
     task: &Task,
     payload: &str,
     condition: Condition,
@@ -140,7 +140,7 @@ fn record(
 ) -> Value {
     // As text, where it is no JSON.
     let value = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
-    let arn = format!("arn:aws:lambda:{}:000000000000:function:{hook}:$LATEST", source.region);
+    let arn = format!("arn:aws:lambda:{}:000000000000:function:{hook}:$LATEST", event::region(layout, task));
     let mut record = json!({
         "version": "1.0",
         "timestamp": timestamp(SystemTime::now()),

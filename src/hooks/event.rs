@@ -3,6 +3,7 @@
 //! Field for field after "Event message structure" of the S3 user guide; what is our own stands
 //! under the extra top-level member `s3mount`, which AWS parsers pass over.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -12,17 +13,33 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::sandbox;
+use crate::bucket::Layout;
 use crate::journal::{EventName, NewEvent, Task};
 
 /// What form-urlencoding leaves as it is, and `/`, which S3 leaves too.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/').remove(b' ');
 
-/// Where events come from.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    pub(super) bucket: String,
-    pub(super) region: String,
+/// An object by its names in S3.
+struct Origin<'a> {
+    bucket: &'a str,
+    region: &'a str,
+    key: Cow<'a, str>,
+}
+
+impl<'a> Origin<'a> {
+    /// What lies in no bucket (a call is about nothing) is told as of the first.
+    fn of(layout: &'a Layout, key: &'a str) -> Self {
+        let root = layout.root_of(key).or(layout.roots().first());
+        let (bucket, region) = root.map(|root| (root.bucket.as_str(), root.region.as_str())).unwrap_or_default();
+        let there = root.and_then(|root| root.there(key));
+        Self { bucket, region, key: there.map_or(Cow::Borrowed(key), Cow::Owned) }
+    }
+}
+
+/// The region that a hook runs in: of its object's bucket.
+pub(super) fn region<'a>(layout: &'a Layout, task: &'a Task) -> &'a str {
+    Origin::of(layout, &task.event.fact.key).region
 }
 
 /// How the guest finds the event's object.
@@ -130,11 +147,11 @@ struct Own<'a> {
 const NOBODY: Principal = Principal { principal_id: "s3mount" };
 
 /// The message for one task.
-pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
+pub(super) fn message(layout: &Layout, task: &Task, place: &Place) -> String {
     let event = &task.event;
     let told = match &task.record {
         Some(said) => Told::ByS3(said_by_s3(said, &event.fact)),
-        None => Told::Here(Box::new(record_of(source, task))),
+        None => Told::Here(Box::new(record_of(layout, task))),
     };
     let own = Own {
         version: env!("CARGO_PKG_VERSION"),
@@ -149,13 +166,14 @@ pub(super) fn message(source: &Source, task: &Task, place: &Place) -> String {
     serde_json::to_string(&Message { records: [told], s3mount: own }).expect("strings and numbers make JSON")
 }
 
-fn record_of<'a>(source: &'a Source, task: &'a Task) -> Record<'a> {
+fn record_of<'a>(layout: &'a Layout, task: &'a Task) -> Record<'a> {
     let event = &task.event;
+    let origin = Origin::of(layout, &event.fact.key);
     let removed = event.fact.name == EventName::RemovedDelete;
     Record {
         event_version: "2.1",
         event_source: "aws:s3",
-        aws_region: &source.region,
+        aws_region: origin.region,
         event_time: timestamp(event.fact.time),
         event_name: event.fact.name.s3_name(),
         user_identity: NOBODY,
@@ -165,12 +183,12 @@ fn record_of<'a>(source: &'a Source, task: &'a Task) -> Record<'a> {
             schema_version: "1.0",
             configuration_id: &task.hook,
             bucket: Bucket {
-                name: &source.bucket,
+                name: origin.bucket,
                 owner_identity: NOBODY,
-                arn: format!("arn:aws:s3:::{}", source.bucket),
+                arn: format!("arn:aws:s3:::{}", origin.bucket),
             },
             object: Object {
-                key: encode_key(&event.fact.key),
+                key: encode_key(&origin.key),
                 size: (!removed).then_some(event.fact.size),
                 etag: event.fact.etag.as_deref().filter(|_| !removed),
                 sequencer: event.sequencer(),
@@ -200,7 +218,7 @@ fn sequencer(task: &Task) -> String {
 
 /// The same for a typed hook, which is stopped at `deadline`.
 pub(super) fn record(
-    source: &Source,
+    layout: &Layout,
     task: &Task,
     place: &Place,
     deadline: SystemTime,
@@ -208,12 +226,13 @@ pub(super) fn record(
 ) -> sandbox::Event {
     let event = &task.event;
     let fact = &event.fact;
+    let origin = Origin::of(layout, &fact.key);
     sandbox::Event {
         id: event.id.clone(),
         name: fact.name.s3_name().to_owned(),
         time_ms: sandbox::since_1970_ms(fact.time),
-        bucket: source.bucket.clone(),
-        key: fact.key.clone(),
+        bucket: origin.bucket.to_owned(),
+        key: origin.key.into_owned(),
         path: place.path.to_owned(),
         size: fact.size,
         etag: fact.etag.clone(),
@@ -265,7 +284,7 @@ mod tests {
     }
 
     fn written(name: EventName, input: Option<&str>) -> String {
-        let source = Source { bucket: "demo".into(), region: "eu-central-1".into() };
+        let source = Layout::of_bucket("demo", "eu-central-1", "");
         let place = Place { path: "my photos/ä+1(2).jpg", name: "ä+1(2).jpg", input: input.map(str::to_owned) };
         message(&source, &task(name), &place)
     }
@@ -304,7 +323,7 @@ mod tests {
             {"key": "a", "size": 7, "eTag": "then", "versionId": "v1", "sequencer": "0055AED6DCD90281E5"}}});
         let mut told = Task { record: Some(said.clone()), ..task(EventName::CreatedPut) };
         let passed_on = |task: &Task| {
-            let source = Source { bucket: "demo".into(), region: "eu-central-1".into() };
+            let source = Layout::of_bucket("demo", "eu-central-1", "");
             let place = Place { path: "a", name: "a", input: None };
             serde_json::from_str::<Value>(&message(&source, task, &place)).unwrap()
         };

@@ -8,14 +8,13 @@ use std::time::UNIX_EPOCH;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::event::Source;
 use super::invocation::{Hook, Outcome, Publication, Tried};
 use super::publish::{self, OutFile};
 use super::run::Runner;
 use super::workspace::Workspace;
 use super::{Error, HookSpec, Hooks, Result, describe, settings};
-use crate::bucket::Metadata;
 use crate::bucket::memory::MemoryBucket;
+use crate::bucket::{Layout, Metadata};
 use crate::error::Kind;
 use crate::journal::{Event, EventName, NewEvent, Task, stored_etag};
 use crate::key;
@@ -119,12 +118,12 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
     let (sandbox, mut programs) = describe::compile(scratch.path(), std::slice::from_ref(&spec))?;
     let program = programs.pop().ok_or_else(|| no_hook(std::iter::empty()))?;
     let hook = Hook::new(spec, program, Arc::default(), scratch.path().join("log"));
-    let source = Source { bucket: "local".into(), region: "us-east-1".into() };
+    let layout = Layout::of_bucket("local", "us-east-1", "");
     let work = scratch.path().join("work");
     let bucket = Arc::new(MemoryBucket::new());
     let runner = Runner {
         sandbox,
-        source,
+        layout,
         prefix: String::new(),
         bucket: bucket.clone(),
         on_published: Arc::new(|_| {}),

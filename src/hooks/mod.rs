@@ -73,10 +73,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Layout};
 use crate::journal::Journal;
 use crate::relay::Relay;
-use event::Source;
 use invocation::{Hook, Surroundings};
 use run::Runner;
 use sandbox::Sandbox;
@@ -111,9 +110,8 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct HookSettings {
     pub specs: Vec<HookSpec>,
-    pub bucket_name: String,
-    /// For `awsRegion` in the event.
-    pub region: String,
+    /// Which bucket, or buckets: for the events.
+    pub layout: Layout,
     /// Key prefix of the mount: empty, or ending in `/`.
     pub prefix: String,
     /// Where the bucket is mounted, for commands that the user is told.
@@ -133,8 +131,7 @@ impl HookSettings {
     pub fn new(specs: Vec<HookSpec>, bucket_name: &str, state_dir: &Path) -> Self {
         Self {
             specs,
-            bucket_name: bucket_name.to_owned(),
-            region: "us-east-1".to_owned(),
+            layout: Layout::of_bucket(bucket_name, "us-east-1", ""),
             prefix: String::new(),
             state_dir: state_dir.to_owned(),
             concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
@@ -195,7 +192,7 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
         surroundings: Surroundings {
             runner: Runner {
                 sandbox,
-                source: Source { bucket: settings.bucket_name, region: settings.region },
+                layout: settings.layout,
                 prefix: settings.prefix,
                 bucket: Arc::clone(&bucket),
                 on_published: Arc::clone(&settings.on_published),

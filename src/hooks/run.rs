@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::event::{self, Place, Source};
+use super::event::{self, Place};
 use super::grants::Granted;
 use super::invocation::{Hook, Outcome, Publication};
 use super::report::{self, Report};
@@ -14,7 +14,7 @@ use super::sandbox::{Call, Captured, Directories, Ended, Quota, Run, Sandbox, Ty
 use super::veto::Veto;
 use super::workspace::Workspace;
 use super::{HookSpec, OnPublished};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Layout};
 use crate::journal::{EventName, NewEvent, Task};
 
 /// Exit codes after `sysexits.h`: what a hook says about trying again.
@@ -25,7 +25,8 @@ const EXIT_VETO: i32 = 77;
 /// What every run needs, wherever its object comes from.
 pub(super) struct Runner {
     pub(super) sandbox: Arc<Sandbox>,
-    pub(super) source: Source,
+    /// Which buckets there are.
+    pub(super) layout: Layout,
     /// Key prefix of the mount, empty or ending in `/`.
     pub(super) prefix: String,
     /// What typed hooks are granted objects of, and who is told of those that they write.
@@ -93,7 +94,7 @@ impl Runner {
 
     fn typed(&self, spec: &HookSpec, task: &Task, place: &Place, began: SystemTime, granted: Arc<Granted>) -> Typed {
         let json = self.payload(task, place);
-        let event = event::record(&self.source, task, place, began + spec.timeout, json);
+        let event = event::record(&self.layout, task, place, began + spec.timeout, json);
         let mut config = spec.env.clone();
         config.extend(spec.config.clone());
         Typed { event, granted, config }
@@ -144,7 +145,7 @@ impl Runner {
 
     /// What a hook gets on stdin.
     pub(super) fn payload(&self, task: &Task, place: &Place) -> String {
-        task.payload.clone().unwrap_or_else(|| event::message(&self.source, task, place))
+        task.payload.clone().unwrap_or_else(|| event::message(&self.layout, task, place))
     }
 
     fn call(&self, spec: &HookSpec, task: &Task, place: &Place, workspace: &Workspace) -> Call {
@@ -154,8 +155,8 @@ impl Runner {
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &(spec.memory_bytes >> 20).to_string()),
             ("AWS_LAMBDA_LOG_GROUP_NAME", &format!("/aws/lambda/{}", spec.name)),
             ("AWS_LAMBDA_REQUEST_ID", &task.event.id),
-            ("AWS_REGION", &self.source.region),
-            ("AWS_DEFAULT_REGION", &self.source.region),
+            ("AWS_REGION", event::region(&self.layout, task)),
+            ("AWS_DEFAULT_REGION", event::region(&self.layout, task)),
             ("S3MOUNT_EVENT", if place.path.is_empty() { "Invoke" } else { task.event.fact.name.s3_name() }),
             ("S3MOUNT_PATH", place.path),
             ("S3MOUNT_NAME", place.name),

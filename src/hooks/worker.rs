@@ -331,7 +331,7 @@ impl Worker {
         // As it was when it was tried last.
         let failures = if problem.is_some() { task.failures.saturating_sub(1) } else { task.failures };
         let payload = self.surroundings.payload(hook, &Task { failures, ..task.clone() });
-        destinations::calls(&hook.spec, &self.surroundings.runner.source, task, &payload, condition, tried, problem)
+        destinations::calls(&hook.spec, &self.surroundings.runner.layout, task, &payload, condition, tried, problem)
     }
 
     /// Starts what may be told to destinations that are no hooks.

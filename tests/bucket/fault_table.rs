@@ -85,7 +85,7 @@ impl Cell {
             "CopyObject" => {
                 let from = format!("{key}-source");
                 let request =
-                    CopyRequest { from, to: key.to_owned(), from_etag: None, replace: Some(over), storage_class: None };
+                    CopyRequest { from, to: key.to_owned(), from_etag: None, replace: Some(over), storage_class: None, from_bucket: None };
                 bucket.copy(&request).await.map(drop)
             }
             "DeleteObject" => bucket.delete(key).await,

@@ -88,6 +88,7 @@ async fn copies_and_deletes_survive_what_passes() {
             from_etag: from_etag.clone(),
             replace: Some(options(Condition::IfAbsent)),
             storage_class: None,
+            from_bucket: None,
         };
         place.bucket().copy(&copy).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         place.server.faults().clear();

@@ -46,6 +46,7 @@ async fn odd_keys_are_written_listed_copied_and_deleted_byte_for_byte() {
             from_etag: None,
             replace: None,
             storage_class: None,
+            from_bucket: None,
         };
         place.bucket().copy(&copy).await.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(place.bucket().get(&copy.to, None, None).await.unwrap().bytes, key);

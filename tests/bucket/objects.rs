@@ -57,7 +57,7 @@ async fn what_is_missing_is_not_found() {
     assert_eq!(place.bucket().head(&key).await.unwrap_err().kind, Kind::NotFound);
     assert_eq!(place.bucket().get(&key, None, None).await.unwrap_err().kind, Kind::NotFound);
     let copy =
-        CopyRequest { from: key.clone(), to: place.key("copy"), from_etag: None, replace: None, storage_class: None };
+        CopyRequest { from: key.clone(), to: place.key("copy"), from_etag: None, replace: None, storage_class: None, from_bucket: None };
     assert_eq!(place.bucket().copy(&copy).await.unwrap_err().kind, Kind::NotFound);
     place.bucket().delete(&key).await.expect("deleting what is not there succeeds");
     assert!(place.bucket().delete_many(&[key]).await.unwrap().is_empty());
@@ -81,6 +81,7 @@ async fn conditions_hold() {
         from_etag: Some(first),
         replace: None,
         storage_class: None,
+        from_bucket: None,
     };
     assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, None, Some(&second)).await.unwrap().bytes, "22");
@@ -112,6 +113,7 @@ async fn a_copy_keeps_or_replaces_what_the_object_carries() {
         from_etag: Some(etag),
         replace: None,
         storage_class: None,
+        from_bucket: None,
     };
     place.bucket().copy(&copy).await.unwrap();
     let kept = place.bucket().get(&copy.to, None, None).await.unwrap();

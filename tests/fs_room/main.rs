@@ -79,7 +79,7 @@ impl House {
         let journal = Journal::open(&state.path().join("journal")).unwrap();
         let settings = Settings {
             root_prefix: String::new(),
-            bucket_name: "b".into(),
+            layout: Layout::of_bucket("b", "", ""),
             uid: 1000,
             gid: 1000,
             umask: 0o022,

@@ -70,7 +70,7 @@ impl House {
         let disk = DiskCache::open(DiskSettings {
             directory: directory.clone(),
             limit_bytes: Some(traits.disk_bytes),
-            bucket: "model".to_owned(),
+            layout: Layout::of_bucket("model", "", ""),
             queue_bytes: 4 << 20,
         })
         .unwrap();
@@ -81,7 +81,7 @@ impl House {
         let journal = Journal::open(&state.path().join("journal")).unwrap();
         let settings = Settings {
             root_prefix: String::new(),
-            bucket_name: "model".into(),
+            layout: Layout::of_bucket("model", "", ""),
             uid: 1000,
             gid: 1000,
             umask: 0o022,

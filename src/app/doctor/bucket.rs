@@ -8,7 +8,7 @@ use super::{Finding, Tell};
 use crate::bucket::client::{self, ConnectSettings, Connection, clock_in_words};
 use crate::bucket::probe::{Capabilities, probe};
 use crate::bucket::{Error, ListPage, ListRequest};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::error::Kind;
 
 /// Longest time for one request with its retries: who examines a server does not wait for it.
@@ -17,16 +17,15 @@ const ATTEMPTS: u32 = 3;
 /// S3 refuses what is signed with a clock more than 15 minutes off (`RequestTimeTooSkewed`).
 const CLOCK_BOUND_S: u64 = 5 * 60;
 
-pub(super) async fn examine(config: &Config, settings: ConnectSettings, tell: Tell<'_>) {
+pub(super) async fn examine(config: &Config, source: &Source, settings: ConnectSettings, tell: Tell<'_>) {
     // What is written to try things is deleted again.
     let wishes = settings.wishes.clone().without_lock();
     // Nothing is written before each write is tried by itself.
     let settings = ConnectSettings { wishes, read_only: true, deadline: DEADLINE, max_attempts: ATTEMPTS, ..settings };
     let connection = match client::connect(&settings).await {
         Ok(connection) => connection,
-        Err(error) => return tell(unreached(config, &settings, &error)),
+        Err(error) => return tell(unreached(config, source, &settings, &error)),
     };
-    let source = &config.source;
     tell(Finding::good("bucket", format!("{source} at {} can be listed", connection.endpoint)));
     if let Some(proxy) = client::proxy_towards(&settings) {
         tell(Finding::good("proxy", format!("{} ({})", proxy.address, proxy.variable)));
@@ -40,7 +39,7 @@ pub(super) async fn examine(config: &Config, settings: ConnectSettings, tell: Te
         tell(clock(ahead_s));
     }
     let bucket = connection.bucket.as_ref();
-    let caller = Caller { config, region: &connection.region };
+    let caller = Caller { config, source, region: &connection.region };
     let listing = ListRequest { prefix: source.prefix.clone(), ..ListRequest::default() };
     let page = match bucket.list(&listing).await {
         Ok(page) => page,
@@ -58,13 +57,13 @@ async fn writing(caller: &Caller<'_>, connection: &Connection, page: &ListPage, 
     let bucket = connection.bucket.as_ref();
     let may_remove = rights::writing(caller, bucket, page, tell).await;
     if may_remove && connection.capabilities != Capabilities::AWS {
-        tell(conditions(probe(bucket, &caller.config.source.prefix).await));
+        tell(conditions(probe(bucket, &caller.source.prefix).await));
     }
 }
 
 /// Why there is no bucket, and what to do about it.
-fn unreached(config: &Config, settings: &ConnectSettings, error: &Error) -> Finding {
-    let caller = Caller { config, region: settings.region.as_deref().unwrap_or_default() };
+fn unreached(config: &Config, source: &Source, settings: &ConnectSettings, error: &Error) -> Finding {
+    let caller = Caller { config, source, region: settings.region.as_deref().unwrap_or_default() };
     let advice = match (error.code(), error.kind) {
         (Some("RequestTimeTooSkewed"), _) => error.hint().map(str::to_owned),
         (Some(_), Kind::AccessDenied) => {
@@ -75,7 +74,7 @@ fn unreached(config: &Config, settings: &ConnectSettings, error: &Error) -> Find
         }
         (_, Kind::AccessDenied) => Some(caller.allow("s3:ListBucket")),
         (_, Kind::Refused) if matches!(error.http_status, Some(301 | 307)) => {
-            let name = &config.source.bucket;
+            let name = &source.bucket;
             Some(format!("`aws s3api get-bucket-location --bucket {name}` tells it, for --region"))
         }
         _ => error.hint().map(str::to_owned),

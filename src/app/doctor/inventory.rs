@@ -18,7 +18,7 @@ const OLD: Duration = Duration::from_hours(24);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn examine(caller: &Caller<'_>, connection: &Connection, page: &ListPage, tell: Tell<'_>) {
-    let source = &caller.config.source;
+    let source = caller.source;
     tell(keys(page, &source.prefix));
     if caller.config.no_sign_request {
         return;
@@ -26,10 +26,11 @@ pub(super) async fn examine(caller: &Caller<'_>, connection: &Connection, page: 
     if let Some(found) = uploads(caller, connection.bucket.as_ref()).await {
         tell(found);
     }
-    if let Some(found) = lifecycle(&connection.direct, caller).await {
+    let Ok((direct, _)) = connection.direct.at(&source.prefix) else { return };
+    if let Some(found) = lifecycle(direct, caller).await {
         tell(found);
     }
-    if soon(connection.direct.keeps_versions()).await == Some(true) {
+    if soon(direct.keeps_versions()).await == Some(true) {
         let told = "kept: what is removed or overwritten stays as an old version, and is billed";
         tell(Finding::good("versions", told));
     }
@@ -85,7 +86,7 @@ fn oddity(path: &str, size: u64, directories: &HashSet<&str>) -> Option<Oddity> 
 /// `None` where the server does not list them.
 async fn uploads(caller: &Caller<'_>, bucket: &dyn Bucket) -> Option<Finding> {
     const ABOUT: &str = "incomplete uploads";
-    let source = &caller.config.source;
+    let source = caller.source;
     let found = match bucket.list_uploads(&source.prefix).await {
         Ok(found) => found,
         Err(error) if error.kind == Kind::AccessDenied => {
@@ -106,7 +107,7 @@ async fn uploads(caller: &Caller<'_>, bucket: &dyn Bucket) -> Option<Finding> {
 
 async fn lifecycle(bucket: &S3Bucket, caller: &Caller<'_>) -> Option<Finding> {
     const ABOUT: &str = "lifecycle";
-    let source = &caller.config.source;
+    let source = caller.source;
     if soon(bucket.aborts_incomplete_uploads(&source.prefix)).await? {
         return Some(Finding::good(ABOUT, "a rule aborts incomplete uploads"));
     }

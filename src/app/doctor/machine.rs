@@ -35,7 +35,7 @@ pub(super) fn examine(config: &Config, tell: Tell) {
     tell(state_directory(config));
     tell(memory(config.memory_bytes, config::memory_bytes_there_are()));
     if let Some(file) = &config.hooks {
-        tell(hooks_file(file, &config.source.bucket));
+        tell(hooks_file(file, &config.sources.bucket_name()));
     }
 }
 

@@ -52,7 +52,7 @@ impl Finding {
 /// Takes findings as they are made.
 type Tell<'a> = &'a mut dyn FnMut(Finding);
 
-/// Examines the machine, and, where `with_bucket`, the bucket of `config`. Each finding is told when
+/// Examines the machine, and, where `with_bucket`, the buckets of `config`. Each finding is told when
 /// it is known. Must be called before any thread is started.
 ///
 /// # Errors
@@ -63,7 +63,9 @@ pub fn doctor(config: &Config, with_bucket: bool, tell: Tell) -> Result<(), Fail
         return Ok(());
     }
     serve::on_runtime(async {
-        bucket::examine(config, rooms::connect_settings(config), tell).await;
+        for (name, source) in config.sources.each() {
+            bucket::examine(config, source, rooms::connect_settings(config, name, source), tell).await;
+        }
         Ok(())
     })
 }

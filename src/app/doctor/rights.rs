@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Finding, Tell};
 use crate::bucket::{Bucket, CopyRequest, Error, ListPage, Listed, PutOptions, StorageClass};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::error::Kind;
 
 /// What the object holds. Not every server copies empty ones.
@@ -15,6 +15,7 @@ const BODY: &[u8] = b"s3mount doctor";
 #[derive(Clone, Copy)]
 pub(super) struct Caller<'a> {
     pub(super) config: &'a Config,
+    pub(super) source: &'a Source,
     pub(super) region: &'a str,
 }
 
@@ -33,7 +34,7 @@ impl Caller<'_> {
 
     /// What a policy calls the bucket, or the objects of the mount (AWS, "Amazon S3 resources").
     fn arn(&self, action: &str) -> String {
-        let (bucket, prefix) = (&self.config.source.bucket, &self.config.source.prefix);
+        let (bucket, prefix) = (&self.source.bucket, &self.source.prefix);
         let is_of_bucket = action.contains("Bucket");
         let partition = match self.region {
             china if china.starts_with("cn-") => "aws-cn",
@@ -96,7 +97,7 @@ pub(super) async fn reading(
 
 /// Writes, reads, copies, begins an upload, and removes what was written. Whether it could be removed.
 pub(super) async fn writing(caller: &Caller<'_>, bucket: &dyn Bucket, page: &ListPage, tell: Tell<'_>) -> bool {
-    let key = format!("{}.s3mount-doctor-{}", caller.config.source.prefix, Uuid::new_v4().simple());
+    let key = format!("{}.s3mount-doctor-{}", caller.source.prefix, Uuid::new_v4().simple());
     let made = bucket.put(&key, Bytes::from_static(BODY), &PutOptions::default()).await;
     reading(caller, bucket, page, made.is_ok().then_some(key.as_str()), tell).await;
     if let Err(error) = made {
@@ -116,7 +117,7 @@ pub(super) async fn writing(caller: &Caller<'_>, bucket: &dyn Bucket, page: &Lis
 
 async fn copying(caller: &Caller<'_>, bucket: &dyn Bucket, from: &str, to: &str) -> Finding {
     let (from, to) = (from.to_owned(), to.to_owned());
-    let request = CopyRequest { from, to, from_etag: None, replace: Some(PutOptions::default()), storage_class: None };
+    let request = CopyRequest { from, to, from_etag: None, replace: Some(PutOptions::default()), storage_class: None, from_bucket: None };
     match bucket.copy(&request).await {
         Ok(_) => Finding::good("copy", "allowed"),
         Err(error) => {
@@ -137,7 +138,7 @@ async fn multipart(caller: &Caller<'_>, bucket: &dyn Bucket, key: &str, tell: Te
         }
     };
     let (from, to) = (key.to_owned(), key.to_owned());
-    let source = CopyRequest { from, to, from_etag: None, replace: None, storage_class: None };
+    let source = CopyRequest { from, to, from_etag: None, replace: None, storage_class: None, from_bucket: None };
     let copied = bucket.copy_part(key, &id, 1, &source, 0..BODY.len() as u64).await;
     let aborted = bucket.abort_upload(key, &id).await;
     match aborted {
@@ -194,8 +195,8 @@ mod tests {
     }
 
     async fn examined(bucket: &MemoryBucket) -> Vec<Finding> {
-        let config = config("b/p");
-        let caller = Caller { config: &config, region: "eu-west-1" };
+        let (config, source) = (config("b/p"), "b/p".parse().unwrap());
+        let caller = Caller { config: &config, source: &source, region: "eu-west-1" };
         let page = bucket.list(&ListRequest::default()).await.unwrap();
         let mut findings = Vec::new();
         writing(&caller, bucket, &page, &mut |found| findings.push(found)).await;
@@ -237,7 +238,10 @@ mod tests {
 
     #[test]
     fn resources_are_named_as_policies_name_them() {
-        let arn = |source: &str, region: &str, action: &str| Caller { config: &config(source), region }.arn(action);
+        let arn = |source: &str, region: &str, action: &str| {
+            let (config, source) = (config(source), source.parse().unwrap());
+            Caller { config: &config, source: &source, region }.arn(action)
+        };
         assert_eq!(arn("b", "", "s3:ListBucket"), "arn:aws:s3:::b");
         assert_eq!(arn("b", "cn-north-1", "s3:GetObject"), "arn:aws-cn:s3:::b/*");
         assert_eq!(arn("b/p", "us-gov-west-1", "s3:PutObject"), "arn:aws-us-gov:s3:::b/p/*");

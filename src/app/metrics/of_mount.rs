@@ -22,10 +22,10 @@ struct About<'a> {
 
 /// The text for one scrape. Takes locks and reads the journal.
 pub(super) fn text(facts: &Facts) -> String {
-    let (source, connection) = (&facts.config.source, &facts.rooms.connection);
+    let (sources, connection) = (&facts.config.sources, &facts.rooms.connection);
     let about = About {
-        bucket: &source.bucket,
-        prefix: &source.prefix,
+        bucket: &sources.bucket_name(),
+        prefix: sources.root_prefix(),
         mountpoint: &facts.mountpoint.to_string_lossy(),
         endpoint: &connection.endpoint,
         region: &connection.region,

@@ -207,7 +207,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 /// Names and ARNs that a request line can hold; whether the bucket exists, the server says.
-fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
+pub(super) fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
     let name = &settings.bucket;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.ends_with("--x-s3") {

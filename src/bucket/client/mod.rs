@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod headers;
 mod proxy;
+mod several;
 mod verify;
 mod wishes;
 
@@ -18,12 +19,14 @@ use super::check_first::CheckFirst;
 use super::history::History;
 use super::probe::{Capabilities, probe};
 use super::rate::{Rate, Rates};
+use super::layout::Layout;
 use super::request_log::{Counted, RequestLog};
 use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
 use super::{Bucket, Error, Result};
 use crate::error::Kind;
 pub use proxy::Proxy;
+pub use several::{Direct, connect_several};
 pub use wishes::{ClassOfKey, Encryption, Retention, Wishes};
 
 /// [`connect`] has answered by then.
@@ -121,7 +124,9 @@ impl fmt::Debug for StaticCredentials {
 pub struct Connection {
     pub bucket: Arc<dyn Bucket>,
     /// For what is asked seldom, and once each time: versions, archives, settings of the bucket.
-    pub direct: S3Bucket,
+    pub direct: Direct,
+    /// Of keys: which bucket they lie in.
+    pub layout: Layout,
     pub requests: Arc<RequestLog>,
     /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`.
     pub endpoint: String,
@@ -144,22 +149,40 @@ pub struct Connection {
 /// [`Kind::Unreachable`], [`Kind::Deadline`].
 pub async fn connect(settings: &ConnectSettings) -> Result<Connection> {
     let connecting = connect_patiently(settings);
-    tokio::time::timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| {
-        let place = settings.endpoint_url.as_deref().unwrap_or("S3");
-        let cause = format!("{place} did not answer within {} s", CONNECT_DEADLINE.as_secs());
-        Err(failure(settings, Kind::Deadline, cause))
-    })
+    tokio::time::timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| Err(too_late(settings)))
+}
+
+fn too_late(settings: &ConnectSettings) -> Error {
+    let place = settings.endpoint_url.as_deref().unwrap_or("S3");
+    failure(settings, Kind::Deadline, format!("{place} did not answer within {} s", CONNECT_DEADLINE.as_secs()))
 }
 
 async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
-    let mut sdk = config::load(settings).await?;
+    let sdk = config::load(settings).await?;
+    connect_with(settings, sdk, Shared::of(settings)).await
+}
+
+/// What all buckets of a mount have in common.
+#[derive(Clone, Debug)]
+struct Shared {
+    requests: Arc<RequestLog>,
+    rates: Arc<Rates>,
+}
+
+impl Shared {
+    fn of(settings: &ConnectSettings) -> Self {
+        let (down, up) = (settings.most_down_per_s.map(Rate::new), settings.most_up_per_s.map(Rate::new));
+        Self { requests: Arc::default(), rates: Arc::new(Rates { down, up }) }
+    }
+}
+
+async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: Shared) -> Result<Connection> {
     let mut moved_from = None;
     if let Some(region) = verify::bucket(settings, &sdk).await? {
         moved_from = Some(sdk.region.clone());
         sdk = sdk.in_region(region);
         verify::bucket(settings, &sdk).await?;
     }
-    let requests = Arc::new(RequestLog::default());
     let bucket_of = |client| {
         let bucket = S3Bucket::new(client, &settings.bucket).within(settings.deadline);
         bucket.choosing_class(settings.wishes.storage_class.clone())
@@ -167,17 +190,19 @@ async fn connect_patiently(settings: &ConnectSettings) -> Result<Connection> {
     let direct = bucket_of(sdk.client());
     check_lock(settings, &direct).await?;
     // What it writes is deleted at once: under a lock it would stay.
-    let unlocked = Counted::new(bucket_of(sdk.client_without_lock()), Arc::clone(&requests));
+    let unlocked = Counted::new(bucket_of(sdk.client_without_lock()), Arc::clone(&shared.requests));
     let capabilities = find_capabilities(settings, &sdk, &unlocked).await;
     let bucket = if settings.show_versions {
-        patient(settings, &sdk, History::over(direct.clone(), &settings.prefix), capabilities, &requests)
+        patient(settings, &sdk, History::over(direct.clone(), &settings.prefix), capabilities, &shared)
     } else {
-        patient(settings, &sdk, direct.clone(), capabilities, &requests)
+        patient(settings, &sdk, direct.clone(), capabilities, &shared)
     };
+    let direct = Direct::from(direct);
     Ok(Connection {
         bucket,
         direct,
-        requests,
+        layout: Layout::of_bucket(&settings.bucket, &sdk.region, &sdk.endpoint()),
+        requests: shared.requests,
         endpoint: sdk.endpoint(),
         moved_from,
         clock_ahead_s: sdk.clock.ahead_s(),
@@ -234,12 +259,11 @@ fn patient(
     sdk: &config::Sdk,
     wire: impl Bucket,
     capabilities: Capabilities,
-    requests: &Arc<RequestLog>,
+    shared: &Shared,
 ) -> Arc<dyn Bucket> {
     let policy = RetryPolicy::within(settings.deadline, settings.max_attempts);
-    let wire = Counted::new(wire, Arc::clone(requests));
-    let (requests, identity) = (Arc::clone(requests), sdk.identity());
-    let rates = Rates { down: settings.most_down_per_s.map(Rate::new), up: settings.most_up_per_s.map(Rate::new) };
+    let (Shared { requests, rates }, identity) = (shared.clone(), sdk.identity());
+    let wire = Counted::new(wire, Arc::clone(&requests));
     if capabilities.conditional_writes == Some(false) {
         Arc::new(Retrying::new(CheckFirst::new(wire), policy, requests).at_most(rates).signing_as(identity))
     } else {

@@ -7,6 +7,7 @@ mod uploads;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -120,6 +121,9 @@ impl State {
     }
 }
 
+/// Other buckets of the same server, by name.
+type Neighbours = Mutex<BTreeMap<String, Weak<MemoryBucket>>>;
+
 fn error(kind: Kind, operation: &'static str, key: &str, cause: &str, status: u16) -> Error {
     let (key, cause) = (key.to_owned(), cause.to_owned());
     Error { kind, operation, key, cause, http_status: Some(status), request_id: None }
@@ -137,6 +141,7 @@ fn changed(operation: &'static str, key: &str) -> Error {
 #[derive(Debug, Default)]
 pub struct MemoryBucket {
     state: Mutex<State>,
+    neighbours: Neighbours,
 }
 
 impl MemoryBucket {
@@ -144,6 +149,21 @@ impl MemoryBucket {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Copies may come from this bucket, too.
+    pub fn beside(&self, name: &str, other: &Arc<Self>) {
+        self.neighbours.lock().insert(name.to_owned(), Arc::downgrade(other));
+    }
+
+    /// What a copy takes from another bucket; `None` for one inside of this.
+    fn taken_from_neighbour(&self, operation: &'static str, request: &CopyRequest) -> Option<Result<Object>> {
+        let name = request.from_bucket.as_ref()?;
+        let neighbour = self.neighbours.lock().get(name).and_then(Weak::upgrade);
+        Some(match neighbour {
+            Some(neighbour) => neighbour.state.lock().copy_source(operation, request),
+            None => Err(error(Kind::NoSuchBucket, operation, name, "NoSuchBucket", 404)),
+        })
     }
 
     /// Stores an object as another client would: no condition, not counted, no fault. Returns its tag.
@@ -324,8 +344,9 @@ impl Bucket for MemoryBucket {
     }
 
     async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        let taken = self.taken_from_neighbour("CopyObject", request);
         self.request("CopyObject", &request.to, |state| {
-            let mut object = state.copy_source("CopyObject", request)?;
+            let mut object = taken.unwrap_or_else(|| state.copy_source("CopyObject", request))?;
             if let Some(options) = &request.replace {
                 state.check("CopyObject", &request.to, &options.condition)?;
                 object = Object::new(&request.to, object.bytes, object.etag, options);
@@ -387,8 +408,9 @@ impl Bucket for MemoryBucket {
         from: &CopyRequest,
         range: Range<u64>,
     ) -> Result<Part> {
+        let taken = self.taken_from_neighbour("UploadPartCopy", from);
         self.request("UploadPartCopy", key, |state| {
-            let source = state.copy_source("UploadPartCopy", from)?;
+            let source = taken.unwrap_or_else(|| state.copy_source("UploadPartCopy", from))?;
             uploads::part(state, "UploadPartCopy", key, upload_id, number, cut(&source.bytes, range))
         })
         .await

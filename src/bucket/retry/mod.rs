@@ -87,7 +87,7 @@ pub struct Retrying<B> {
     log: Arc<RequestLog>,
     budget: RetryBudget,
     memory: Memory,
-    rates: Rates,
+    rates: Arc<Rates>,
     /// Who signs what `inner` sends.
     identity: Option<Arc<Identity>>,
 }
@@ -108,13 +108,13 @@ struct Operation {
 impl<B: Bucket> Retrying<B> {
     /// Tries requests again by `policy`; tells `log` of operations that failed for good.
     pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
-        let (memory, rates) = (Memory::default(), Rates::default());
+        let (memory, rates) = (Memory::default(), Arc::default());
         Self { inner, policy, log, budget: RetryBudget::new(), memory, rates, identity: None }
     }
 
     /// Sends and fetches no more than this in a second.
     #[must_use]
-    pub fn at_most(self, rates: Rates) -> Self {
+    pub fn at_most(self, rates: Arc<Rates>) -> Self {
         Self { rates, ..self }
     }
 

@@ -230,7 +230,8 @@ async fn a_completion_of_an_upload_that_others_aborted_fails() {
 }
 
 fn copy(replace: Option<PutOptions>) -> CopyRequest {
-    CopyRequest { from: "a".into(), to: "b".into(), from_etag: None, replace, storage_class: None }
+    CopyRequest { from: "a".into(), to: "b".into(), from_etag: None, replace, storage_class: None }, from_bucket: None
+rom_bucket: None }
 }
 
 #[tokio::test]
@@ -304,7 +305,7 @@ async fn bytes_wait_for_their_turn_before_any_deadline_counts() {
     let memory = MemoryBucket::new();
     memory.insert("k", vec![0; 4000], Metadata::new());
     let rates = Rates { down: Some(Rate::new(4000)), up: Some(Rate::new(100)) };
-    let bucket = retrying(memory).at_most(rates);
+    let bucket = retrying(memory).at_most(rates.into());
     let begun = Instant::now();
     // As much as a second and, twice, more than an operation may take.
     bucket.get("k", None, None).await.unwrap();

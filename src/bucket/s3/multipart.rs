@@ -10,7 +10,7 @@ use super::listing::decode;
 use super::progress::Progress;
 use super::properties::with_properties;
 use super::read::whole_seconds;
-use super::write::{confirm, copy_source, stream, tag};
+use super::write::{confirm, stream, tag};
 use super::{S3Bucket, condition_headers, send};
 use crate::bucket::properties::Header;
 use crate::bucket::{Condition, CopyRequest, ETag, Part, PendingUpload, PutOptions, Result, checksum};
@@ -59,7 +59,7 @@ impl S3Bucket {
         let call = call
             .upload_id(upload_id)
             .part_number(i32::from(number))
-            .copy_source(copy_source(&self.name, &from.from))
+            .copy_source(self.copied_from(from))
             .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
             .set_copy_source_if_match(from.from_etag.as_ref().map(ETag::quoted));
         let output = self.send_slow(COPY_PART, key, call.send()).await?;

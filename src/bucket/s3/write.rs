@@ -46,7 +46,7 @@ impl S3Bucket {
     pub(super) async fn copy_object(&self, request: &CopyRequest) -> Result<ETag> {
         let call = self.client.copy_object().bucket(&self.name).key(&request.to);
         let mut call = call
-            .copy_source(copy_source(&self.name, &request.from))
+            .copy_source(self.copied_from(request))
             .set_copy_source_if_match(request.from_etag.as_ref().map(ETag::quoted));
         if let Some(options) = &request.replace {
             let (if_match, if_none_match) = condition_headers(&options.condition);
@@ -61,6 +61,11 @@ impl S3Bucket {
         }
         let output = self.send_slow(COPY, &request.to, call.send()).await?;
         tag(COPY, &request.to, output.copy_object_result.and_then(|result| result.e_tag))
+    }
+
+    /// Whence a copy comes, in the words of its header.
+    pub(super) fn copied_from(&self, request: &CopyRequest) -> String {
+        copy_source(request.from_bucket.as_ref().unwrap_or(&self.name), &request.from)
     }
 
     pub(super) async fn delete_object(&self, key: &str) -> Result<()> {

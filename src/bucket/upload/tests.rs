@@ -136,6 +136,7 @@ async fn a_copy_in_parts_is_the_same_object_of_one_version() {
         from_etag: Some(from_etag),
         replace: None,
         storage_class: None,
+        from_bucket: None,
     };
     let size = body().len() as u64;
     copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await.unwrap();
@@ -170,6 +171,7 @@ async fn a_changed_object_is_copied_but_for_the_change() {
         from_etag: Some(from_etag.clone()),
         replace: None,
         storage_class: None,
+        from_bucket: None,
     };
     let parts = plan::plan(size, &[0..7, 8..size], PART_BYTES);
     let options = PutOptions { condition: Condition::IfMatch(from_etag), ..PutOptions::default() };

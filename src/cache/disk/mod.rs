@@ -46,6 +46,7 @@ pub(super) use self::seal::BLOCK_BYTES;
 use self::seal::Identity;
 use self::skipped::Skipped;
 use super::{Error, Pinned};
+use crate::bucket::{Layout, Root};
 
 /// Files kept open, in pairs.
 const OPEN_ENTRIES: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
@@ -65,8 +66,9 @@ pub struct DiskSettings {
     pub directory: PathBuf,
     /// Bytes on disk, at most; `None` = a tenth of the file system, 20 GiB at most.
     pub limit_bytes: Option<u64>,
-    /// Tells buckets apart: endpoint and name.
-    pub bucket: String,
+    /// Tells buckets apart: what is cached goes by server, bucket and the key there, so that whatever mounts
+    /// the bucket finds it.
+    pub layout: Layout,
     /// Bytes that may wait to be written before readers are slowed; of thrice as many none is kept.
     pub queue_bytes: u64,
 }
@@ -120,7 +122,7 @@ pub struct DiskCache {
 struct Inner {
     directory: Directory,
     limit_bytes: u64,
-    bucket: String,
+    layout: Layout,
     open: Mutex<LruCache<Name, Opened>>,
     ledger: Mutex<Ledger>,
     queue: Queue,
@@ -184,7 +186,7 @@ impl DiskCache {
         let inner = Arc::new(Inner {
             directory,
             limit_bytes,
-            bucket: settings.bucket,
+            layout: settings.layout,
             open: Mutex::new(LruCache::new(OPEN_ENTRIES)),
             ledger: Mutex::new(Ledger::new()),
             queue: Queue::new(settings.queue_bytes),
@@ -454,8 +456,14 @@ impl Inner {
 
     /// Lengths stand before what they measure, so that no two versions read the same.
     fn identity(&self, object: &Pinned) -> Identity {
+        let name_of = |root: &Root| format!("{} {}", root.server, root.bucket);
+        let (bucket, key) = match self.layout.root_of(&object.key) {
+            Some(root) => (name_of(root), root.there(&object.key)),
+            // What hooks show beside several buckets is of all of them.
+            None => (self.layout.roots().iter().map(name_of).collect(), None),
+        };
         let mut hash = Sha256::new();
-        for part in [self.bucket.as_str(), &object.key, object.etag.as_str()] {
+        for part in [&bucket, key.as_deref().unwrap_or(&object.key), object.etag.as_str()] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

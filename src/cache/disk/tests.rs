@@ -17,7 +17,7 @@ fn open(directory: &Path, limit_bytes: u64) -> Arc<DiskCache> {
 }
 
 fn settings(directory: PathBuf, limit_bytes: Option<u64>, bucket: &str) -> DiskSettings {
-    DiskSettings { directory, limit_bytes, bucket: bucket.to_owned(), queue_bytes: 32 * MIB }
+    DiskSettings { directory, limit_bytes, layout: Layout::of_bucket(bucket, "", "http://s3"), queue_bytes: 32 * MIB }
 }
 
 fn pinned(key: &str, size: u64) -> Pinned {

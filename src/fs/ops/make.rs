@@ -53,6 +53,7 @@ impl Fs {
 
     async fn make(&self, parent: Ino, name: &OsStr, stat: Stat, body: Bytes) -> Result<Entry> {
         self.writable_at(parent)?;
+        self.names_may_change_in(parent, name)?;
         let name = self.name_in(parent, name)?;
         if self.resolve(parent, &name).await?.is_some() {
             return Err(Errno::EEXIST.into());

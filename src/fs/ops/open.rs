@@ -149,7 +149,10 @@ impl Fs {
         let ino = match self.resolve(parent, &name).await? {
             Some(_) if flags & libc::O_EXCL != 0 => return Err(Errno::EEXIST.into()),
             Some(ino) => ino,
-            None => self.create_node(parent, &name, mode, caller)?,
+            None => {
+                self.names_may_change_in(parent, OsStr::new(&name))?;
+                self.create_node(parent, &name, mode, caller)?
+            }
         };
         if self.tree.lock().get(ino).is_some_and(Node::is_directory) {
             return Err(Errno::EISDIR.into());

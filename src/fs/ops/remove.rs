@@ -19,6 +19,7 @@ impl Fs {
     /// `EISDIR`, `ENOENT`, `EROFS`, and whatever S3 answers who asks for the name.
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
+        self.names_may_change_in(parent, name)?;
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
         self.writable_at(ino)?;
@@ -73,6 +74,7 @@ impl Fs {
     /// `ENOTEMPTY` while S3 has any key below it, also one without a path.
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.writable()?;
+        self.names_may_change_in(parent, name)?;
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
         self.writable_at(ino)?;

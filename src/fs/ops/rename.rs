@@ -38,6 +38,8 @@ impl Fs {
     /// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`.
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr, flags: u32) -> Result<()> {
         self.writable_at(new_parent)?;
+        self.names_may_change_in(parent, name)?;
+        self.names_may_change_in(new_parent, new_name)?;
         if flags & !libc::RENAME_NOREPLACE != 0 {
             return Err(Errno::EINVAL.into());
         }
@@ -234,6 +236,7 @@ impl Fs {
                 from_etag: Some(etag),
                 replace,
                 storage_class: stat.properties.storage_class.clone(),
+                from_bucket: None,
             };
             self.copy(&request, before.stat.size).await?
         };

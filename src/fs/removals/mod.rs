@@ -222,7 +222,8 @@ impl Fs {
             let others = node.directory.as_ref().is_some_and(|directory| {
                 directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
             });
-            ino != ROOT_INO && node.etag.is_none() && !node.is_noted() && !others
+            let stays = ino == ROOT_INO || tree.key(ino).is_some_and(|key| self.settings.layout.is_top(&key));
+            !stays && node.etag.is_none() && !node.is_noted() && !others
         };
         if !needed {
             return Ok(None);

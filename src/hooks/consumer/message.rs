@@ -115,24 +115,24 @@ impl Consumer {
 
     /// Until every hook that wants it has settled what happened to one object.
     async fn settle_record(&self, told: &Notified, place: &Place) -> Fate {
-        let (bucket, key) = (&self.worker.surroundings.runner.source.bucket, told.key.escape_debug());
-        if told.bucket != *bucket {
-            tracing::warn!("{key} is left to the queue: it is of the bucket {}", told.bucket.escape_debug());
+        let Some(key) = self.worker.surroundings.runner.layout.here(&told.bucket, &told.key) else {
+            let (bucket, key) = (told.bucket.escape_debug(), told.key.escape_debug());
+            tracing::warn!("{key} is left to the queue: it is of the bucket {bucket}");
             return Fate::Failed;
-        }
+        };
         let Some(name) = told.name else { return Fate::Settled };
         let fact = NewEvent {
             size: told.size.unwrap_or_default(),
             etag: told.etag.clone().filter(|_| name != EventName::RemovedDelete),
             time: told.time,
             lineage: told.lineage.clone().unwrap_or_default(),
-            ..NewEvent::now(name, &told.key)
+            ..NewEvent::now(name, &key)
         };
         let mut event = Event { id: told.id.clone(), sequence: 0, fact };
         if self.worker.matching(&event).is_empty() {
             return Fate::Settled;
         }
-        if self.has_to_look(told)
+        if self.has_to_look(told, &key)
             && let Err(fate) = self.look(&mut event.fact, told, place).await
         {
             return fate;
@@ -143,15 +143,15 @@ impl Consumer {
         let tasks = wanting.map(|hook| {
             let mut task = Task::new(hook.spec.name.clone(), 0, None, event.clone());
             task.record = told.lineage.is_none().then(|| told.record.clone());
-            let mark = known::mark(&[&hook.spec.name, &hook.identity, &told.key, &told.version]);
+            let mark = known::mark(&[&hook.spec.name, &hook.identity, &key, &told.version]);
             self.settle_task(hook, task, Some(mark), place)
         });
         join_all(tasks).await.into_iter().max().unwrap_or(Fate::Settled)
     }
 
     /// Whether a message leaves out what hooks have to be told, or the object may be a hook's output.
-    fn has_to_look(&self, told: &Notified) -> bool {
-        let path = told.key.strip_prefix(&self.worker.surroundings.runner.prefix).unwrap_or_default();
+    fn has_to_look(&self, told: &Notified, key: &str) -> bool {
+        let path = key.strip_prefix(&self.worker.surroundings.runner.prefix).unwrap_or_default();
         let may_be_output = || {
             let hooks = self.worker.hooks();
             let mut directories = hooks.iter().flat_map(|hook| hook.spec.output_directories());
