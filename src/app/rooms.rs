@@ -50,9 +50,8 @@ pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
         match &config.sources {
             Sources::One(source) => client::connect(&connect_settings(config, None, source)).await,
             Sources::Named(sources) => {
-                let settings = |(name, source): (&String, &Source)| {
-                    (name.clone(), connect_settings(config, Some(name), source))
-                };
+                let settings =
+                    |(name, source): (&String, &Source)| (name.clone(), connect_settings(config, Some(name), source));
                 client::connect_several(&sources.iter().map(settings).collect::<Vec<_>>()).await
             }
         }

@@ -207,7 +207,7 @@ pub(super) fn example() -> Status {
         pid: 42,
         bucket: "photos".into(),
         prefix: "2024/".into(),
-        buckets: BTreeMap::new(),
+        buckets: std::collections::BTreeMap::new(),
         endpoint: "http://h".into(),
         region: "r".into(),
         mountpoint: "/mnt/x".into(),

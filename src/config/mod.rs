@@ -123,7 +123,6 @@ impl Config {
         Ok(options.bucket.is_some() || options.buckets.is_some())
     }
 
-
     /// Puts together what the command line and environment say (`said`) and the file (`file`).
     ///
     /// # Errors

@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn many_are_shown_in_part() {
-        let lines: Vec<(String, String)> = (10..40).map(|number| (format!("n{number}"), format!("b{number}"))).collect();
+        let lines: Vec<(String, String)> =
+            (10..40).map(|number| (format!("n{number}"), format!("b{number}"))).collect();
         let sources = Sources::named(&lines.into_iter().collect()).unwrap().to_string();
         assert!(sources.starts_with("n10=s3://b10,") && sources.ends_with(",n25=s3://b25,..."), "{sources}");
     }

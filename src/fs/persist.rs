@@ -154,7 +154,11 @@ impl Fs {
         }
         let (from, to) = (key.to_owned(), key.to_owned());
         let replace = Some(PutOptions { condition: Condition::None, ..options });
-        self.copy(&CopyRequest { from, to, from_etag: etag.cloned(), replace, storage_class: None, from_bucket: None }, size).await
+        self.copy(
+            &CopyRequest { from, to, from_etag: etag.cloned(), replace, storage_class: None, from_bucket: None },
+            size,
+        )
+        .await
     }
 
     /// A server-side copy of a file of any size.

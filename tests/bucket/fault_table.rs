@@ -84,8 +84,14 @@ impl Cell {
             "PutObject" => bucket.put(key, self.has_new_bytes(), &over).await.map(drop),
             "CopyObject" => {
                 let from = format!("{key}-source");
-                let request =
-                    CopyRequest { from, to: key.to_owned(), from_etag: None, replace: Some(over), storage_class: None, from_bucket: None };
+                let request = CopyRequest {
+                    from,
+                    to: key.to_owned(),
+                    from_etag: None,
+                    replace: Some(over),
+                    storage_class: None,
+                    from_bucket: None,
+                };
                 bucket.copy(&request).await.map(drop)
             }
             "DeleteObject" => bucket.delete(key).await,

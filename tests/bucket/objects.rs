@@ -56,8 +56,14 @@ async fn what_is_missing_is_not_found() {
     let key = place.key("missing");
     assert_eq!(place.bucket().head(&key).await.unwrap_err().kind, Kind::NotFound);
     assert_eq!(place.bucket().get(&key, None, None).await.unwrap_err().kind, Kind::NotFound);
-    let copy =
-        CopyRequest { from: key.clone(), to: place.key("copy"), from_etag: None, replace: None, storage_class: None, from_bucket: None };
+    let copy = CopyRequest {
+        from: key.clone(),
+        to: place.key("copy"),
+        from_etag: None,
+        replace: None,
+        storage_class: None,
+        from_bucket: None,
+    };
     assert_eq!(place.bucket().copy(&copy).await.unwrap_err().kind, Kind::NotFound);
     place.bucket().delete(&key).await.expect("deleting what is not there succeeds");
     assert!(place.bucket().delete_many(&[key]).await.unwrap().is_empty());

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use s3mount::bucket::attributes::Attributes;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
 use s3mount::bucket::upload::UploadSettings;
-use s3mount::bucket::{Bucket, Metadata};
+use s3mount::bucket::{Bucket, Layout, Metadata};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use s3mount::bucket::Bucket;
 use s3mount::bucket::memory::MemoryBucket;
 use s3mount::bucket::upload::UploadSettings;
+use s3mount::bucket::{Bucket, Layout};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings, DiskCache, DiskSettings};
 use s3mount::fs::{BacklogLimits, Fs, Settings};
 use s3mount::journal::Journal;

@@ -117,7 +117,14 @@ pub(super) async fn writing(caller: &Caller<'_>, bucket: &dyn Bucket, page: &Lis
 
 async fn copying(caller: &Caller<'_>, bucket: &dyn Bucket, from: &str, to: &str) -> Finding {
     let (from, to) = (from.to_owned(), to.to_owned());
-    let request = CopyRequest { from, to, from_etag: None, replace: Some(PutOptions::default()), storage_class: None, from_bucket: None };
+    let request = CopyRequest {
+        from,
+        to,
+        from_etag: None,
+        replace: Some(PutOptions::default()),
+        storage_class: None,
+        from_bucket: None,
+    };
     match bucket.copy(&request).await {
         Ok(_) => Finding::good("copy", "allowed"),
         Err(error) => {

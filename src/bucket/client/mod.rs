@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use super::check_first::CheckFirst;
 use super::history::History;
+use super::layout::Layout;
 use super::probe::{Capabilities, probe};
 use super::rate::{Rate, Rates};
-use super::layout::Layout;
 use super::request_log::{Counted, RequestLog};
 use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;

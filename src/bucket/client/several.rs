@@ -54,16 +54,18 @@ pub async fn connect_several(named: &[(String, ConnectSettings)]) -> Result<Conn
         return Err(failure(&ConnectSettings::new("", ""), Kind::Usage, "no bucket is named"));
     };
     let connecting = async {
-        let (sdk, shared) = (config::load(first).await?, Shared::of(first));
-        let connections = named.iter().map(|(_, settings)| async {
+        let (sdk, shared) = (&config::load(first).await?, &Shared::of(first));
+        let connections = named.iter().map(|(_, settings)| async move {
             config::check_bucket_name(settings)?;
             connect_with(settings, sdk.clone(), shared.clone()).await
         });
         // All answers, so that the first that is named is the one that is told of, each time.
         join_all(connections).await.into_iter().collect::<Result<Vec<_>>>()
     };
-    let connections = tokio::time::timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| Err(too_late(first)))?;
-    let mut parts: Vec<_> = named.iter().zip(connections).map(|((name, settings), it)| part(name, settings, it)).collect();
+    let connections =
+        tokio::time::timeout(CONNECT_DEADLINE, connecting).await.unwrap_or_else(|_| Err(too_late(first)))?;
+    let mut parts: Vec<_> =
+        named.iter().zip(connections).map(|((name, settings), it)| part(name, settings, it)).collect();
     parts.sort_by(|one, other| one.0.at.cmp(&other.0.at));
     united(parts)
 }

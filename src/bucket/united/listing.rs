@@ -10,7 +10,11 @@ const PAGE_KEYS: usize = 1000;
 
 impl United {
     pub(super) async fn list_page(&self, request: &ListRequest) -> Result<ListPage> {
-        if request.delimited && !request.prefix.contains('/') { Ok(self.names(request)) } else { self.keys(request).await }
+        if request.delimited && !request.prefix.contains('/') {
+            Ok(self.names(request))
+        } else {
+            self.keys(request).await
+        }
     }
 
     /// What the root directory holds: nobody need be asked for it. The token is the last name before.
@@ -39,7 +43,10 @@ impl United {
         let Some((index, root)) = left.next() else { return Ok(ListPage::default()) };
         let asked = ListRequest {
             prefix: prefix_in(root, &request.prefix).unwrap_or_default(),
-            token: token.and_then(|token| token.strip_prefix(&root.at)).filter(|own| !own.is_empty()).map(str::to_owned),
+            token: token
+                .and_then(|token| token.strip_prefix(&root.at))
+                .filter(|own| !own.is_empty())
+                .map(str::to_owned),
             start_after: root.there(after).filter(|key| !key.is_empty()),
             ..request.clone()
         };

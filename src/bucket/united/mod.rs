@@ -135,7 +135,8 @@ impl Bucket for United {
         if let (1, true, Some((index, keys))) = (by_bucket.len(), failed.is_empty(), by_bucket.first_key_value()) {
             return self.delete_in(*index, keys).await;
         }
-        let asked = join_all(by_bucket.iter().map(async |(index, keys)| (keys, self.delete_in(*index, keys).await)));
+        let asked =
+            join_all(by_bucket.iter().map(|(index, keys)| async move { (keys, self.delete_in(*index, keys).await) }));
         for (keys, answer) in asked.await {
             match answer {
                 Ok(some) => failed.extend(some),
@@ -183,9 +184,8 @@ impl Bucket for United {
         for (root, bucket) in self.layout.roots().iter().zip(&self.buckets) {
             let Some(below) = listing::prefix_in(root, prefix) else { continue };
             let found = bucket.list_uploads(&below).await.map_err(about(prefix))?;
-            pending.extend(
-                found.into_iter().filter_map(|one| Some(PendingUpload { key: root.here(&one.key)?, ..one })),
-            );
+            pending
+                .extend(found.into_iter().filter_map(|one| Some(PendingUpload { key: root.here(&one.key)?, ..one })));
         }
         Ok(pending)
     }

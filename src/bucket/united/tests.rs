@@ -19,7 +19,8 @@ impl House {
                 bucket.beside(name, other);
             }
         }
-        let layout = Layout::of_several(NAMES.iter().map(|(name, bucket, prefix)| root(name, bucket, prefix)).collect());
+        let layout =
+            Layout::of_several(NAMES.iter().map(|(name, bucket, prefix)| root(name, bucket, prefix)).collect());
         // As the layout has them: `a-b/` comes before `a/`.
         let in_order: Vec<Arc<dyn Bucket>> = [1, 0, 2].map(|at: usize| buckets[at].clone() as Arc<dyn Bucket>).into();
         Self { united: United::new(layout, in_order), buckets }
