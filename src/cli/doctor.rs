@@ -20,7 +20,8 @@ const STATE_WIDTH: usize = "warning".len();
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What would be mounted: BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX [default: that of --config, else none]
+    /// What would be mounted: BUCKET, BUCKET/PREFIX, s3://BUCKET/PREFIX or NAME=BUCKET,… [default: that of --config,
+    /// else none]
     #[arg(value_name = "BUCKET[/PREFIX]")]
     bucket: Option<String>,
     /// For programs

@@ -7,7 +7,8 @@ use crate::config::{Config, Options};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What to mount: BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX
+    /// What to mount: BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX; several, each as a directory:
+    /// NAME=BUCKET[/PREFIX],…
     #[arg(value_name = "BUCKET[/PREFIX]", required_unless_present = "config")]
     pub(super) bucket: Option<String>,
     /// Directory where the bucket appears; must exist

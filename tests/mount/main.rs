@@ -81,5 +81,6 @@ mod secrets;
 mod service;
 mod siblings;
 mod suites;
+mod united;
 mod watch;
 mod write_back;

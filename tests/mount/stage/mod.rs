@@ -292,7 +292,9 @@ impl Mount {
         let mut words = vec!["--foreground".to_owned()];
         words.extend(["--state-dir".into(), path("state"), "--cache-dir".into(), path("cache")]);
         words.extend(self.args.iter().cloned());
-        words.extend([self.source.clone(), self.mountpoint.to_string_lossy().into_owned()]);
+        if !self.source.is_empty() {
+            words.extend([self.source.clone(), self.mountpoint.to_string_lossy().into_owned()]);
+        }
         words
     }
 
@@ -303,6 +305,11 @@ impl Mount {
     /// All that the daemon has printed so far, over all its starts.
     pub fn log(&self) -> String {
         fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Something else to mount at the next start; nothing: a file among the options says it.
+    pub fn set_source(&mut self, source: &str) {
+        source.clone_into(&mut self.source);
     }
 
     /// Other options for the next start.
