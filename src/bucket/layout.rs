@@ -76,6 +76,12 @@ impl Layout {
         self.0.iter().position(|root| key.starts_with(&root.at))
     }
 
+    /// By how many bytes keys that begin so are longer in their bucket.
+    #[must_use]
+    pub fn growth_of(&self, key: &str) -> usize {
+        self.root_of(key).map_or(0, |root| root.prefix.len().saturating_sub(root.at.len()))
+    }
+
     /// The key of the mount for one of a bucket, if that is part of it.
     #[must_use]
     pub fn here(&self, bucket: &str, key: &str) -> Option<String> {
@@ -119,6 +125,8 @@ pub(in crate::bucket) mod tests {
         assert_eq!(there("logs/a"), Some(("company".to_owned(), "2026/a".to_owned())));
         assert_eq!(there("logs/"), Some(("company".to_owned(), "2026/".to_owned())));
         assert_eq!((there("photos"), there("photos2/a"), there("")), (None, None, None));
+        assert_eq!((layout.growth_of("photos/a"), layout.growth_of("logs/a"), layout.growth_of("")), (0, 0, 0));
+        assert_eq!(Layout::of_several(vec![root("a", "b", "2026/")]).growth_of("a/x"), 3);
         assert_eq!(layout.here("company", "2026/a").as_deref(), Some("logs/a"));
         assert_eq!((layout.here("company", "2025/a"), layout.here("other", "2026/a")), (None, None));
     }

@@ -189,7 +189,8 @@ impl Fs {
         let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
         let heads = heads::Heads::new(bucket.clone(), index.clone(), settings.clock_ahead_s);
         let lister = pages::Lister { bucket: bucket.clone(), origins: origins.clone(), odd_keys, heads: heads.clone() };
-        let walks = walk::Walks::new(lister.clone(), &settings.root_prefix, settings.list_ttl);
+        let shortest = if settings.layout.is_united() { 1 } else { settings.root_prefix.len() };
+        let walks = walk::Walks::new(lister.clone(), shortest, settings.list_ttl);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             bucket,

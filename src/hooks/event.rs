@@ -266,6 +266,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bucket::Root;
     use crate::journal::Event;
 
     fn task(name: EventName) -> Task {
@@ -281,6 +282,28 @@ mod tests {
         };
         let event = Event { id: "0190-id".into(), sequence: 0x61_8F0A, fact };
         Task { failures: 1, ..Task::new("thumbnail".into(), 1, None, event) }
+    }
+
+    #[test]
+    fn of_several_buckets_the_event_names_the_one_that_has_the_object() {
+        let root = |at: &str, bucket: &str, prefix: &str, region: &str| Root {
+            at: at.into(),
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+            region: region.into(),
+            server: String::new(),
+        };
+        let roots = vec![root("home/", "demo", "2026/", "eu-west-1"), root("away/", "other", "", "us-east-1")];
+        let layout = Layout::of_several(roots);
+        let place = Place { path: "home/my photos/ä+1(2).jpg", name: "ä+1(2).jpg", input: None };
+        let told: Value = serde_json::from_str(&message(&layout, &task(EventName::CreatedPut), &place)).unwrap();
+        let record = &told["Records"][0];
+        assert_eq!(record["awsRegion"], "eu-west-1");
+        assert_eq!(record["s3"]["bucket"]["name"], "demo");
+        assert_eq!(record["s3"]["object"]["key"], "2026/my+photos/%C3%A4%2B1%282%29.jpg");
+        assert_eq!(told["s3mount"]["path"], place.path);
+        let typed = super::record(&layout, &task(EventName::CreatedPut), &place, UNIX_EPOCH, String::new());
+        assert_eq!((typed.bucket.as_str(), typed.key.as_str()), ("demo", "2026/my photos/ä+1(2).jpg"));
     }
 
     fn written(name: EventName, input: Option<&str>) -> String {

@@ -39,6 +39,10 @@ impl Fs {
         }
         let dir_key = tree.key(parent).ok_or(Errno::ENOENT)?;
         drop(tree);
+        let longer_there = self.settings.layout.growth_of(&dir_key);
+        if dir_key.len() + longer_there + name.len() > key::MAX_KEY_BYTES {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
         Ok(key::component(&dir_key, name)?.to_owned())
     }
 }

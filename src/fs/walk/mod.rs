@@ -43,8 +43,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Walks {
     lister: Lister,
-    /// The mount's prefix: no walk begins above it.
-    top: String,
+    /// Bytes of the shortest prefix at which a walk begins: of the mount's, or of a name where the root holds
+    /// several buckets. One of them says nothing of the next.
+    shortest: usize,
     /// How long a listing is believed.
     ttl: Duration,
     /// The server's flat listings are no use.
@@ -105,9 +106,9 @@ impl Pause {
 
 impl Walks {
     /// No walk yet.
-    pub fn new(lister: Lister, top: &str, ttl: Duration) -> Arc<Self> {
-        let (top, disabled) = (top.to_owned(), AtomicBool::new(false));
-        Arc::new(Self { lister, top, ttl, disabled, state: Mutex::default() })
+    pub fn new(lister: Lister, shortest: usize, ttl: Duration) -> Arc<Self> {
+        let disabled = AtomicBool::new(false);
+        Arc::new(Self { lister, shortest, ttl, disabled, state: Mutex::default() })
     }
 
     /// What lies in the directory `prefix`, if a walk has read that within `ttl` and after `since`,
@@ -209,7 +210,7 @@ impl Walks {
     /// Who goes down level by level, as to `prefix` now, is likely to go on: begins to look what lies
     /// there and behind it. For callers whom no walk is ahead of.
     fn looks_below(self: &Arc<Self>, prefix: &str) -> bool {
-        let Some(parent) = parent_of(prefix).filter(|parent| parent.len() > self.top.len()) else { return false };
+        let Some(parent) = parent_of(prefix).filter(|parent| parent.len() > self.shortest) else { return false };
         let Some(above) = parent_of(parent) else { return false };
         {
             let state = self.state.lock();
@@ -228,7 +229,7 @@ impl Walks {
     /// One more sub-directory is listed by itself: after some, a walk begins at their parent. For
     /// callers whom no walk is ahead of.
     fn count_entering(self: &Arc<Self>, prefix: &str) {
-        let Some(parent) = parent_of(prefix).filter(|parent| parent.len() >= self.top.len()) else { return };
+        let Some(parent) = parent_of(prefix).filter(|parent| parent.len() >= self.shortest) else { return };
         {
             let mut state = self.state.lock();
             if state.entered.len() >= MAX_COUNTED {
@@ -276,7 +277,7 @@ impl Walks {
     fn start(self: &Arc<Self>, root: &str, first: &str, pages: usize, is_look: bool) {
         // Versions are listed directory by directory.
         let is_history = key::split_versions(root).is_some();
-        if is_history || self.disabled.load(Ordering::Relaxed) {
+        if is_history || self.disabled.load(Ordering::Relaxed) || root.len() < self.shortest {
             return;
         }
         let walk = {
