@@ -59,6 +59,7 @@ impl Layout {
         Self(self.0.iter().map(|root| Root { server: server.to_owned(), ..root.clone() }).collect())
     }
 
+    /// All of them, in the order of their keys.
     #[must_use]
     pub fn roots(&self) -> &[Root] {
         &self.0
