@@ -135,6 +135,20 @@ mod tests {
         assert_eq!(probe(&bucket, "").await.list_checksums, Some(false));
     }
 
+    #[test]
+    fn of_several_buckets_the_weakest_decides() {
+        let all = |able| Capabilities { conditional_writes: able, list_checksums: able };
+        for (one, other, both) in [
+            (Some(true), Some(true), Some(true)),
+            (Some(true), Some(false), Some(false)),
+            (None, Some(false), Some(false)),
+            (None, Some(true), None),
+        ] {
+            assert_eq!(all(one).and(all(other)), all(both));
+            assert_eq!(all(other).and(all(one)), all(both));
+        }
+    }
+
     #[tokio::test]
     async fn a_refused_probe_proves_nothing() {
         let bucket = MemoryBucket::new();

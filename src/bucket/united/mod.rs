@@ -140,6 +140,8 @@ impl Bucket for United {
         for (keys, answer) in asked.await {
             match answer {
                 Ok(some) => failed.extend(some),
+                // The server knows no such request: the caller knows another one.
+                Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => return Err(error),
                 Err(error) => failed.extend(keys.iter().map(|key| ((*key).clone(), about(key)(error.clone())))),
             }
         }

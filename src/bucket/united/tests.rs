@@ -167,6 +167,10 @@ async fn a_batch_is_split_and_each_failure_is_of_its_key() {
     assert_eq!(failed, [told("a/d/y", Kind::AccessDenied), told("logs/", Kind::Busy)]);
     assert!(buckets[1].keys().is_empty());
 
+    buckets[2].inject(Fault::once("DeleteObjects", Effect::Fail(Kind::Unsupported)));
+    let unknown = united.delete_many(&keys(&["a/d/y", "logs/"])).await.unwrap_err();
+    assert_eq!(unknown.kind, Kind::Unsupported, "whoever asks deletes one by one then");
+
     // Of one bucket a failure is a failure of the request, which is tried again as a whole.
     buckets[0].inject(Fault::once("DeleteObjects", Effect::Fail(Kind::AccessDenied)));
     assert_eq!(united.delete_many(&keys(&["a/d/y"])).await.unwrap_err().key, "a/d/y");
