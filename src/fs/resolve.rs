@@ -102,7 +102,7 @@ impl Fs {
         let (file_key, below) = (format!("{prefix}{name}"), format!("{prefix}{name}/"));
         let (head, listed) = tokio::join!(self.bucket.head(&file_key), self.ask_listing(&below, 1));
         let (listing, _) = listed?;
-        let child = if listing.is_nothing() {
+        let child = if listing.is_nothing() && !self.settings.layout.is_top(&below) {
             match head {
                 Ok(info) => {
                     let (etag, storage_class) = (info.etag.clone(), info.properties.storage_class.clone());
@@ -157,7 +157,7 @@ impl Fs {
             return self.node_of(parent, name, child, vouched).await.map(Some);
         }
         let (listing, asked) = self.read_listing(&key, 1, self.settings.list_ttl).await?;
-        if listing.is_nothing() {
+        if listing.is_nothing() && !self.settings.layout.is_top(&key) {
             self.lose(parent, name, asked);
             return Ok(None);
         }
