@@ -177,11 +177,8 @@ impl Rooms {
             Some(disk) => BlockCache::with_disk(bucket, settings, Arc::clone(disk)),
             None => BlockCache::new(bucket, settings),
         };
-        let index_path = places.cache.join("attributes.redb");
         let journal = Journal::open(&places.state)?;
-        membership::check(&places.state, &connection.layout, &journal, &index_path)?;
-        forget_above(&index_path, disk.as_ref().map_or(LARGEST_INDEX_BYTES, |disk| disk.stats().limit_bytes / 2));
-        let index = AttributeIndex::open(&index_path)?;
+        let index = open_index(places, &connection, &journal, disk.as_deref())?;
         let deployed = Deployed::new(&places.state, &config.sources.bucket_name(), config.hooks.as_deref());
         let specs = tokio::task::block_in_place(|| deployed.at_start(specs))?;
         let settings = fs::Settings {
@@ -337,6 +334,19 @@ fn open_disk(config: &Config, connection: &Connection) -> Option<Arc<DiskCache>>
         queue_bytes: (config.memory_bytes / 16).clamp(LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES),
     };
     DiskCache::open(settings).inspect_err(|error| tracing::warn!("nothing is cached on disk: {error}")).ok()
+}
+
+/// What is known of objects, as far as it is of these buckets still.
+fn open_index(
+    places: &Places,
+    connection: &Connection,
+    journal: &Journal,
+    disk: Option<&DiskCache>,
+) -> Result<Arc<AttributeIndex>, Failure> {
+    let path = places.cache.join("attributes.redb");
+    membership::check(&places.state, &connection.layout, journal, &path)?;
+    forget_above(&path, disk.map_or(LARGEST_INDEX_BYTES, |disk| disk.stats().limit_bytes / 2));
+    Ok(AttributeIndex::open(&path)?)
 }
 
 /// Of `--memory`: what blocks and parts have, and what drafts have. The rest waits for the disk.
