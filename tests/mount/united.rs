@@ -128,6 +128,22 @@ fn an_object_in_parts_moves_between_buckets_and_back() {
 }
 
 #[test]
+fn a_directory_that_a_crash_left_in_both_buckets_is_moved_to_its_end() {
+    let mut house = House::prepare(Stage::on(Maker::Embedded));
+    for number in 0..5 {
+        house.photos.put(&format!("d/{number}"), b"bytes");
+    }
+    house.mount.crash_at(Some("tree-between-copies:3"));
+    house.mount.start();
+    assert!(fs::rename(house.at("photos/d"), house.at("logs/d")).is_err());
+    house.mount.wait_end(PATIENCE);
+    house.mount.crash_at(None);
+    house.mount.start();
+    assert_eq!(names(&house.at("logs/d")), ["0", "1", "2", "3", "4"]);
+    assert_eq!(house.photos.keys(""), [""; 0]);
+}
+
+#[test]
 fn the_root_holds_its_buckets_and_nothing_else() {
     let mut house = House::new();
     fs::write(house.at("photos/f"), "bytes").unwrap();
