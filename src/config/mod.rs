@@ -183,12 +183,10 @@ impl Config {
         if self.memory_bytes < LEAST_MEMORY_BYTES {
             return Err(Error::new("--memory is too small to work with", "give at least 16M"));
         }
-        if self.source.is_multi_region() && !self.read_only {
+        let several = self.sources.each().map(|(_, source)| source).find(|source| source.is_multi_region());
+        if let Some(source) = several.filter(|_| !self.read_only) {
             return Err(Error::new(
-                format!(
-                    "{} is in several regions: S3 copies nothing from there, so nothing could be renamed",
-                    self.source
-                ),
+                format!("{source} is in several regions: S3 copies nothing from there, so nothing could be renamed"),
                 "mount it with --read-only, or mount the bucket of one region",
             ));
         }
@@ -396,7 +394,7 @@ mod tests {
         let error = Config::of_bucket(several, dirs(), None).unwrap_err();
         assert!(error.to_string().contains("several regions"), "{error}");
         let reading = Options { read_only: Some(true), ..dirs() };
-        assert_eq!(Config::of_bucket(several, reading, None).unwrap().source.bucket, several);
+        assert_eq!(Config::of_bucket(several, reading, None).unwrap().sources.bucket_name(), several);
     }
 
     #[test]

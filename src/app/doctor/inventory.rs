@@ -35,7 +35,7 @@ pub(super) async fn examine(caller: &Caller<'_>, connection: &Connection, page: 
         tell(Finding::good("versions", told));
     }
     let asks_for_lock = caller.config.objects.lock() && !caller.config.read_only;
-    if asks_for_lock && soon(connection.direct.has_object_lock()).await == Some(false) {
+    if asks_for_lock && soon(direct.has_object_lock()).await == Some(false) {
         let told = "the bucket has none: what --object-lock and --legal-hold ask for is refused".to_owned();
         let advice = "switch it on for the bucket, or leave these options out".to_owned();
         tell(Finding::broken("object lock", Kind::Usage, told, Some(advice)));
