@@ -22,10 +22,20 @@ pub(super) const DATA: &str = "data";
 pub(super) const SMALL: &str = "small";
 /// Ends the name of a data file that is not complete yet.
 pub(super) const NEW: &str = "new";
-/// One file without its other half is left this long: another mount may be making it.
-const HALF_AGE: Duration = Duration::from_mins(1);
+/// What is not finished is left this long after it was written to: another mount may be making it.
+const UNFINISHED_AGE: Duration = Duration::from_mins(1);
 /// This part of the file system stays free: one tenth.
 const FREE_PART: u64 = 10;
+
+/// What a look into the directory found.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// Every entry, oldest first, with the bytes that it takes on the disk.
+    pub entries: Vec<(Name, u64)>,
+    /// What is being made, in bytes as it will be, and when the first of it was written to last.
+    pub unfinished_bytes: u64,
+    pub unfinished_since: Option<SystemTime>,
+}
 
 /// The directory. Nothing in a bucket can lead out of it: every name in it is a hash.
 #[derive(Debug)]
@@ -84,9 +94,10 @@ impl Directory {
 
     /// What it holds and takes.
     pub fn contents(&self) -> DiskDirectory {
-        let entries = self.scan();
-        let bytes: u64 = entries.iter().map(|(_, bytes)| bytes).sum();
-        DiskDirectory { disk_bytes: bytes + self.other_bytes(), entries: entries.len() as u64 }
+        let found = self.scan();
+        let bytes: u64 = found.entries.iter().map(|(_, bytes)| bytes).sum();
+        let disk_bytes = bytes + found.unfinished_bytes + self.other_bytes();
+        DiskDirectory { disk_bytes, entries: found.entries.len() as u64 }
     }
 
     /// Removes all that has the name of a file of ours, whole entries or not. Links are removed, not
@@ -114,14 +125,18 @@ impl Directory {
         self.root.join(&name[..2]).join(&name[2..])
     }
 
-    /// Every entry, oldest first, with the bytes that it takes on the disk.
-    pub fn scan(&self) -> Vec<(Name, u64)> {
-        let mut found = Vec::new();
+    /// What there is. What was given up before it was finished is removed.
+    pub fn scan(&self) -> Scan {
+        let mut found = Shelves::default();
         for shelf in list(&self.root).iter().filter(|shelf| is_directory(shelf)) {
             scan_shelf(shelf, &mut found);
         }
-        found.sort_unstable();
-        found.into_iter().map(|(_, name, bytes)| (name, bytes)).collect()
+        found.entries.sort_unstable();
+        Scan {
+            entries: found.entries.into_iter().map(|(_, name, bytes)| (name, bytes)).collect(),
+            unfinished_bytes: found.unfinished.iter().map(|(_, bytes)| bytes).sum(),
+            unfinished_since: found.unfinished.iter().map(|(at, _)| *at).min(),
+        }
     }
 
     /// Bytes that the directory takes besides its entries: attribute indexes, and directories.
@@ -211,17 +226,37 @@ struct Pair {
     data: Option<Metadata>,
 }
 
-fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
+/// By when they were written to last: entries with their bytes on the disk, and the bytes of what is being made.
+#[derive(Default)]
+struct Shelves {
+    entries: Vec<(SystemTime, Name, u64)>,
+    unfinished: Vec<(SystemTime, u64)>,
+}
+
+impl Shelves {
+    /// Counts what is being made, or has it removed when it was given up.
+    fn count_unfinished(&mut self, file: &Metadata, bytes: u64, remove: impl FnOnce() -> bool) {
+        let at = changed(file);
+        if is_given_up(at) {
+            remove();
+        } else {
+            self.unfinished.push((at, bytes));
+        }
+    }
+}
+
+fn scan_shelf(shelf: &Path, found: &mut Shelves) {
     let mut pairs: HashMap<PathBuf, Pair> = HashMap::new();
     for path in list(shelf) {
-        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        let Ok(metadata) = look(&path) else { continue };
         let pair = pairs.entry(path.with_extension("")).or_default();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some(SMALL) => found.extend(name(&path.with_extension("")).map(|name| entry(name, &metadata, 0))),
+            Some(SMALL) => found.entries.extend(name(&path.with_extension("")).map(|name| entry(name, &metadata, 0))),
             Some(MAP) => pair.map = Some(metadata),
             Some(DATA) => pair.data = Some(metadata),
-            Some(new) if new.starts_with(NEW) && name(&path.with_extension("")).is_some() && is_old(&metadata) => {
-                let _ = std::fs::remove_file(path);
+            // Its length is what it will take.
+            _ if is_new(&path) => {
+                found.count_unfinished(&metadata, metadata.len(), || std::fs::remove_file(path).is_ok());
             }
             _ => {}
         }
@@ -229,10 +264,10 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
     for (stem, pair) in pairs {
         match (name(&stem), pair) {
             (Some(name), Pair { map: Some(map), data: Some(data) }) => {
-                found.push(entry(name, &map, data.blocks()));
+                found.entries.push(entry(name, &map, data.blocks()));
             }
-            (Some(_), Pair { map: Some(half), .. } | Pair { data: Some(half), .. }) if is_old(&half) => {
-                remove(&stem);
+            (Some(_), Pair { map: Some(half), .. } | Pair { data: Some(half), .. }) => {
+                found.count_unfinished(&half, half.blocks() * 512, || remove(&stem));
             }
             _ => {}
         }
@@ -241,11 +276,28 @@ fn scan_shelf(shelf: &Path, found: &mut Vec<(SystemTime, Name, u64)>) {
 
 /// When it was used last, its name and what it takes on the disk.
 fn entry(name: Name, map: &Metadata, data_blocks: u64) -> (SystemTime, Name, u64) {
-    (map.modified().unwrap_or(SystemTime::UNIX_EPOCH), name, (map.blocks() + data_blocks) * 512)
+    (changed(map), name, (map.blocks() + data_blocks) * 512)
 }
 
-fn is_old(metadata: &Metadata) -> bool {
-    metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HALF_AGE))
+/// What is known of a file. A copy that became the data file after it was listed is found there.
+fn look(path: &Path) -> io::Result<Metadata> {
+    let found = std::fs::symlink_metadata(path);
+    if found.is_err() && is_new(path) { std::fs::symlink_metadata(path.with_extension(DATA)) } else { found }
+}
+
+fn changed(file: &Metadata) -> SystemTime {
+    file.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Whether what was written to last at that time, and is not finished, will not be: its process died.
+pub(super) fn is_given_up(changed: SystemTime) -> bool {
+    changed.elapsed().is_ok_and(|age| age > UNFINISHED_AGE)
+}
+
+/// Whether this is a copy of ours that will become a data file.
+fn is_new(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|found| found.starts_with(NEW)) && name(&path.with_extension("")).is_some()
 }
 
 /// The name that [`Directory::stem`] made this path from.

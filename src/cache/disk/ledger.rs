@@ -14,17 +14,28 @@ pub(super) struct Ledger {
     entries: LruCache<Name, u64>,
     total_bytes: u64,
     other_bytes: u64,
+    unfinished_bytes: u64,
 }
 
 impl Ledger {
     /// Accounts of an empty directory.
     pub fn new() -> Self {
-        Self { entries: LruCache::unbounded(), total_bytes: 0, other_bytes: 0 }
+        Self { entries: LruCache::unbounded(), total_bytes: 0, other_bytes: 0, unfinished_bytes: 0 }
     }
 
     /// What all entries take, and what lies beside them.
     pub fn total_bytes(&self) -> u64 {
-        self.total_bytes + self.other_bytes
+        self.total_bytes + self.fixed_bytes()
+    }
+
+    /// What cannot be evicted.
+    pub fn fixed_bytes(&self) -> u64 {
+        self.other_bytes + self.unfinished_bytes
+    }
+
+    /// What others are making, and will be an entry.
+    pub fn set_unfinished_bytes(&mut self, bytes: u64) {
+        self.unfinished_bytes = bytes;
     }
 
     /// What lies beside the entries and cannot be evicted.

@@ -32,7 +32,7 @@ impl DiskCache {
 impl Inner {
     fn verify_recent(&self, until: Instant) {
         let mut left_bytes = MAX_BYTES;
-        let entries = self.directory.scan();
+        let entries = self.directory.scan().entries;
         for (name, _) in entries.into_iter().rev().take(MAX_FILES) {
             let Some(entry) = self.open_quietly(&name).filter(|entry| entry.size() >= LEAST_BYTES) else { continue };
             if entry.size() > left_bytes || Instant::now() > until {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::entry::Entry;
 use super::ledger::Name;
@@ -43,7 +43,9 @@ impl From<io::Error> for Refusal {
 pub(super) struct Writer<'a> {
     pub(super) inner: &'a Inner,
     /// Since the last look into the directory.
-    written_bytes: u64,
+    pub(super) written_bytes: u64,
+    /// When the first of what others were making then had been written to last.
+    unfinished_since: Option<SystemTime>,
     paused_until: Option<Instant>,
     measured: Instant,
     /// The user knows that the file system is full.
@@ -52,8 +54,15 @@ pub(super) struct Writer<'a> {
 
 /// Writes until the queue is stopped and empty.
 pub(super) fn run(inner: &Inner) {
-    let mut writer = Writer { inner, written_bytes: 0, paused_until: None, measured: Instant::now(), told_full: false };
-    writer.rescan();
+    let mut writer = Writer {
+        inner,
+        written_bytes: 0,
+        unfinished_since: None,
+        paused_until: None,
+        measured: Instant::now(),
+        told_full: false,
+    };
+    writer.rescan(0);
     while let Some(mut job) = inner.queue.take() {
         let is_stored = writer.write(&job);
         if let Some(told) = job.told.take() {
@@ -75,26 +84,27 @@ impl Writer<'_> {
         };
         let is_stored = stored.is_ok();
         match stored {
-            Ok(bytes) => {
-                self.written_bytes += bytes;
-                self.told_full = false;
-            }
+            Ok(()) => self.told_full = false,
             Err(refusal) => {
                 self.inner.counters.skipped_bytes.fetch_add(length, Ordering::Relaxed);
                 self.tell(refusal);
             }
         }
-        if self.is_rescan_due() {
-            self.rescan();
-        } else if self.measured.elapsed() > MEASURE_PERIOD {
+        let is_time = self.measured.elapsed() > MEASURE_PERIOD;
+        // What was being made may be an entry by now, which can go, or be gone.
+        let is_stale = is_time && !is_stored && self.unfinished_since.is_some();
+        if is_stale || self.is_rescan_due() {
+            self.rescan(0);
+        } else if is_time {
             self.measure();
         }
         is_stored
     }
 
-    fn is_rescan_due(&self) -> bool {
+    pub(super) fn is_rescan_due(&self) -> bool {
         let after = |part| self.written_bytes > self.inner.limit_bytes / part;
         after(RESCAN_PART) && (after(LONE_RESCAN_PART) || self.inner.directory.is_shared())
+            || self.unfinished_since.is_some_and(directory::is_given_up)
     }
 
     fn tell(&mut self, refusal: Refusal) {
@@ -112,10 +122,16 @@ impl Writer<'_> {
         }
     }
 
-    fn rescan(&mut self) {
+    /// Looks into the directory, in which a file of so many bytes is being made by this writer.
+    pub(super) fn rescan(&mut self, own_bytes: u64) {
         self.written_bytes = 0;
         let found = self.inner.directory.scan();
-        self.inner.ledger.lock().replace(found);
+        let unfinished_bytes = found.unfinished_bytes.saturating_sub(own_bytes);
+        self.unfinished_since = found.unfinished_since.filter(|_| unfinished_bytes > 0);
+        let mut ledger = self.inner.ledger.lock();
+        ledger.replace(found.entries);
+        ledger.set_unfinished_bytes(unfinished_bytes);
+        drop(ledger);
         self.measure();
     }
 
@@ -127,7 +143,7 @@ impl Writer<'_> {
         let _ = make_room(self.inner, 0, &Name::default());
     }
 
-    fn store(&mut self, object: &Pinned, offset: u64, bytes: &[u8]) -> Result<u64, Refusal> {
+    fn store(&mut self, object: &Pinned, offset: u64, bytes: &[u8]) -> Result<(), Refusal> {
         let identity = self.inner.identity(object);
         let name = name(&identity);
         let charge = self.inner.ledger.lock().charge(&name, bytes.len() as u64);
@@ -137,8 +153,9 @@ impl Writer<'_> {
         if bytes > 0 {
             self.inner.ledger.lock().add(name, bytes);
             self.inner.note_written(bytes);
+            self.written_bytes += bytes;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     fn entry(&mut self, identity: &Identity, object: &Pinned) -> io::Result<Arc<Entry>> {
@@ -160,7 +177,7 @@ impl Writer<'_> {
             tracing::warn!("the directory of the disk cache was removed; it is made again, empty");
             self.inner.open.lock().clear();
             self.inner.directory.rejoin()?;
-            self.rescan();
+            self.rescan(0);
         }
         let stem = self.inner.directory.stem(name);
         stem.parent().map_or(Ok(()), directory::make)?;
