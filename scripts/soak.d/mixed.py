@@ -28,9 +28,9 @@ sys.dont_write_bytecode = True
 
 import mounts  # noqa: E402
 import samples  # noqa: E402
+import servers  # noqa: E402
 import uses  # noqa: E402
 from crew import Crew  # noqa: E402
-from s3 import S3  # noqa: E402
 
 MEMORY = Path("/dev/shm")
 BUILT = ROOT / "hooks" / "built"
@@ -108,8 +108,8 @@ class Soak:
         local.mkdir()
         uses.make_sources(local)
         (self.work_dir / "hooks.toml").write_text(uses.HOOKS.format(built=BUILT))
-        profile = next(profile for profile in mounts.PROFILES if profile.name == "s3")
-        self.server = mounts.Server(binary, data, profile, self.work_dir / "server.log")
+        profile = next(profile for profile in servers.PROFILES if profile.name == "s3")
+        self.server = servers.Embedded(binary, data, profile, self.work_dir / "server.log")
         stack.callback(self.server.stop)
         self.mounts = [Soaked(tool(binary), self.server.port, self.work_dir) for tool in (mounts.S3mount, mounts.S3mountWriteBack)]
         for mount in self.mounts:
@@ -176,12 +176,12 @@ class Soak:
 
     def _bucket(self):
         """What should not be in the bucket any more."""
-        client = S3(self.server.port, mounts.BUCKET, mounts.ACCESS_KEY, mounts.SECRET_KEY)
+        client = self.server.client()
         if count := client.count(""):
             yield f"{count} objects are left in the bucket"
         url = f"http://127.0.0.1:{self.server.port}"
         _, keys = self.mounts[0].tool.command(self.server.port, "", self.work_dir)
-        command = [self.binary, "gc", mounts.BUCKET, "--endpoint-url", url, "--older-than", "0s", "--json"]
+        command = [self.binary, "gc", servers.BUCKET, "--endpoint-url", url, "--older-than", "0s", "--json"]
         done = subprocess.run(command, env={**os.environ, **keys}, capture_output=True, text=True, check=True)
         if uploads := json.loads(done.stdout):
             yield f"multipart uploads are left in the bucket: {uploads}"

@@ -12,7 +12,7 @@ import urllib.request
 from contextlib import closing
 
 from crew import Wrong, names
-from steps import KIB, MIB, NEEDLE, noise, tree
+from objects import KIB, MIB, NEEDLE, noise, tree
 
 TREE_FILES = 120
 SMALL_FILES = 60
