@@ -14,6 +14,7 @@ mod hooking;
 mod interrupts;
 mod membership;
 mod metrics;
+mod otlp;
 mod places;
 mod restoring;
 mod rooms;

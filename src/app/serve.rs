@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::control;
 use super::interrupts::Interrupts;
 use super::metrics;
+use super::otlp::Exporter;
 use super::places::{self, Places};
 use super::rooms::{self, FLUSH_DEADLINE, HOOK_GRACE, Rooms};
 use super::running::{DRAIN_DEADLINE, Ended, Running};
@@ -121,6 +122,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
         metrics: metrics.as_ref().map(metrics::Listener::addr),
     };
     let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms), addresses));
+    let exporter = Exporter::start(&facts);
     let control = {
         let facts = Arc::clone(&facts);
         control::Server::start(&socket, facts, order).map_err(|cause| local("listen at", &socket, &cause))?
@@ -138,8 +140,15 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     if let Some(metrics) = metrics {
         metrics.stop().await;
     }
+    let telling = match exporter {
+        Some(exporter) => Some(exporter.ending().await),
+        None => None,
+    };
     rooms.close().await;
     tracing::debug!("rooms closed");
+    if let Some(telling) = telling {
+        telling.send().await;
+    }
     // The next mount of the same place may take over now, and only then the command is told.
     drop((rooms, control, places));
     Ok(ended)

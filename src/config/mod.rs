@@ -1,6 +1,7 @@
 //! Flags + environment + file → one validated [`Config`]. Read by `app` alone: each room gets its
 //! own small settings. Every default of an option stands here, once.
 
+mod collector;
 mod memory;
 mod objects;
 mod options;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use collector::Collector;
 pub use memory::bytes_there_are as memory_bytes_there_are;
 pub use objects::{Objects, Sse};
 pub use options::{Attrs, Options};
@@ -95,6 +97,8 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Any address: whoever scrapes is seldom on the same machine.
     pub metrics_listen: Option<SocketAddr>,
+    /// `None`: nobody is told by himself.
+    pub collector: Option<Collector>,
 }
 
 impl Config {
@@ -134,6 +138,7 @@ impl Config {
         };
         let dirs = Dirs::of_this_user();
         let objects = Objects::of(&options)?;
+        let collector = Collector::of(&options)?;
         let config = Self {
             sources: sources(options.bucket.as_deref(), options.buckets.as_ref())?,
             mountpoint: absolute(&options.mountpoint.ok_or_else(|| not_named("mountpoint", "a directory"))?)?,
@@ -174,6 +179,7 @@ impl Config {
                 format: options.log_format.unwrap_or_default(),
             },
             metrics_listen: options.metrics_listen,
+            collector,
         };
         config.checked()
     }

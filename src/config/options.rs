@@ -189,6 +189,16 @@ pub struct Options {
     /// that reaches it reads names of buckets and hooks, and no contents
     #[arg(long, value_name = "ADDRESS", env = "S3MOUNT_METRICS_LISTEN", help_heading = "Monitoring")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Send metrics and traces to this collector of OpenTelemetry (OTLP over HTTP), e.g. http://127.0.0.1:4318: names of
+    /// files are in the traces
+    #[arg(long, value_name = "URL", env = "S3MOUNT_OTLP_ENDPOINT", help_heading = "Monitoring")]
+    pub otlp_endpoint: Option<String>,
+    /// How often metrics are sent there [default: 60s]
+    #[arg(long, value_name = "TIME", env = "S3MOUNT_OTLP_INTERVAL", help_heading = "Monitoring")]
+    pub otlp_interval: Option<Span>,
+    /// Part of all traces that are sent there, 0 for none [default: 1]
+    #[arg(long, value_name = "RATIO", env = "S3MOUNT_OTLP_TRACES", help_heading = "Monitoring")]
+    pub otlp_traces: Option<f64>,
 }
 
 macro_rules! first_said {
@@ -222,7 +232,8 @@ impl Options {
             object_lock legal_hold
             read_only show_versions allow_other no_exec uid gid umask attr_ttl list_ttl negative_ttl attrs
             write_back flush_open_after hooks lambda_listen
-            cache_dir cache_size state_dir memory log_level log_format metrics_listen)
+            cache_dir cache_size state_dir memory log_level log_format metrics_listen
+            otlp_endpoint otlp_interval otlp_traces)
     }
 }
 
@@ -253,9 +264,11 @@ mod tests {
             flush-open-after = '30s'\nhooks = '/h'\nlambda-listen = '127.0.0.1:9001'\n\
             cache-dir = '/c'\ncache-size = '2G'\n\
             state-dir = '/s'\nmemory = 1048576\nlog-level = 'debug'\nlog-format = 'json'\n\
-            metrics-listen = '0.0.0.0:9102'\n";
+            metrics-listen = '0.0.0.0:9102'\notlp-endpoint = 'http://h:4318'\n\
+            otlp-interval = '10s'\notlp-traces = 1\n";
         let options: Options = toml::from_str(text).unwrap();
         assert_eq!(options.memory, Some(Size(1 << 20)));
+        assert_eq!(options.otlp_traces, Some(1.0));
         assert_eq!(options.umask, Some(Umask(0o027)));
         assert_eq!(options.storage_class, Some(Words(vec!["a=B".into(), "C".into()])));
         assert_eq!(options.tags, Some(Words(vec!["a=b".into(), "c=d".into()])));

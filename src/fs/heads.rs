@@ -11,6 +11,7 @@ use super::names::Seen;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::{self, Bucket, ObjectInfo};
 use crate::cache::{AttributeIndex, Modified, Remembered};
+use crate::telemetry::spans;
 
 /// HEADs ahead of the question that are under way at once.
 const PARALLEL_AHEAD: usize = 64;
@@ -76,13 +77,13 @@ impl Heads {
         ahead.insert(key.to_owned(), waiting);
         drop(ahead);
         let (heads, key) = (self.clone(), key.to_owned());
-        tokio::spawn(async move {
+        tokio::spawn(spans::carried(async move {
             // Taken off the books also when the task is dropped half-way.
             let _done = Done { heads: &heads, key: &key };
             let Ok(_slot) = heads.slots.acquire().await else { return };
             let told = heads.ask(&key).await;
             outcome.send_replace(Some(told.map(drop)));
-        });
+        }));
     }
 
     /// Waits for a HEAD of this key that is under way ahead; `None` when there is none.

@@ -16,6 +16,7 @@ use super::status::OddKeys;
 use super::told::Origins;
 use crate::bucket::{self, Bucket, ListPage, ListRequest};
 use crate::key::{self, Oddity};
+use crate::telemetry::spans;
 
 /// Pages that wait for the reader, at most; one more is being asked for.
 const PAGES_AHEAD: usize = 2;
@@ -98,7 +99,7 @@ impl PageStream {
     /// Lists `prefix` from a place on. Ends when nobody reads it any more.
     pub fn begin(lister: Lister, prefix: &str, from: Place) -> Self {
         let (sender, pages) = mpsc::channel(PAGES_AHEAD);
-        tokio::spawn(list_on(lister, prefix.to_owned(), from, sender));
+        tokio::spawn(spans::carried(list_on(lister, prefix.to_owned(), from, sender)));
         Self { pages }
     }
 

@@ -19,6 +19,7 @@ use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Journal, NewEvent, Task, stored_etag};
 use crate::key;
 use crate::relay::Relay;
+use crate::telemetry::spans;
 
 /// A hook with all that its runs need.
 pub(super) struct Hook {
@@ -70,6 +71,28 @@ pub(super) enum Outcome {
     Cancelled,
 }
 
+impl Outcome {
+    /// What is in vain about it, for who collects spans.
+    fn fault(&self) -> Option<spans::Fault> {
+        let (kind, words) = match self {
+            Self::Done(_) => return None,
+            Self::Superseded => ("superseded", ""),
+            Self::Failed(words) => ("failed", words.as_str()),
+            Self::Fatal(words) => ("fatal", words.as_str()),
+            Self::TooOld(words) => ("too_old", words.as_str()),
+            Self::Delayed(words) => ("delayed", words.as_str()),
+            Self::Cancelled => ("cancelled", ""),
+        };
+        Some(spans::Fault { kind: kind.to_owned(), words: words.to_owned() })
+    }
+}
+
+/// A run, for who collects spans.
+fn told(hook: &Hook, task: &Task) -> spans::Work {
+    let (name, key, event_id) = (hook.spec.name.clone(), task.event.fact.key.clone(), task.event.id.clone());
+    spans::Work::Hook { name, key, event_id }
+}
+
 /// What is to become of a run's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Publication {
@@ -106,12 +129,18 @@ impl Surroundings {
         mut cancel: watch::Receiver<bool>,
     ) -> Tried {
         let runs_cancel = cancel.clone();
-        tokio::select! {
-            biased;
-            tried = self.run(hook, task, publication, runs_cancel) => tried,
-            // The sandbox ends by itself, and its report is wanted; this is for the transfers around it.
-            () = cancelled_for_long(&mut cancel) => Tried::without_run(Outcome::Cancelled),
-        }
+        let trying = async {
+            tokio::select! {
+                biased;
+                tried = self.run(hook, task, publication, runs_cancel) => tried,
+                // The sandbox ends by itself, and its report is wanted; this is for the transfers around it.
+                () = cancelled_for_long(&mut cancel) => Tried::without_run(Outcome::Cancelled),
+            }
+        };
+        let Some(traced) = spans::Operation::begin_told() else { return trying.await };
+        let tried = traced.scope(trying).await;
+        traced.end(|| told(hook, task), tried.outcome.fault());
+        tried
     }
 
     async fn run(&self, hook: &Hook, task: &Task, publication: Publication, cancel: watch::Receiver<bool>) -> Tried {

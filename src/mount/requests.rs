@@ -51,6 +51,13 @@ operations! {
     Lseek "lseek"
 }
 
+impl Operation {
+    /// As libfuse names it.
+    pub(super) fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}
+
 /// Numbers of errors end below this on Linux (`errno-base.h`, `errno.h`).
 const ERRNOS: usize = 134;
 

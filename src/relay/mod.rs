@@ -1,8 +1,9 @@
-//! What is said to others than S3: webhooks, SQS queues, Lambda functions.
+//! What is said to others than S3: webhooks, SQS queues, Lambda functions, collectors of OpenTelemetry.
 //!
 //! One HTTP client for all, the credentials of the bucket for what AWS signs. Nothing is tried twice
 //! here: who asks has a queue of its own, and is told whether another try may help.
 
+mod collector;
 mod function;
 mod queue;
 mod signing;

@@ -1,10 +1,12 @@
 //! Logs: one line per event, to stderr or to a bounded file; names and secrets made safe; the last
-//! problems kept for `s3mount status`. And what rooms count for the metrics with ([`Histogram`]).
+//! problems kept for `s3mount status`. And what rooms count for the metrics with ([`Histogram`]), and tell of what they
+//! do ([`spans`]).
 
 mod histogram;
 mod log_file;
 mod recent;
 mod sanitise;
+pub mod spans;
 
 use std::io;
 use std::path::Path;

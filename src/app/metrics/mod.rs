@@ -1,4 +1,4 @@
-//! `--metrics-listen`: what a mount counts, as Prometheus reads it.
+//! What a mount counts ([`look`]), and `--metrics-listen`: the same as Prometheus reads it. `app/otlp` sends it elsewhere.
 //!
 //! The text is our own ([`exposition`]) because the libraries want to own the counters, and ours belong to
 //! the rooms that count: every metric would be a collector around one of theirs. What is left are three
@@ -13,4 +13,6 @@ mod of_mount;
 mod of_process;
 mod server;
 
+pub(super) use exposition::{Kind, Metric, Sample, Value};
+pub(super) use of_mount::look;
 pub(super) use server::{Listener, listen};

@@ -8,6 +8,7 @@ use crate::app::status::Facts;
 use crate::cache::{CacheStats, DiskStats};
 use crate::fs::FileCounts;
 use crate::hooks::{HookStatus, HooksStatus};
+use crate::telemetry::spans::{self, SpanCounts};
 
 /// What a mount is, in the labels of one metric: the others need not repeat it.
 struct About<'a> {
@@ -20,8 +21,8 @@ struct About<'a> {
     memory_bytes: u64,
 }
 
-/// The text for one scrape. Takes locks and reads the journal.
-pub(super) fn text(facts: &Facts) -> String {
+/// All metrics at this moment. Takes locks and reads the journal.
+pub(in crate::app) fn look(facts: &Facts) -> Exposition {
     let (sources, connection) = (&facts.config.sources, &facts.rooms.connection);
     let about = About {
         bucket: &sources.bucket_name(),
@@ -33,13 +34,16 @@ pub(super) fn text(facts: &Facts) -> String {
     };
     let mut text = Exposition::default();
     of_mount(&mut text, &about, &facts.rooms.counts());
+    if let Some(told) = spans::counts() {
+        collector(&mut text, told);
+    }
     of_process::write(&mut text);
-    text.into_text()
+    text
 }
 
 fn of_mount(text: &mut Exposition, about: &About<'_>, counts: &Counts) {
     let mut build = text.gauge("s3mount_build_info", "The version of s3mount; always 1.");
-    build.with(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    build.with(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
     let labels = [
         ("bucket", about.bucket),
         ("prefix", about.prefix),
@@ -47,7 +51,7 @@ fn of_mount(text: &mut Exposition, about: &About<'_>, counts: &Counts) {
         ("endpoint", about.endpoint),
         ("region", about.region),
     ];
-    text.gauge("s3mount_mount_info", "What is mounted where; always 1.").with(&labels, 1);
+    text.gauge("s3mount_mount_info", "What is mounted where; always 1.").with(&labels, 1_u64);
     requests(text, counts);
     kernel(text, counts);
     memory(text, about, counts);
@@ -195,6 +199,14 @@ fn hooks(text: &mut Exposition, told: &HooksStatus) {
     text.counter("s3mount_hook_recursive_invocations_dropped_total", help).is(told.recursive_invocations_dropped);
     let help = "Records for the destinations of hooks that were given up.";
     text.counter("s3mount_hook_destination_delivery_failures_total", help).is(told.destination_delivery_failures);
+}
+
+/// Of `--otlp-endpoint`.
+fn collector(text: &mut Exposition, told: SpanCounts) {
+    let help = "Spans by what became of them: the collector of --otlp-endpoint has them, or nobody will.";
+    let mut spans = text.counter("s3mount_otlp_spans_total", help);
+    spans.with(&[("outcome", "sent")], told.sent);
+    spans.with(&[("outcome", "dropped")], told.dropped);
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ impl Answers {
         let turn = Arc::clone(&self.looking).acquire_owned().await.expect("the semaphore is never closed");
         let facts = Arc::clone(&self.facts);
         let look = move || {
-            let text = of_mount::text(&facts);
+            let text = of_mount::look(&facts).into_text();
             // Also when nobody waits for the text any more: two never look at a time.
             drop(turn);
             text

@@ -24,6 +24,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use hyper::Uri;
 
+use super::answers::ToldAnswers;
 use super::clock::ServerClock;
 use super::headers::ReadableHeaders;
 use super::wishes::AskedHeaders;
@@ -133,6 +134,7 @@ impl Sdk {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(aws_sdk_s3::config::ResponseChecksumValidation::WhenRequired)
             .interceptor(ReadableHeaders)
+            .interceptor(ToldAnswers)
             .interceptor(self.clock.clone())
             .interceptor(self.asked.clone())
             .accelerate(self.accelerate)

@@ -2,6 +2,7 @@
 //!
 //! Everything a user gets wrong shows here, within [`CONNECT_DEADLINE`], in words that say what to do.
 
+mod answers;
 mod clock;
 mod config;
 mod headers;

@@ -24,6 +24,7 @@ use super::{
     PutOptions, Result, Sink,
 };
 use crate::error::Kind;
+use crate::telemetry::spans;
 use backoff::RetryBudget;
 pub use backoff::{doubled, pause, random_fraction};
 use lost_reply::Memory;
@@ -144,8 +145,22 @@ impl<B: Bucket> Retrying<B> {
         Operation { attempt_time: self.policy.deadline, ..self.operation(0) }
     }
 
-    /// Sends a request again until it succeeds, fails for good, or time is up.
+    /// Sends a request again until it succeeds, fails for good, or time is up; tells who collects spans.
     async fn run<T, F>(
+        &self,
+        name: &'static str,
+        key: &str,
+        operation: &mut Operation,
+        send: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        let fault = |error: &Error| spans::Fault { kind: error.kind.name().to_owned(), words: error.cause.clone() };
+        spans::asking_s3(name, key, self.try_on(name, key, operation, send), fault).await
+    }
+
+    async fn try_on<T, F>(
         &self,
         name: &'static str,
         key: &str,
@@ -157,6 +172,7 @@ impl<B: Bucket> Retrying<B> {
     {
         loop {
             operation.attempt += 1;
+            spans::tried();
             let stop = operation.hard_stop.min(Instant::now() + operation.attempt_time);
             let signed_as = self.identity.as_ref().map_or(0, |identity| identity.generation());
             let answer = tokio::time::timeout_at(stop, send()).await;

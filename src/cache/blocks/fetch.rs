@@ -22,6 +22,7 @@ use super::super::{Pinned, disk};
 use super::BlockCache;
 use crate::bucket::{Error, Result, Sink, check_length, check_version};
 use crate::error::Kind;
+use crate::telemetry::spans;
 
 /// A cache disk that takes longer is no help: the bucket is asked.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
@@ -94,7 +95,7 @@ impl BlockCache {
     fn send_off(self: &Arc<Self>, object: &Pinned, flight: &Arc<Flight>, permit: Option<OwnedSemaphorePermit>) {
         let runtime = self.runtime.get().expect("the first read, which precedes every flight, sets it");
         let landing = Landing::new(self.clone(), object.clone(), flight.clone(), permit.is_some());
-        let task = runtime.spawn(landing.fly(permit));
+        let task = runtime.spawn(spans::carried(landing.fly(permit)));
         flight.started(task.abort_handle());
     }
 

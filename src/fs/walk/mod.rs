@@ -27,6 +27,7 @@ use super::names::{Listing, Seen};
 use super::pages::Lister;
 use crate::bucket;
 use crate::key;
+use crate::telemetry::spans;
 
 /// Siblings that are listed by themselves before a walk begins at their parent.
 const SIBLINGS: u32 = 3;
@@ -295,7 +296,7 @@ impl Walks {
             walk
         };
         tracing::debug!(root = %root.escape_debug(), pages, is_look, "a walk begins");
-        tokio::spawn(stream::run(self.clone(), walk));
+        tokio::spawn(spans::carried(stream::run(self.clone(), walk)));
     }
 
     fn keep(&self, walked: Vec<sorter::Walked>, source: table::Source) {

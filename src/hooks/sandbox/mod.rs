@@ -32,6 +32,8 @@ pub(super) use threads::blocking;
 use ticker::Ticker;
 pub(super) use world::{Event, Typed, since_1970_ms};
 
+use crate::telemetry::spans;
+
 /// Stack of a guest's own calls; wasmtime traps above it.
 const STACK_BYTES: usize = 1 << 20;
 /// The thread's part of the same stack: the calls into WASI need room beyond the guest's.
@@ -133,6 +135,7 @@ impl Sandbox {
     /// costs as much as a small guest.
     pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         let runtime = tokio::runtime::Handle::current();
+        let work = spans::carried(work);
         self.threads.spawn(move || runtime.block_on(work))
     }
 

@@ -48,6 +48,7 @@ fn exported() -> String {
     };
     let mut text = Exposition::default();
     of_mount(&mut text, &about, &counts);
+    collector(&mut text, SpanCounts::default());
     of_process::write(&mut text);
     text.into_text()
 }
