@@ -67,6 +67,7 @@ mod lambda_api;
 mod metrics;
 mod objects;
 mod odd_keys;
+mod otlp;
 mod outage;
 mod parts;
 mod passthrough;

@@ -62,7 +62,6 @@ impl Exporter {
             resource: resource(facts, &collector),
             begun: SystemTime::now(),
             interval: collector.interval,
-            traces: collector.trace_ratio > 0.0,
             outlet: Outlet::to(collector),
             spans,
             batch: Vec::new(),
@@ -104,7 +103,6 @@ struct Sender {
     /// Since when metrics are counted.
     begun: SystemTime,
     interval: Duration,
-    traces: bool,
     outlet: Outlet,
     spans: mpsc::Receiver<Span>,
     /// What is sent next, or once more.
@@ -151,16 +149,15 @@ impl Sender {
         }
     }
 
-    /// Sends what is left: spans first, as metrics count them.
+    /// Sends what is left: spans first, as nothing tells them again.
     async fn finish(&mut self, last: Vec<Metric>) {
         loop {
-            let room = MOST_SPANS - self.batch.len();
             while self.batch.len() < MOST_SPANS
                 && let Ok(span) = self.spans.try_recv()
             {
                 self.batch.push(span);
             }
-            if self.batch.is_empty() || !self.send_spans().await || room == 0 {
+            if self.batch.is_empty() || !self.send_spans().await {
                 break;
             }
         }
@@ -177,14 +174,13 @@ impl Sender {
 
     /// Sends the batch; false when it has to be sent once more.
     async fn send_spans(&mut self) -> bool {
-        if self.batch.is_empty() || !self.traces {
-            self.batch.clear();
+        if self.batch.is_empty() {
             return true;
         }
         self.tries += 1;
         let message = of_spans::message(&self.resource, &self.batch);
         match self.outlet.spans(&message).await {
-            Sent::Taken { rejected } => self.give_up(self.batch.len() as u64 - rejected.min(self.batch.len() as u64)),
+            Sent::Taken { rejected } => self.give_up((self.batch.len() as u64).saturating_sub(rejected)),
             Sent::Refused => self.give_up(0),
             Sent::Away if self.tries >= MOST_TRIES => self.give_up(0),
             Sent::Away => return false,

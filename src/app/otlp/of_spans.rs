@@ -14,7 +14,7 @@ use crate::telemetry::spans::{Fault, Span, Work};
 use crate::telemetry::{printable, redacted};
 
 /// Answers to a question, and what nobody needed any more: they are told, but nothing is broken.
-const EVERYDAY: [&str; 6] = ["ENOENT", "ENODATA", "not_found", "abandoned", "superseded", "cancelled"];
+const EVERYDAY: [&str; 7] = ["ENOENT", "ENODATA", "not_found", "changed", "abandoned", "superseded", "cancelled"];
 
 /// Spans in one message.
 pub(super) fn message(resource: &Resource, spans: &[Span]) -> ExportTraceServiceRequest {

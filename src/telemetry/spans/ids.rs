@@ -46,6 +46,10 @@ impl Sampling {
         Self { threshold: ((1.0 - ratio.clamp(0.0, 1.0)) * (1_u64 << 56) as f64) as u64 }
     }
 
+    pub(super) fn keeps_any(self) -> bool {
+        self.threshold < 1 << 56
+    }
+
     pub(super) fn keeps(self, ids: &Ids) -> bool {
         let low = u128::from_be_bytes(ids.trace) as u64;
         low & ((1 << 56) - 1) >= self.threshold
@@ -70,6 +74,7 @@ mod tests {
         let ids = |byte: u8| Ids { trace: [byte; 16], span: [1; 8] };
         assert!(Sampling::of(1.0).keeps(&ids(0)) && Sampling::of(1.0).keeps(&ids(255)));
         assert!(!Sampling::of(0.0).keeps(&ids(0)) && !Sampling::of(0.0).keeps(&ids(255)));
+        assert!(!Sampling::of(0.0).keeps_any() && Sampling::of(1e-9).keeps_any());
         let quarter = Sampling::of(0.25);
         assert_eq!((0..=255).filter(|byte| quarter.keeps(&ids(*byte))).count(), 64);
     }

@@ -92,6 +92,11 @@ tokio::task_local! {
     static BEHALF: Option<Arc<Open>>;
 }
 
+/// Whom to tell, if somebody collects.
+fn tracer() -> Option<&'static Tracer> {
+    TRACER.get().filter(|tracer| tracer.sampling.keeps_any())
+}
+
 /// From now on spans are kept for this one reader, 2,048 at most: `ratio` of all traces, from 0 to 1. `None` when there is
 /// a reader already: one process has one collector, as it has one log.
 #[must_use]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::work::{Fate, behalf};
-use super::{Fault, Ids, Moment, Span, TRACER, Tracer, Work};
+use super::{Fault, Ids, Moment, Span, Tracer, Work, tracer};
 
 /// What is called the fault of a request that nobody waits for any more.
 const ABANDONED: &str = "abandoned";
@@ -67,7 +67,7 @@ pub fn answered(http_status: u16, request_id: Option<&str>) {
 impl<'a> Request<'a> {
     /// `None` where nobody collects, or not this trace.
     fn begin(operation: &'static str, key: &'a str) -> Option<Self> {
-        let tracer = TRACER.get()?;
+        let tracer = tracer()?;
         let (ids, parent) = match behalf(tracer) {
             Some(Fate::Told(parent)) => (parent.child(), Some(parent.span)),
             Some(Fate::Skipped) => return None,

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{BEHALF, Fault, Ids, Moment, Span, TRACER, Tracer, Work};
+use super::{BEHALF, Fault, Ids, Moment, Span, Tracer, Work, tracer};
 
 /// From here on an operation is told although it asked S3 for nothing: it waited for what another one fetches, for a
 /// lock or for the disk, and somebody will want to know.
@@ -60,7 +60,7 @@ impl Operation {
     /// Begins now; `None` where nobody collects.
     #[must_use]
     pub fn begin() -> Option<Self> {
-        let tracer = TRACER.get()?;
+        let tracer = tracer()?;
         let open = Arc::new(Open { begun: Moment::now(), fate: OnceLock::new() });
         Some(Self { open, tracer, parent: None, lasting: LASTING })
     }
@@ -68,7 +68,7 @@ impl Operation {
     /// The same for what is told in any case, and may be on behalf of another operation itself.
     #[must_use]
     pub fn begin_told() -> Option<Self> {
-        let tracer = TRACER.get()?;
+        let tracer = tracer()?;
         let (fate, parent) = match behalf(tracer) {
             Some(Fate::Told(parent)) => (Fate::Told(parent.child()), Some(parent.span)),
             Some(Fate::Skipped) => (Fate::Skipped, None),

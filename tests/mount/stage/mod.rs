@@ -5,6 +5,7 @@
 //! `S3MOUNT_TEST_SERVER=ministack` (or `seaweedfs`) everything that asks for the shared embedded
 //! server gets that one instead.
 
+pub mod collector;
 pub mod ledger;
 pub mod outside;
 pub mod process;
