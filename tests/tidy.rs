@@ -44,13 +44,14 @@ const ARROWS: [(&str, &[&str]); 16] = [
 ];
 
 /// Crates that one room alone may know, and where.
-const CONFINED: [(&str, &str); 6] = [
+const CONFINED: [(&str, &str); 7] = [
     ("fuser", "src/mount/"),
     ("aws_sdk_s3", "src/bucket/"),
     ("aws_config", "src/bucket/"),
     ("wasmtime", "src/hooks/sandbox/"),
     ("s3s", "src/demo/"),
     ("redb", "src/journal/ src/cache/"),
+    ("opentelemetry_proto", "src/app/otlp/"),
 ];
 
 /// Rooms that say nothing of what they are for.

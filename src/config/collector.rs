@@ -117,7 +117,7 @@ mod tests {
     fn of(url: &str, ratio: f64, interval_s: u64) -> Result<Option<Collector>, Error> {
         let otlp_interval = Some(Span(Duration::from_secs(interval_s)));
         let (otlp_endpoint, otlp_traces) = (Some(url.to_owned()), Some(ratio));
-        Collector::of(&Options { otlp_endpoint, otlp_traces, otlp_interval, ..Options::default() })
+        Collector::of(&Options { otlp_endpoint, otlp_interval, otlp_traces, ..Options::default() })
     }
 
     #[test]

@@ -61,7 +61,11 @@ fn a_read_is_a_trace_with_the_requests_that_it_caused() {
     }
     mount.stop();
 
-    let spans = collector.received().spans();
+    let received = collector.received();
+    assert_eq!(received.metrics.len(), 1, "the first minute is not over: these are the last words");
+    let put = [("operation", "PutObject"), ("outcome", "ok")];
+    assert!(received.number("s3mount_s3_requests_total", &put).unwrap() >= 1);
+    let spans = received.spans();
     let ids: BTreeSet<_> = spans.iter().map(|span| span.span_id.clone()).collect();
     assert_eq!(ids.len(), spans.len());
     for span in &spans {

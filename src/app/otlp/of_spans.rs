@@ -82,7 +82,7 @@ fn request(
 fn status(fault: &Fault) -> Option<Status> {
     let is_broken = !EVERYDAY.contains(&fault.kind.as_str());
     let message = printable(&redacted(&fault.words));
-    is_broken.then(|| Status { message, code: StatusCode::Error as i32 })
+    is_broken.then_some(Status { message, code: StatusCode::Error as i32 })
 }
 
 #[cfg(test)]

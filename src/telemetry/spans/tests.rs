@@ -3,7 +3,11 @@
 use super::*;
 
 fn fine(operation: &'static str, key: &str) -> impl Future<Output = Result<(), Fault>> {
-    asking_s3(operation, key, async { Ok(tried()) }, Fault::clone)
+    let asking = async {
+        tried();
+        Ok(())
+    };
+    asking_s3(operation, key, asking, Fault::clone)
 }
 
 fn fuse(operation: &'static str) -> impl FnOnce() -> Work {
@@ -39,9 +43,16 @@ async fn requests_belong_to_the_operation_that_caused_them() {
     operation.end(fuse("spans-read"), Some(fault.clone()));
 
     let inline = Operation::begin().unwrap();
-    let left = inline.scope(async { carried(fine("GetObject", "spans/left behind")) }).await;
+    let (free, wait) = tokio::sync::oneshot::channel::<()>();
+    let left_behind = async {
+        wait.await.unwrap();
+        fine("GetObject", "spans/left behind").await
+    };
+    let mut left = None;
+    inline.scope(async { left = Some(tokio::spawn(carried(left_behind))) }).await;
     inline.end(fuse("spans-hit"), None);
-    left.await.unwrap();
+    free.send(()).unwrap();
+    left.unwrap().await.unwrap().unwrap();
     operation_within("spans-close", "spans-hook").await;
 
     let mut found = std::collections::HashMap::new();
