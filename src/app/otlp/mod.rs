@@ -198,7 +198,7 @@ impl Sender {
 
 /// What sends: this process, and what it has mounted. What the environment says of it comes first.
 fn resource(facts: &Facts, collector: &Collector) -> Resource {
-    let source = &facts.config.source;
+    let sources = &facts.config.sources;
     let mountpoint = facts.mountpoint.to_string_lossy();
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let own = [
@@ -207,8 +207,8 @@ fn resource(facts: &Facts, collector: &Collector) -> Resource {
         ("service.instance.id", Uuid::new_v4().to_string()),
         ("host.name", host),
         ("process.pid", std::process::id().to_string()),
-        ("s3mount.bucket", source.bucket.clone()),
-        ("s3mount.prefix", source.prefix.clone()),
+        ("s3mount.bucket", sources.bucket_name()),
+        ("s3mount.prefix", sources.root_prefix().to_owned()),
         ("s3mount.mountpoint", mountpoint.into_owned()),
         ("s3mount.endpoint", facts.rooms.connection.endpoint.clone()),
     ];
