@@ -188,7 +188,10 @@ impl Fs {
             let Some(node) = tree.get_mut(ino) else { return };
             let was_cached = node.pages == Pages::Of(node.etag.clone());
             let previous = node.etag.replace(etag.clone());
-            node.modified = Modified::written(self.settings.clock_ahead_s);
+            // A server with real directories (SeaweedFS) dates a marker by what was last put beside it: which date
+            // is ours, only the next listing tells.
+            node.modified =
+                if node.is_directory() { Modified::Unknown } else { Modified::written(self.settings.clock_ahead_s) };
             node.checked = Instant::now();
             if was_cached {
                 node.pages = Pages::Of(Some(etag.clone()));

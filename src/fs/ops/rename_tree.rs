@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
+use crate::cache::Modified;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::{Content, Deferral};
 use crate::fs::deferral::deferred_intent;
@@ -312,6 +313,10 @@ impl Fs {
             for ino in &below {
                 if let Some(directory) = tree.directory_mut(*ino) {
                     directory.forget_versions();
+                }
+                if let Some(node) = tree.get_mut(*ino).filter(|node| node.is_directory()) {
+                    // The copy of its marker has another date, which the next listing tells.
+                    node.modified = Modified::Unknown;
                 }
             }
             below.iter().filter_map(|ino| Some((*ino, tree.key(*ino)?, tree.get(*ino)?.etag.clone()))).collect()
