@@ -77,6 +77,13 @@ impl Layout {
         self.0.iter().position(|root| key.starts_with(&root.at))
     }
 
+    /// Which of [`Layout::roots`] it is, and the key in that bucket.
+    #[must_use]
+    pub fn locate(&self, key: &str) -> Option<(usize, String)> {
+        let index = self.index_of(key)?;
+        Some((index, self.0[index].there(key)?))
+    }
+
     /// By how many bytes keys that begin so are longer in their bucket.
     #[must_use]
     pub fn growth_of(&self, key: &str) -> usize {

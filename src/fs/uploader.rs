@@ -72,9 +72,6 @@ impl Fs {
             return self.tell_noted(ino).await.map(|()| Sent::Done);
         };
         let _gate = content.gate.lock().await;
-        if !self.is_content_of(ino, &content) {
-            return Ok(Sent::Done);
-        }
         // Who has it open may go on writing: what was closed is sent, and nothing that came after.
         let only = self.handles.is_written(ino).then(|| content.generation());
         if only.is_some_and(|only| content.bytes_dirty() && !content.is_deferred_at(only)) {

@@ -191,8 +191,9 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
     let direct = bucket_of(sdk.client());
     check_lock(settings, &direct).await?;
     // What it writes is deleted at once: under a lock it would stay.
-    let unlocked = Counted::new(bucket_of(sdk.client_without_lock()), Arc::clone(&shared.requests));
-    let capabilities = find_capabilities(settings, &sdk, &unlocked).await;
+    let unlocked = if settings.wishes.lock() { bucket_of(sdk.client_without_lock()) } else { direct.clone() };
+    let tried = Counted::new(unlocked, Arc::clone(&shared.requests));
+    let capabilities = find_capabilities(settings, &sdk, &tried).await;
     let bucket = if settings.show_versions {
         patient(settings, &sdk, History::over(direct.clone(), &settings.prefix), capabilities, &shared)
     } else {

@@ -8,7 +8,7 @@ use super::{CONNECT_DEADLINE, ConnectSettings, Connection, Shared, config, conne
 use crate::bucket::layout::{Layout, Root};
 use crate::bucket::probe::Capabilities;
 use crate::bucket::s3::S3Bucket;
-use crate::bucket::united::United;
+use crate::bucket::united::{United, outside};
 use crate::bucket::{Error, Result};
 use crate::error::Kind;
 
@@ -25,15 +25,8 @@ impl Direct {
     /// # Errors
     /// [`Kind::NotFound`] for what is in no bucket.
     pub fn at(&self, key: &str) -> Result<(&S3Bucket, String)> {
-        let found = self.layout.index_of(key).and_then(|index| {
-            let there = self.layout.roots()[index].there(key)?;
-            Some((&self.buckets[index], there))
-        });
-        found.ok_or_else(|| {
-            let cause = "it lies in none of the buckets of this mount".to_owned();
-            let (key, operation) = (key.to_owned(), "HeadObject");
-            Error { kind: Kind::NotFound, operation, key, cause, http_status: None, request_id: None }
-        })
+        let (index, there) = self.layout.locate(key).ok_or_else(|| outside("HeadObject", key))?;
+        Ok((&self.buckets[index], there))
     }
 }
 
@@ -50,9 +43,7 @@ impl From<S3Bucket> for Direct {
 /// # Errors
 /// As [`super::connect`], of the first bucket that does not answer as it should.
 pub async fn connect_several(named: &[(String, ConnectSettings)]) -> Result<Connection> {
-    let Some((_, first)) = named.first() else {
-        return Err(failure(&ConnectSettings::new("", ""), Kind::Usage, "no bucket is named"));
-    };
+    let Some((_, first)) = named.first() else { return Err(none_named()) };
     let connecting = async {
         let (sdk, shared) = (&config::load(first).await?, &Shared::of(first));
         let connections = named.iter().map(|(_, settings)| async move {
@@ -67,7 +58,11 @@ pub async fn connect_several(named: &[(String, ConnectSettings)]) -> Result<Conn
     let mut parts: Vec<_> =
         named.iter().zip(connections).map(|((name, settings), it)| part(name, settings, it)).collect();
     parts.sort_by(|one, other| one.0.at.cmp(&other.0.at));
-    united(parts)
+    united(parts).ok_or_else(none_named)
+}
+
+fn none_named() -> Error {
+    failure(&ConnectSettings::new("", ""), Kind::Usage, "no bucket is named")
 }
 
 fn part(name: &str, settings: &ConnectSettings, connection: Connection) -> (Root, Connection) {
@@ -82,14 +77,13 @@ fn part(name: &str, settings: &ConnectSettings, connection: Connection) -> (Root
 }
 
 /// Region, clock and the like are those of the first; what a server can do, only where all can.
-fn united(parts: Vec<(Root, Connection)>) -> Result<Connection> {
+fn united(parts: Vec<(Root, Connection)>) -> Option<Connection> {
     let (roots, connections): (Vec<Root>, Vec<Connection>) = parts.into_iter().unzip();
     let layout = Layout::of_several(roots);
     let buckets = connections.iter().flat_map(|one| one.direct.buckets.clone()).collect();
     let direct = Direct { layout: layout.clone(), buckets };
     let united = United::new(layout.clone(), connections.iter().map(|one| one.bucket.clone()).collect());
     let capabilities = connections.iter().map(|one| one.capabilities).reduce(Capabilities::and).unwrap_or_default();
-    let first = connections.into_iter().next();
-    let first = first.ok_or_else(|| failure(&ConnectSettings::new("", ""), Kind::Usage, "no bucket is named"))?;
-    Ok(Connection { bucket: Arc::new(united), direct, layout, capabilities, ..first })
+    let first = connections.into_iter().next()?;
+    Some(Connection { bucket: Arc::new(united), direct, layout, capabilities, ..first })
 }

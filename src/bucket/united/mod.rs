@@ -31,6 +31,7 @@ pub struct United {
 
 /// A key, and the bucket in which it is another.
 struct There<'a> {
+    index: usize,
     root: &'a Root,
     bucket: &'a dyn Bucket,
     key: String,
@@ -50,11 +51,9 @@ impl United {
     /// [`Kind::NotFound`] for what is in no bucket, and for the directory that a whole bucket appears as:
     /// there is no such object, and never will be.
     fn there(&self, operation: &'static str, key: &str) -> Result<There<'_>> {
-        let found = self.layout.index_of(key).and_then(|index| {
-            let root = &self.layout.roots()[index];
-            Some(There { root, bucket: self.buckets[index].as_ref(), key: root.there(key)? })
-        });
-        found.filter(|there| !there.key.is_empty()).ok_or_else(|| refusal(operation, key, Kind::NotFound))
+        let found = self.layout.locate(key).filter(|(_, key)| !key.is_empty());
+        let (index, key) = found.ok_or_else(|| outside(operation, key))?;
+        Ok(There { index, root: &self.layout.roots()[index], bucket: self.buckets[index].as_ref(), key })
     }
 
     /// As [`Self::there`], for a write.
@@ -73,9 +72,10 @@ impl United {
     }
 }
 
-fn refusal(operation: &'static str, key: &str, kind: Kind) -> Error {
-    let cause = "it lies in none of the buckets of this mount".to_owned();
-    Error { kind, operation, key: key.to_owned(), cause, http_status: None, request_id: None }
+/// [`Kind::NotFound`] for a key that lies in no bucket.
+pub(super) fn outside(operation: &'static str, key: &str) -> Error {
+    let (key, cause) = (key.to_owned(), "it lies in none of the buckets of this mount".to_owned());
+    Error { kind: Kind::NotFound, operation, key, cause, http_status: None, request_id: None }
 }
 
 /// An error about a key of the mount.
@@ -126,10 +126,9 @@ impl Bucket for United {
         let mut failed = Vec::new();
         let mut by_bucket = BTreeMap::<usize, Vec<&String>>::new();
         for key in keys {
-            match (self.target("DeleteObjects", key), self.layout.index_of(key)) {
-                (Ok(_), Some(index)) => by_bucket.entry(index).or_default().push(key),
-                (Err(error), _) => failed.push((key.clone(), error)),
-                (Ok(_), None) => {}
+            match self.target("DeleteObjects", key) {
+                Ok(there) => by_bucket.entry(there.index).or_default().push(key),
+                Err(error) => failed.push((key.clone(), error)),
             }
         }
         if let (1, true, Some((index, keys))) = (by_bucket.len(), failed.is_empty(), by_bucket.first_key_value()) {
