@@ -116,8 +116,8 @@ class Soak:
             stack.callback(mount.stop)
             mount.start()
         daemons = {mount.name: mount.process for mount in self.mounts} | {"server": self.server.process}
-        # Of cached attributes each mount has its own.
-        directories = {"cached blocks": next(self.mounts[0].cache.glob("blocks-*")), "cache": self.mounts[0].cache, "bucket": data}
+        # Of cached attributes each mount has its own. The log beside the objects is rewritten each 200,000 changes only.
+        directories = {"cached blocks": next(self.mounts[0].cache.glob("blocks-*")), "cache": self.mounts[0].cache, "objects": data / "bodies"}
         directories |= {f"state of {mount.name}": mount.state for mount in self.mounts}
         filled = {(mount.name, measure): MEMORY_MIB + more for mount in self.mounts for measure, more in PROCESS_MIB.items()}
         self.samples = samples.Samples(daemons, directories, filled)
