@@ -113,10 +113,15 @@ impl Writer<'_> {
             Refusal::DiskFull if self.told_full => {}
             Refusal::DiskFull => {
                 self.told_full = true;
-                tracing::warn!("the disk of the cache is full: nothing new is cached until there is room");
+                tracing::warn!(
+                    directory = %self.inner.directory.above().display(),
+                    "less than a tenth of the cache's disk is free: nothing is cached there until there is room; \
+                     free some, or name another disk with --cache-dir"
+                );
             }
             Refusal::Disk(error) => {
-                tracing::warn!(%error, "cannot write to the disk cache; trying again in a minute");
+                let directory = self.inner.directory.above().display();
+                tracing::warn!(%directory, %error, "cannot write to the disk cache; trying again in a minute");
                 self.paused_until = Some(Instant::now() + PAUSE);
             }
         }
