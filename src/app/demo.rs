@@ -51,7 +51,14 @@ pub fn serve_only(settings: &DemoSettings) -> Result<(), Failure> {
     serve::on_runtime(async {
         let mut interrupts = Interrupts::new()?;
         let server = Server::start(server_settings(settings, &place)).await?;
-        let text = format!("serving bucket {BUCKET} at {}\n{}", server.endpoint_url(), clients(&server.endpoint_url()));
+        let endpoint = server.endpoint_url();
+        let text = format!(
+            "serving bucket {BUCKET} at {endpoint}\n{}\
+             With the same two variables it is mounted by\n\
+             \x20 {} s3://{BUCKET} MOUNTPOINT --endpoint-url {endpoint}\n",
+            clients(&endpoint),
+            program()
+        );
         let _ = Ready::foreground().tell(text);
         interrupts.next().await;
         server.stop().await;
@@ -228,11 +235,15 @@ fn clients(endpoint: &str) -> String {
     )
 }
 
+/// This program as the user called it: it need not be installed.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "s3mount".to_owned())
+}
+
 fn greeting(settings: &DemoSettings, config: &Config, has_hooks: bool) -> String {
     let mountpoint = config.mountpoint.display();
     let endpoint = config.endpoint_url.as_deref().unwrap_or_default();
-    // As the user called it: it need not be installed.
-    let program = std::env::args().next().unwrap_or_else(|| "s3mount".to_owned());
+    let program = program();
     let hooks = if has_hooks && settings.hooks.is_none() {
         format!(
             "  cp some.jpg {mountpoint}/photos/      and a hook makes  {mountpoint}/thumbs/some.jpg\n\

@@ -158,10 +158,14 @@ pub fn command() -> clap::Command {
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, Stop> {
     let arguments = mount_options::expand(arguments).map_err(Stop::Failed)?;
-    let parsed = command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = command().try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|error| {
         if error.use_stderr() {
-            return Stop::Failed(usage_failure(&error));
+            let failure = usage_failure(&error);
+            return Stop::Failed(match bucket_meant(&arguments) {
+                Some(bucket) => failure.hint(format!("to mount a bucket of that name: s3mount s3://{bucket} …")),
+                None => failure,
+            });
         }
         let _ = error.print();
         Stop::Said(ExitCode::SUCCESS)
@@ -175,6 +179,15 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let message = what.join(" ").trim_start_matches("error: ").to_owned();
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     Failure::new(Kind::Usage, message).hint(tip.unwrap_or("see `s3mount --help`"))
+}
+
+/// The first word of a line that is wrong as a command, and right as a mount of the bucket it would name.
+fn bucket_meant(arguments: &[OsString]) -> Option<String> {
+    let name = arguments.get(1)?.to_str()?;
+    command().find_subcommand(name)?;
+    let mut as_mount = arguments.to_vec();
+    as_mount.insert(1, "mount".into());
+    command().try_get_matches_from(as_mount).is_ok().then(|| name.to_owned())
 }
 
 fn say_failure(failure: &Failure) {
@@ -250,6 +263,10 @@ mod tests {
             panic!("no mount")
         };
         assert_eq!(named.bucket.as_deref(), Some("status"));
+        let hint = |line| parsed(line).unwrap_err().hint.unwrap();
+        assert!(hint("s3mount demo /mnt/x --endpoint-url http://h:1").contains("s3mount s3://demo"));
+        // As a mount it would be wrong, too.
+        assert!(!hint("s3mount demo /mnt/x --regoin x").contains("s3://"));
     }
 
     #[test]
