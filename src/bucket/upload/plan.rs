@@ -9,11 +9,14 @@ use std::ops::Range;
 
 use super::{MAX_PARTS, MIN_PART_BYTES};
 
-/// Copied in one request, more or less: it ends long before an operation's deadline.
-const COPY_BYTES: u64 = 512 << 20;
+/// Copied in one request, up to twice that: copies run side by side, and a server takes as long for one as
+/// it has bytes.
+const COPY_BYTES: u64 = 128 << 20;
 
 /// Never cut larger: with what is left over at an end, a part stays below what S3 takes.
 const MOST_BYTES: u64 = 4 << 30;
+/// The same for copies, which may be twice as long.
+const MOST_COPY_BYTES: u64 = 2 << 30;
 
 /// One part of the next version, by its range there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub fn plan(size: u64, untouched: &[Range<u64>], part_bytes: u64) -> Vec<Planned
             return parts;
         }
         least_copy *= 2;
-        (part_bytes, copy_bytes) = ((part_bytes * 2).min(MOST_BYTES), (copy_bytes * 2).min(MOST_BYTES));
+        (part_bytes, copy_bytes) = ((part_bytes * 2).min(MOST_BYTES), (copy_bytes * 2).min(MOST_COPY_BYTES));
     }
 }
 
@@ -72,7 +75,7 @@ fn cut_all(size: u64, copies: &[Range<u64>], part_bytes: u64, copy_bytes: u64) -
     let mut at = 0;
     for copy in copies {
         parts.extend(cut(at..copy.start, part_bytes).map(PlannedPart::Send));
-        parts.extend(cut(copy.clone(), copy_bytes).map(PlannedPart::Copy));
+        parts.extend(split(copy.clone(), copy_bytes).map(PlannedPart::Copy));
         at = copy.end;
     }
     parts.extend(cut(at..size, part_bytes).map(PlannedPart::Send));
@@ -85,6 +88,14 @@ fn cut(range: Range<u64>, bytes: u64) -> impl Iterator<Item = Range<u64>> {
     let count = if rest >= MIN_PART_BYTES || (whole == 0 && rest > 0) { whole + 1 } else { whole };
     let end_of = move |index| if index + 1 == count { range.end } else { range.start + (index + 1) * bytes };
     (0..count).map(move |index| range.start + index * bytes..end_of(index))
+}
+
+/// As many equal parts as hold `bytes` each, at least.
+fn split(range: Range<u64>, bytes: u64) -> impl Iterator<Item = Range<u64>> {
+    let count = (length(&range) / bytes).max(1);
+    let each = length(&range) / count;
+    let end_of = move |index| if index + 1 == count { range.end } else { range.start + (index + 1) * each };
+    (0..count).map(move |index| range.start + index * each..end_of(index))
 }
 
 fn length(range: &Range<u64>) -> u64 {

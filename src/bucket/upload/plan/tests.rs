@@ -38,7 +38,26 @@ fn a_small_change_is_grown_at_one_edge_and_the_rest_is_copied() {
 #[test]
 fn what_is_appended_is_the_last_part_and_needs_no_edge() {
     let (size, end) = (256 * MIB + 4096, 256 * MIB);
-    assert_eq!(plan(size, &rest(size, end, &only(end..size)), PART), [Copy(0..end), Send(end..size)]);
+    let plan = plan(size, &rest(size, end, &only(end..size)), PART);
+    assert_eq!(plan, [Copy(0..end / 2), Copy(end / 2..end), Send(end..size)]);
+}
+
+#[test]
+fn a_change_anywhere_in_a_quarter_of_a_gibibyte_costs_two_copies_at_most() {
+    for at in (0..256).step_by(4) {
+        let plan = changed(256 * MIB, &only(at * MIB..at * MIB + 4096));
+        assert!(plan.iter().filter(|part| matches!(part, Copy(_))).count() <= 2, "{plan:?}");
+    }
+}
+
+#[test]
+fn a_long_copy_goes_in_equal_parts() {
+    let plan = changed(1000 * MIB, &only(0..5 * MIB));
+    let copies: Vec<_> =
+        plan[1..].iter().map(|part| length(ranges(std::slice::from_ref(part)).next().unwrap())).collect();
+    assert_eq!(copies.iter().sum::<u64>(), 995 * MIB);
+    assert_eq!(copies.len(), 7);
+    assert!(copies.iter().all(|bytes| *bytes - copies[0] < 7), "{copies:?}");
 }
 
 #[test]
