@@ -4,10 +4,12 @@
 //! the best that can be done there, and it is said once in the log when such a bucket is mounted.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
@@ -91,6 +93,10 @@ impl<B: Bucket> Bucket for CheckFirst<B> {
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.inner.upload_part(key, upload_id, number, body).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.inner.upload_arriving_part(key, id, number, part).await
     }
 
     async fn copy_part(

@@ -2,12 +2,23 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 pub use crc_fast::CrcAlgorithm;
 
 /// CRC32C of `bytes`, as `x-amz-checksum-crc32c` has it.
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> String {
     base64(CrcAlgorithm::Crc32Iscsi, bytes)
+}
+
+/// The same of what these make, one after the other.
+#[must_use]
+pub fn crc32c_of(chunks: &[Bytes]) -> String {
+    let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi);
+    for chunk in chunks {
+        digest.update(chunk);
+    }
+    STANDARD.encode(&digest.finalize().to_be_bytes()[4..])
 }
 
 /// A CRC of `bytes` as its S3 header has it.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
 use super::s3::{S3Bucket, Version};
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, Metadata, ObjectInfo, Part,
     PendingUpload, Properties, PutOptions, Result, Sink,
@@ -205,6 +207,10 @@ impl Bucket for History {
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.inner.upload_part(key, upload_id, number, body).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.inner.upload_arriving_part(key, id, number, part).await
     }
 
     async fn copy_part(

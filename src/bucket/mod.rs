@@ -33,6 +33,7 @@ use bytes::Bytes;
 use crate::error::Kind;
 pub use layout::{Layout, Root};
 pub use properties::{Properties, StorageClass};
+use upload::Arriving;
 
 /// User metadata of an object: `x-amz-meta-` names without that prefix, lower case. At most 2 KiB
 /// in all (AWS: "Working with object metadata").
@@ -201,6 +202,8 @@ pub struct Fetched {
 
 /// Takes the bytes of an answer in order, as they come.
 pub trait Sink: Send + Sync {
+    /// What the bytes belong to, before the first of them; again with each request that follows another.
+    fn begin(&self, _info: &ObjectInfo) {}
     /// The next bytes.
     fn take(&self, bytes: &[u8]);
     /// How many bytes were taken so far: where a request that broke off goes on.
@@ -295,6 +298,12 @@ pub fn check_length(key: &str, came: &Bytes, wanted: &Range<u64>) -> Result<()> 
     Err(Error { kind: Kind::Corrupt, operation, key, cause, http_status: None, request_id: None })
 }
 
+/// Nobody was asked to take a part before all of it was there.
+fn only_whole_parts(key: &str) -> Error {
+    let (key, cause) = (key.to_owned(), "parts are sent once all of them is there".to_owned());
+    Error { kind: Kind::Unsupported, operation: "UploadPart", key, cause, http_status: None, request_id: None }
+}
+
 /// Result of a request.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -314,6 +323,7 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
             let fetched = self.get(key, Some(start..range.end), Some(etag)).await?;
             check_version(key, &fetched.info.etag, etag)?;
             check_length(key, &fetched.bytes, &(start..range.end))?;
+            sink.begin(&fetched.info);
             sink.take(&fetched.bytes);
         }
         Ok(())
@@ -332,6 +342,11 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String>;
     /// `UploadPart`: 5 MiB to 5 GiB, only the last may be smaller.
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part>;
+    /// `UploadPart` of bytes that are still coming, tried once. After any error of it the part may be sent as a
+    /// whole: not every server takes a part whose checksum follows its bytes ([`Kind::Unsupported`]).
+    async fn upload_arriving_part(&self, key: &str, _id: &str, _number: u16, _part: &Arc<Arriving>) -> Result<Part> {
+        Err(only_whole_parts(key))
+    }
     /// `UploadPartCopy` of a range of `from`.
     async fn copy_part(
         &self,

@@ -1,23 +1,26 @@
 //! A large file in parts: what did not change is copied inside of S3, what did is sent, and only what
 //! a part lacks is fetched.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::commit::{FILL_BYTES, Written};
 use super::content::Content;
 use super::draft::Draft;
+use super::edges::Edges;
 use super::inodes::Ino;
 use super::outgoing::noting_upload;
-use super::persist::lost_is_stale;
+use super::persist::{Snapshot, lost_is_stale};
 use super::{Error, Fs, Result};
 use crate::bucket::upload::plan::{PlannedPart, plan};
-use crate::bucket::upload::{self, FileParts, UploadSettings};
-use crate::bucket::{self, CopyRequest, ETag, PutOptions, check_length, check_version};
+use crate::bucket::upload::{self, FileParts, PartSource, UploadSettings};
+use crate::bucket::{self, CopyRequest, ETag, check_length, check_version};
 use crate::cache::Pinned;
 use crate::error::Kind;
 use crate::journal::IntentId;
@@ -28,19 +31,19 @@ impl Fs {
         &self,
         ino: Ino,
         content: &Content,
-        key: &str,
-        options: &PutOptions,
+        before: &Snapshot,
+        op_id: Option<String>,
     ) -> Result<Written> {
         // Written since it was prepared.
         self.bring_edges(ino, content).await?;
+        let key = &before.key;
         let (base, parts, source, generation, size) = {
             let mut draft = content.draft.lock();
-            let source = Arc::new(FileParts::from(draft.reader()?));
+            let source = FileParts::from(draft.reader()?);
             (draft.base().cloned(), self.planned(&draft), source, content.generation(), draft.size())
         };
-        let copies = parts.iter().any(|part| matches!(part, PlannedPart::Copy(_)));
-        if let Some(base) = base.filter(|_| copies) {
-            let made = self.upload_changes(ino, base, key, parts, source.clone(), options).await;
+        if let Some(base) = base.filter(|_| has_copies(&parts)) {
+            let made = self.upload_changes(ino, content, base, parts, before, op_id.clone()).await;
             match made {
                 Err(Error::Bucket(error)) if is_no_copier(&error) => {
                     self.copies_parts.store(false, Ordering::Relaxed);
@@ -50,7 +53,10 @@ impl Fs {
                 made => return Ok(Written::in_parts(generation, made?, size)),
             }
         }
-        let sent = |settings| async move { upload::upload(&self.bucket, key, source, size, options, &settings).await };
+        let options = self.options_to_write(ino, before, op_id).await?;
+        let source = Arc::new(source);
+        let sent =
+            |settings| async move { Ok(upload::upload(&self.bucket, key, source, size, &options, &settings).await?) };
         let etag = self.journaled(key, sent).await?;
         Ok(Written::in_parts(generation, etag, size))
     }
@@ -58,25 +64,36 @@ impl Fs {
     async fn upload_changes(
         &self,
         ino: Ino,
+        content: &Content,
         base: Pinned,
-        key: &str,
         parts: Vec<PlannedPart>,
-        source: Arc<FileParts>,
-        options: &PutOptions,
+        before: &Snapshot,
+        op_id: Option<String>,
     ) -> Result<ETag> {
-        let Pinned { key: from, etag, .. } = self.current_name(ino, base);
+        let base = self.current_name(ino, base);
         let from = CopyRequest {
-            from: from.to_string(),
-            to: key.to_owned(),
-            from_etag: Some(etag),
+            from: base.key.to_string(),
+            to: before.key.clone(),
+            from_etag: Some(base.etag.clone()),
             replace: None,
             storage_class: None,
             from_bucket: None,
         };
-        let sent = |settings| async move {
-            upload::upload_changes(&self.bucket, &from, parts, source, options, &settings).await
+        let local = FileParts::from(content.draft.lock().reader()?);
+        let edges = Edges { fs: self, ino, content, base, local, told: Notify::new() };
+        let some_are_fetched = parts.iter().any(|part| matches!(part, PlannedPart::Send(range) if edges.lacks(range)));
+        let waits = some_are_fetched && !self.is_told(ino);
+        let options = async {
+            if waits {
+                edges.told.notified().await;
+            }
+            self.options_to_write(ino, before, op_id).await
         };
-        self.journaled(key, sent).await
+        let sent = |settings| async {
+            let settings = settings;
+            upload::upload_changes(&self.bucket, &from, parts, &edges, options, &settings).await
+        };
+        self.journaled(&before.key, sent).await
     }
 
     /// The parts of the draft's next version.
@@ -85,7 +102,7 @@ impl Fs {
         plan(draft.size(), &untouched, self.settings.upload.part_bytes)
     }
 
-    /// Brings in what the parts to be sent lack.
+    /// Brings in what the parts to be sent lack, but for what one GET brings while its part is sent.
     pub(super) async fn bring_edges(&self, ino: Ino, content: &Content) -> Result<()> {
         let (base, missing) = {
             let draft = content.draft.lock();
@@ -93,21 +110,25 @@ impl Fs {
             (base, missing(&draft, &self.planned(&draft)))
         };
         let base = &self.current_name(ino, base);
-        let fetches = missing.into_iter().map(|range| async move {
+        let fetches = missing.into_iter().map(|(range, may_wait)| async move {
+            let cached = self.cache.try_read(base, range.clone());
+            if cached.is_none() && may_wait {
+                return Ok(());
+            }
             let _memory = self.settings.upload.lend(range.end - range.start).await;
-            let bytes = self.fetch_edge(ino, base, range.clone()).await?;
+            let bytes = match cached {
+                Some(bytes) => bytes,
+                None => self.fetch_edge(ino, base, range.clone()).await?,
+            };
             content.draft.lock().fill(range.start, &bytes)?;
             Ok::<_, Error>(())
         });
         stream::iter(fetches).buffer_unordered(self.settings.upload.concurrency).try_collect().await
     }
 
-    /// One GET at most, of just this. Where nothing but a listing has described the file so far, it says
+    /// One GET of just this. Where nothing but a listing has described the file so far, it says
     /// what a HEAD would have to be asked for.
-    async fn fetch_edge(&self, ino: Ino, base: &Pinned, range: std::ops::Range<u64>) -> Result<bytes::Bytes> {
-        if let Some(bytes) = self.cache.try_read(base, range.clone()) {
-            return Ok(bytes);
-        }
+    async fn fetch_edge(&self, ino: Ino, base: &Pinned, range: Range<u64>) -> Result<bytes::Bytes> {
         let asked = Instant::now();
         let fetched = self.bucket.get(&base.key, Some(range.clone()), Some(&base.etag)).await.map_err(lost_is_stale)?;
         check_version(&base.key, &fetched.info.etag, &base.etag)?;
@@ -118,9 +139,9 @@ impl Fs {
 
     /// Sends something in parts. The journal knows the upload, so that the next start aborts it if a
     /// crash leaves it: parts are billed.
-    pub(super) async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
+    async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
     where
-        F: Future<Output = bucket::Result<ETag>>,
+        F: Future<Output = Result<ETag>>,
     {
         let begun = Arc::<Mutex<Option<IntentId>>>::default();
         let on_begin = noting_upload(&self.journal, &begun, key);
@@ -128,19 +149,35 @@ impl Fs {
         let outcome = send(settings).await;
         let intent = begun.lock().take();
         self.settle(intent.as_slice(), Vec::new()).await?;
-        outcome.map_err(lost_is_stale)
+        match outcome {
+            Err(Error::Bucket(error)) => Err(lost_is_stale(error)),
+            outcome => outcome,
+        }
     }
 }
 
-/// What only the base has of the parts that are to be sent, in pieces that one request brings.
-fn missing(draft: &Draft, parts: &[PlannedPart]) -> Vec<std::ops::Range<u64>> {
+/// What only the base has of the parts that are to be sent, in pieces that one request brings, and whether
+/// it may come while its part is sent: it is all that the part lacks, and the part is not all that there is.
+fn missing(draft: &Draft, parts: &[PlannedPart]) -> Vec<(Range<u64>, bool)> {
     let sent = parts.iter().filter_map(|part| if let PlannedPart::Send(range) = part { Some(range) } else { None });
-    let whole = sent.flat_map(|range| draft.missing_in(range.clone()));
-    let pieces = whole.flat_map(|range| {
-        let end = range.end;
-        range.step_by(FILL_BYTES as usize).map(move |start| start..end.min(start + FILL_BYTES))
-    });
-    pieces.collect()
+    let mut pieces = Vec::new();
+    for part in sent {
+        let lacks = draft.missing_in(part.clone());
+        if let ([only], true) = (lacks.as_slice(), has_copies(parts)) {
+            pieces.push((only.clone(), true));
+            continue;
+        }
+        for range in lacks {
+            let end = range.end;
+            let starts = range.step_by(FILL_BYTES as usize);
+            pieces.extend(starts.map(|start| (start..end.min(start + FILL_BYTES), false)));
+        }
+    }
+    pieces
+}
+
+fn has_copies(parts: &[PlannedPart]) -> bool {
+    parts.iter().any(|part| matches!(part, PlannedPart::Copy(_)))
 }
 
 /// Whether a server has refused to make an object of parts of which some are copied.

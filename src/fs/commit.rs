@@ -285,16 +285,10 @@ impl Fs {
         if let Some(outgoing) = &still.outgoing {
             return self.finish_outgoing(ino, content, outgoing, &before.condition()).await;
         }
-        self.ensure_told(ino).await?;
-        let stat = self.snapshot(ino)?.stat;
-        let options = PutOptions {
-            metadata: stat.to_attributes(op_id).to_metadata()?,
-            properties: stat.properties.clone(),
-            condition: before.condition(),
-        };
         if still.in_parts {
-            return self.write_parts(ino, content, &before.key, &options).await;
+            return self.write_parts(ino, content, before, op_id).await;
         }
+        let options = self.options_to_write(ino, before, op_id).await?;
         let size = content.draft.lock().size();
         let _memory = self.settings.upload.lend(size).await;
         let (bytes, generation) = {
@@ -307,6 +301,19 @@ impl Fs {
         let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
         failpoint::reach(Failpoint::PutAfter);
         Ok(Written { bytes: Some(bytes), ..Written::in_parts(generation, etag, size) })
+    }
+
+    /// What a version of the file is to carry, and what it is to replace.
+    pub(super) async fn options_to_write(
+        &self,
+        ino: Ino,
+        before: &Snapshot,
+        op_id: Option<String>,
+    ) -> Result<PutOptions> {
+        self.ensure_told(ino).await?;
+        let stat = self.snapshot(ino)?.stat;
+        let metadata = stat.to_attributes(op_id).to_metadata()?;
+        Ok(PutOptions { metadata, properties: stat.properties, condition: before.condition() })
     }
 
     /// Brings in everything that only the old version has.

@@ -19,6 +19,7 @@ mod content;
 mod deferral;
 mod doubt;
 mod draft;
+mod edges;
 mod errors;
 mod forgotten;
 mod gatekeeper;

@@ -109,10 +109,14 @@ impl Fs {
         Err(Errno::EAGAIN.into())
     }
 
+    /// Whether there is nothing left to ask of a file that is about to be written.
+    pub(super) fn is_told(&self, ino: Ino) -> bool {
+        self.tree.lock().get(ino).is_none_or(|node| node.told || !node.linked)
+    }
+
     /// A GET of some bytes has told as much as a HEAD: there is nothing left to ask.
     pub(super) fn tell_fetched(&self, ino: Ino, key: &str, fetched: ObjectInfo, asked: Instant) -> Result<()> {
-        let told = self.tree.lock().get(ino).is_none_or(|node| node.told || !node.linked);
-        if !told {
+        if !self.is_told(ino) {
             // Where something was changed meanwhile, a HEAD will tell.
             self.tell(ino, self.heads.remembered(key, fetched), asked)?;
         }

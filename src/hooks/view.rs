@@ -16,6 +16,7 @@ use super::Hooks;
 use super::invocation::Hook;
 use super::transform::Made;
 use crate::bucket::attributes::Attributes;
+use crate::bucket::upload::Arriving;
 use crate::bucket::{
     self, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo, Part,
     PendingUpload, Properties, PutOptions, Result, Sink, check_version,
@@ -249,6 +250,10 @@ impl Bucket for Views {
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.inner.upload_part(key, upload_id, number, body).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.inner.upload_arriving_part(key, id, number, part).await
     }
 
     async fn copy_part(

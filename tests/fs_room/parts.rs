@@ -27,6 +27,14 @@ impl House {
         self.fs.open(ino, WRITE, ME).await.unwrap().handle
     }
 
+    /// Open, changed once and stored: nothing is left to be asked of it.
+    async fn open_known(&self) -> u64 {
+        let handle = self.open_large().await;
+        self.fs.write(handle, 10 * MIB, b"changed").await.unwrap();
+        self.fs.fsync(handle).await.unwrap();
+        handle
+    }
+
     fn requests(&self) -> u64 {
         self.bucket.requests().values().sum()
     }
@@ -179,4 +187,86 @@ async fn a_changed_large_file_is_renamed_with_its_change() {
     body[20 * MIB as usize..20 * MIB as usize + 7].copy_from_slice(b"changed");
     assert!(house.bucket.bytes("g").unwrap() == body, "other bytes than were written");
     assert!(house.bucket.moved().sent <= 11 * MIB, "{:?}", house.bucket.moved());
+}
+
+#[tokio::test]
+async fn an_upload_begun_beside_an_edge_that_is_gone_is_aborted() {
+    for late in ["CreateMultipartUpload", "GetObject"] {
+        let (house, _) = over_object(64 * MIB).await;
+        let handle = house.open_known().await;
+        house.fs.write(handle, 40 * MIB, b"ours").await.unwrap();
+        house.bucket.insert("f", "theirs", Metadata::new());
+        house.bucket.inject(Fault::once(late, Effect::Delay(Duration::from_millis(50))));
+        assert_eq!(house.fs.fsync(handle).await.unwrap_err().errno(), Errno::ESTALE, "{late}");
+        assert_eq!(house.bucket.bytes("f").unwrap(), "theirs");
+        assert_eq!(house.bucket.count("CreateMultipartUpload"), 2, "{late}: one of each change");
+        assert_eq!((house.bucket.count("AbortMultipartUpload"), house.bucket.open_uploads()), (1, 0), "{late}");
+        assert_eq!(house.journal.open_intents().unwrap(), [], "{late}");
+    }
+}
+
+#[tokio::test]
+async fn no_upload_begins_where_the_edge_would_tell_what_it_carries_and_is_gone() {
+    let (house, _) = over_object(64 * MIB).await;
+    let handle = house.open_large().await;
+    house.fs.write(handle, 40 * MIB, b"ours").await.unwrap();
+    house.bucket.insert("f", "theirs", Metadata::new());
+    assert_eq!(house.fs.fsync(handle).await.unwrap_err().errno(), Errno::ESTALE);
+    assert_eq!((house.bucket.count("GetObject"), house.bucket.count("CreateMultipartUpload")), (1, 0));
+}
+
+#[tokio::test]
+async fn copies_wait_for_no_edge() {
+    let (house, _) = over_object(64 * MIB).await;
+    let handle = house.open_known().await;
+    house.bucket.inject(Fault::once("GetObject", Effect::Hang));
+    house.fs.write(handle, 40 * MIB, b"ours").await.unwrap();
+    let storing = tokio::spawn({
+        let fs = house.fs.clone();
+        async move { fs.fsync(handle).await }
+    });
+    let waiting = async {
+        while house.bucket.count("UploadPartCopy") < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("both copies of the second change");
+    assert_eq!(house.bucket.count("UploadPart"), 1, "the part of the first change");
+    storing.abort();
+    assert!(storing.await.unwrap_err().is_cancelled());
+    let aborting = async {
+        while house.bucket.open_uploads() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), aborting).await.expect("what was given up is aborted");
+}
+
+#[tokio::test]
+async fn a_part_that_may_not_be_sent_while_it_comes_is_sent_whole() {
+    let (house, mut body) = over_object(64 * MIB).await;
+    house.bucket.inject(Fault::once("UploadPart", Effect::Fail(Kind::Unsupported)));
+    house.open_known().await;
+    body[10 * MIB as usize..10 * MIB as usize + 7].copy_from_slice(b"changed");
+    assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+    assert_eq!((house.bucket.count("GetObject"), house.bucket.count("UploadPart")), (1, 2));
+    assert_eq!(house.bucket.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn many_changes_far_apart_are_stored_as_they_were_written() {
+    let (house, mut body) = over_object(256 * MIB).await;
+    let handle = house.open_large().await;
+    for number in 0..14 {
+        let at = (9 + 17 * number) * MIB;
+        house.fs.write(handle, at, &[number as u8 + 1; 4096]).await.unwrap();
+        // Some parts lack two stretches.
+        house.fs.write(handle, at + MIB * (number % 2), &[77; 10]).await.unwrap();
+        body[at as usize..at as usize + 4096].fill(number as u8 + 1);
+        body[(at + MIB * (number % 2)) as usize..][..10].fill(77);
+    }
+    house.fs.fsync(handle).await.unwrap();
+    assert!(house.bucket.bytes("f").unwrap() == body, "other bytes than were written");
+    assert_eq!(house.bucket.info("f").unwrap().metadata["theirs"], "kept");
+    assert_eq!(house.bucket.count("UploadPart"), 14);
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use parking_lot::Mutex;
 
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
     PendingUpload, Properties, PutOptions, Result, StorageClass,
@@ -398,6 +399,11 @@ impl Bucket for MemoryBucket {
             uploads::part(state, "UploadPart", key, upload_id, number, body)
         })
         .await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        let body = part.whole().await;
+        self.upload_part(key, id, number, body).await
     }
 
     async fn copy_part(

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
@@ -203,6 +204,11 @@ impl<B: Bucket> Bucket for Counted<B> {
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.sent(&body);
         self.count("UploadPart", self.inner.upload_part(key, upload_id, number, body)).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.log.bytes_sent.fetch_add(part.size(), Ordering::Relaxed);
+        self.count("UploadPart", self.inner.upload_arriving_part(key, id, number, part)).await
     }
 
     async fn copy_part(

@@ -10,6 +10,7 @@ mod lost_reply;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,9 +20,10 @@ use tokio::time::Instant;
 use super::identity::Identity;
 use super::rate::{Rate, Rates};
 use super::request_log::RequestLog;
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink,
+    PutOptions, Result, Sink, only_whole_parts,
 };
 use crate::error::Kind;
 use crate::telemetry::spans;
@@ -91,6 +93,8 @@ pub struct Retrying<B> {
     rates: Arc<Rates>,
     /// Who signs what `inner` sends.
     identity: Option<Arc<Identity>>,
+    /// The server takes no part whose checksum follows it.
+    wants_whole_parts: AtomicBool,
 }
 
 /// One operation on its way through its tries.
@@ -110,7 +114,8 @@ impl<B: Bucket> Retrying<B> {
     /// Tries requests again by `policy`; tells `log` of operations that failed for good.
     pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
         let (memory, rates) = (Memory::default(), Arc::default());
-        Self { inner, policy, log, budget: RetryBudget::new(), memory, rates, identity: None }
+        let wants_whole_parts = AtomicBool::new(false);
+        Self { inner, policy, log, budget: RetryBudget::new(), memory, rates, identity: None, wants_whole_parts }
     }
 
     /// Sends and fetches no more than this in a second.
@@ -156,7 +161,6 @@ impl<B: Bucket> Retrying<B> {
     where
         F: Future<Output = Result<T>> + Send,
     {
-        let fault = |error: &Error| spans::Fault { kind: error.kind.name().to_owned(), words: error.cause.clone() };
         spans::asking_s3(name, key, self.try_on(name, key, operation, send), fault).await
     }
 
@@ -287,6 +291,16 @@ fn no_answer(operation: &'static str, key: &str, after: Duration) -> Error {
     Error { kind: Kind::Deadline, operation, key, cause, http_status: None, request_id: None }
 }
 
+fn fault(error: &Error) -> spans::Fault {
+    spans::Fault { kind: error.kind.name().to_owned(), words: error.cause.clone() }
+}
+
+/// Whether a server has answered that it takes no part whose checksum follows it.
+fn wants_whole_parts(error: &Error) -> bool {
+    matches!(error.kind, Kind::Unsupported | Kind::Refused | Kind::Corrupt)
+        || error.code() == Some("SignatureDoesNotMatch")
+}
+
 fn length(range: &Range<u64>) -> u64 {
     range.end.saturating_sub(range.start)
 }
@@ -372,6 +386,24 @@ impl<B: Bucket> Bucket for Retrying<B> {
         take(self.rates.up.as_ref(), body.len() as u64).await;
         let send = || self.inner.upload_part(key, upload_id, number, body.clone());
         self.repeat("UploadPart", key, self.operation(body.len() as u64), send).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        if self.wants_whole_parts.load(Ordering::Relaxed) {
+            return Err(only_whole_parts(key));
+        }
+        take(self.rates.up.as_ref(), part.size()).await;
+        let operation = self.operation(part.size());
+        let once = async {
+            let send = self.inner.upload_arriving_part(key, id, number, part);
+            let answer = tokio::time::timeout(operation.attempt_time, send).await;
+            answer.unwrap_or_else(|_| Err(no_answer("UploadPart", key, operation.begun.elapsed())))
+        };
+        let answer = spans::asking_s3("UploadPart", key, once, fault).await;
+        if answer.as_ref().is_err_and(wants_whole_parts) {
+            self.wants_whole_parts.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     async fn copy_part(

@@ -21,6 +21,7 @@ mod write;
 
 use std::future::Future;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::client::ClassOfKey;
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
@@ -190,6 +192,10 @@ impl Bucket for S3Bucket {
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.send_part(key, upload_id, number, body).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.send_arriving_part(key, id, number, part).await
     }
 
     async fn copy_part(

@@ -7,12 +7,14 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
+
+use crate::bucket::upload::Arriving;
 
 /// How much of an upload is handed to the connection at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -125,6 +127,48 @@ impl Body for WatchedBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// A request body that is sent as it comes.
+pub(super) struct ArrivingBody {
+    part: Arc<Arriving>,
+    next: usize,
+    rest: u64,
+    progress: Progress,
+}
+
+impl ArrivingBody {
+    pub(super) fn new(part: Arc<Arriving>, progress: Progress) -> Self {
+        let rest = part.size();
+        Self { part, next: 0, rest, progress }
+    }
+}
+
+impl Body for ArrivingBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(chunk) = ready!(self.part.poll_chunk(self.next, context)) else { return Poll::Ready(None) };
+        self.next += 1;
+        self.rest -= chunk.len() as u64;
+        self.progress.moved(chunk.len());
+        if self.rest == 0 {
+            self.progress.advanced();
+        }
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest)
     }
 }
 

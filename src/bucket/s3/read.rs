@@ -68,9 +68,10 @@ impl S3Bucket {
         let mut output = self.ask(key, Some(&wanted), Some(etag), &progress).await?;
         check_version(key, &ETag::new(output.e_tag.as_deref().unwrap_or_default()), etag)?;
         let length = u64::try_from(output.content_length.unwrap_or_default()).unwrap_or_default();
-        let came = came(&output, length).0;
+        let (came, size) = came(&output, length);
         check_range(key, &came, &wanted, length)?;
         let body = std::mem::take(&mut output.body);
+        sink.begin(&get_info(output, size));
         // A server that knows no ranges sends everything.
         let within = wanted.start - came.start..wanted.end - came.start;
         pour(key, body, within, sink, &progress).await

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use super::layout::{Layout, Root};
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
@@ -155,6 +156,11 @@ impl Bucket for United {
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         let there = self.target("UploadPart", key)?;
         there.bucket.upload_part(&there.key, upload_id, number, body).await.map_err(about(key))
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        let there = self.target("UploadPart", key)?;
+        there.bucket.upload_arriving_part(&there.key, id, number, part).await.map_err(about(key))
     }
 
     async fn copy_part(

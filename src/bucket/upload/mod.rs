@@ -4,6 +4,8 @@
 //! then the key keeps what it had. An upload that fails or is dropped half way is aborted.
 
 mod ahead;
+mod arriving;
+mod changes;
 pub mod plan;
 pub mod schedule;
 mod session;
@@ -19,7 +21,8 @@ use futures::future::BoxFuture;
 use super::{Bucket, CopyRequest, ETag, Error, PutOptions, Result};
 use crate::error::Kind;
 pub use ahead::UploadAhead;
-use plan::PlannedPart;
+pub use arriving::Arriving;
+pub use changes::upload_changes;
 use schedule::Schedule;
 pub use session::Session;
 pub use source::{FileParts, PartSource};
@@ -101,39 +104,8 @@ pub async fn upload(
     check_size(key, size)?;
     let session = Session::begin(bucket, key, options, settings.on_begin.as_ref()).await?;
     let parts = Schedule::new(settings.part_bytes).parts_of(size);
-    let sent = session
-        .send_all(parts, settings.concurrency, |(number, range)| {
-            session.send_part(source.as_ref(), number, range, settings)
-        })
-        .await;
-    session.finish(sent, options).await
-}
-
-/// Makes the next version of `from.to` of these parts: what is copied comes from the version
-/// `from.from_etag` of `from.from`, what is sent from `source`. As in [`copy_large`], `options` is all
-/// that the new object has.
-///
-/// # Errors
-/// Those of the requests; [`Kind::Changed`] or [`Kind::NotFound`] when the version to copy from is gone.
-pub async fn upload_changes(
-    bucket: &Arc<dyn Bucket>,
-    from: &CopyRequest,
-    parts: Vec<PlannedPart>,
-    source: Arc<dyn PartSource>,
-    options: &PutOptions,
-    settings: &UploadSettings,
-) -> Result<ETag> {
-    let session = Session::begin(bucket, &from.to, options, settings.on_begin.as_ref()).await?;
-    let produce = |(number, part): (u16, PlannedPart)| {
-        let (session, source) = (&session, &source);
-        async move {
-            match part {
-                PlannedPart::Copy(range) => session.copy_part(from, number, range).await,
-                PlannedPart::Send(range) => session.send_part(source.as_ref(), number, range, settings).await,
-            }
-        }
-    };
-    let parts = session.send_all((1..).zip(parts), settings.concurrency, produce).await;
+    let send = |(number, range)| session.send_part(source.as_ref(), number, range, settings);
+    let parts = Session::make_all(parts, settings.concurrency, send).await;
     session.finish(parts, options).await
 }
 
@@ -153,11 +125,8 @@ pub async fn copy_large(
     check_size(&request.to, size)?;
     let part_bytes = COPY_PART_BYTES.max(size.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
     let session = Session::begin(bucket, &request.to, options, settings.on_begin.as_ref()).await?;
-    let copied = session
-        .send_all((1..).zip(ranges(size, part_bytes)), settings.concurrency, |(number, range)| {
-            session.copy_part(request, number, range)
-        })
-        .await;
+    let copy = |(number, range)| session.copy_part(request, number, range);
+    let copied = Session::make_all((1..).zip(ranges(size, part_bytes)), settings.concurrency, copy).await;
     session.finish(copied, options).await
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 
-use super::{OnBegin, PartSource, UploadSettings, source};
+use super::{Arriving, OnBegin, PartSource, UploadSettings, source};
 use crate::bucket::{Bucket, Condition, CopyRequest, ETag, Part, PutOptions, Result};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -68,6 +68,23 @@ impl Session {
         Ok(part)
     }
 
+    /// Sends a part whose bytes are still coming, or where that cannot be done, once they are there.
+    ///
+    /// # Errors
+    /// Those of `UploadPart`.
+    pub(super) async fn send_arriving(&self, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        let sent = match self.bucket.upload_arriving_part(&self.key, &self.upload_id, number, part).await {
+            Err(error) if !is_about_the_upload(error.kind) => {
+                tracing::debug!(cause = %error, "a part is sent once all of it is there");
+                self.bucket.upload_part(&self.key, &self.upload_id, number, part.whole().await).await
+            }
+            sent => sent,
+        };
+        let sent = sent?;
+        failpoint::reach(Failpoint::UploadBetweenParts);
+        Ok(sent)
+    }
+
     /// Copies a range of `from` as a part.
     ///
     /// # Errors
@@ -77,17 +94,16 @@ impl Session {
     }
 
     /// Makes the parts, some at a time; the first failure stops the others.
-    pub(super) async fn send_all<P, F>(
-        &self,
+    pub(super) async fn make_all<P, F>(
         parts: impl Iterator<Item = P>,
         concurrency: usize,
-        send: impl Fn(P) -> F,
+        make: impl Fn(P) -> F,
     ) -> Result<Vec<Part>>
     where
         F: Future<Output = Result<Part>>,
     {
         let mut parts: Vec<Part> =
-            stream::iter(parts.map(send)).buffer_unordered(concurrency.max(1)).try_collect().await?;
+            stream::iter(parts.map(make)).buffer_unordered(concurrency.max(1)).try_collect().await?;
         parts.sort_by_key(|part| part.number);
         Ok(parts)
     }
@@ -105,7 +121,7 @@ impl Session {
     }
 
     /// Completes the upload, or aborts it before it answers.
-    pub(super) async fn finish(self, parts: Result<Vec<Part>>, options: &PutOptions) -> Result<ETag> {
+    pub(super) async fn finish(&self, parts: Result<Vec<Part>>, options: &PutOptions) -> Result<ETag> {
         let completed = match parts {
             Ok(parts) => self.complete(&parts, &options.condition).await,
             Err(error) => Err(error),
@@ -117,7 +133,7 @@ impl Session {
     }
 
     /// Gives the upload up, unless it is complete.
-    pub async fn abort(self) {
+    pub async fn abort(&self) {
         if !self.completed.swap(true, Ordering::AcqRel) {
             abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
         }
@@ -131,6 +147,11 @@ impl Drop for Session {
             self.runtime.spawn(async move { abort(bucket.as_ref(), &key, &upload_id).await });
         }
     }
+}
+
+/// Whether a part would be refused for this in whichever way it came.
+fn is_about_the_upload(kind: Kind) -> bool {
+    matches!(kind, Kind::NoSuchUpload | Kind::NoSuchBucket | Kind::NotFound | Kind::QuotaExceeded)
 }
 
 /// Best effort: what stays is found by its journal record, or by the bucket's lifecycle rule.

@@ -11,14 +11,25 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::local;
+use super::{Arriving, local};
 use crate::bucket::Result;
 
 /// Where the bytes of an upload come from; asked for several parts at a time.
 #[async_trait]
-pub trait PartSource: Send + Sync + 'static {
+pub trait PartSource: Send + Sync {
     /// Exactly these bytes.
     async fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
+
+    /// Whether some of these bytes have to be fetched first. Most sources have all.
+    fn lacks(&self, _range: &Range<u64>) -> bool {
+        false
+    }
+
+    /// Puts these bytes into `part` as they come.
+    async fn bring(&self, range: Range<u64>, part: &Arriving) -> Result<()> {
+        part.push(read(self, "", range).await?);
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -108,7 +119,7 @@ impl Drop for Buffer {
 }
 
 /// The bytes of one part, all of them.
-pub(super) async fn read(source: &dyn PartSource, key: &str, range: Range<u64>) -> Result<Bytes> {
+pub(super) async fn read<S: PartSource + ?Sized>(source: &S, key: &str, range: Range<u64>) -> Result<Bytes> {
     let wanted = range.end - range.start;
     let bytes = source.read(range).await.map_err(|error| local(key, error.to_string()))?;
     if bytes.len() as u64 == wanted {

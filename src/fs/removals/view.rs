@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Waiting;
 use super::book::{Book, Kept, Wanted};
+use crate::bucket::upload::Arriving;
 use crate::bucket::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     Properties, PutOptions, Result, Sink,
@@ -162,6 +163,10 @@ impl Bucket for View {
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.inner.upload_part(key, upload_id, number, body).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.inner.upload_arriving_part(key, id, number, part).await
     }
 
     async fn copy_part(

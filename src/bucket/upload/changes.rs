@@ -1,0 +1,119 @@
+//! The next version of an object, made of parts of the version before and of others that are sent.
+//!
+//! What is known goes first: a part that lacks bytes is sent while they come, and neither they nor the copies
+//! wait for each other. The upload begins beside all of it, as soon as it is known what the version will carry.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::{join, try_join};
+use tokio::sync::{Notify, watch};
+
+use super::plan::PlannedPart;
+use super::{Arriving, PartSource, Session, UploadSettings, local};
+use crate::bucket::{self, Bucket, CopyRequest, ETag, Error, Part, PutOptions};
+use crate::error::Kind;
+
+/// What all parts need.
+struct Making<'a> {
+    from: &'a CopyRequest,
+    source: &'a dyn PartSource,
+    settings: &'a UploadSettings,
+    /// The upload, once it has begun.
+    session: watch::Receiver<Option<Arc<Session>>>,
+}
+
+/// Makes the next version of `from.to` of these parts: what is copied comes from the version
+/// `from.from_etag` of `from.from`, what is sent from `source`. As in [`super::copy_large`], `options` is all
+/// that the new object has; they may become known by what the source fetches.
+///
+/// # Errors
+/// Those of the requests and of `options`; [`Kind::Changed`] or [`Kind::NotFound`] when the version to copy
+/// from is gone. The upload is aborted then.
+pub async fn upload_changes<E: From<Error>>(
+    bucket: &Arc<dyn Bucket>,
+    from: &CopyRequest,
+    parts: Vec<PlannedPart>,
+    source: &dyn PartSource,
+    options: impl Future<Output = Result<PutOptions, E>>,
+    settings: &UploadSettings,
+) -> Result<ETag, E> {
+    let (tell, session) = watch::channel(None);
+    let given_up = Notify::new();
+    let making = Making { from, source, settings, session };
+    let parts = async {
+        let parts = Session::make_all(in_order(parts, source), settings.concurrency, |part| making.make(part)).await;
+        given_up.notify_one();
+        parts
+    };
+    match join(begin(bucket, &from.to, options, &given_up, settings, tell), parts).await {
+        (Ok(Some((session, options))), parts) => Ok(session.finish(parts, &options).await?),
+        (Err(error), _) => Err(error),
+        (Ok(None), parts) => Err(parts.err().unwrap_or_else(|| not_begun(from)).into()),
+    }
+}
+
+/// Begins the upload and tells those who wait for it, unless the parts are given up before it is known what it
+/// will carry.
+async fn begin<E: From<Error>>(
+    bucket: &Arc<dyn Bucket>,
+    key: &str,
+    options: impl Future<Output = Result<PutOptions, E>>,
+    given_up: &Notify,
+    settings: &UploadSettings,
+    tell: watch::Sender<Option<Arc<Session>>>,
+) -> Result<Option<(Arc<Session>, PutOptions)>, E> {
+    let options = tokio::select! {
+        biased;
+        () = given_up.notified() => return Ok(None),
+        options = options => options?,
+    };
+    // Not dropped from here on, whatever becomes of the parts: nobody would know what to abort.
+    let session = Arc::new(Session::begin(bucket, key, &options, settings.on_begin.as_ref()).await?);
+    tell.send_replace(Some(session.clone()));
+    Ok(Some((session, options)))
+}
+
+/// The parts with their numbers, those first that lack something: others may wait for what comes with it.
+fn in_order(parts: Vec<PlannedPart>, source: &dyn PartSource) -> impl Iterator<Item = (u16, PlannedPart)> {
+    let mut parts: Vec<_> = (1..).zip(parts).collect();
+    parts.sort_by_key(|(_, part)| match part {
+        PlannedPart::Send(range) if source.lacks(range) => 0,
+        PlannedPart::Send(_) => 1,
+        PlannedPart::Copy(_) => 2,
+    });
+    parts.into_iter()
+}
+
+impl Making<'_> {
+    async fn make(&self, (number, part): (u16, PlannedPart)) -> bucket::Result<Part> {
+        match part {
+            PlannedPart::Copy(range) => self.session().await?.copy_part(self.from, number, range).await,
+            PlannedPart::Send(range) if self.source.lacks(&range) => self.send_while_it_comes(number, range).await,
+            PlannedPart::Send(range) => {
+                self.session().await?.send_part(self.source, number, range, self.settings).await
+            }
+        }
+    }
+
+    async fn send_while_it_comes(&self, number: u16, range: std::ops::Range<u64>) -> bucket::Result<Part> {
+        let size = range.end - range.start;
+        let _memory = self.settings.lend(size).await;
+        let part = Arc::new(Arriving::new(size));
+        let send = async { self.session().await?.send_arriving(number, &part).await };
+        // What fails first is the cause.
+        let ((), part) = try_join(self.source.bring(range, &part), send).await?;
+        Ok(part)
+    }
+
+    async fn session(&self) -> bucket::Result<Arc<Session>> {
+        let mut begins = self.session.clone();
+        let session = begins.wait_for(Option::is_some).await.map_err(|_| not_begun(self.from))?;
+        session.clone().ok_or_else(|| not_begun(self.from))
+    }
+}
+
+/// Somebody else has the cause of this.
+fn not_begun(from: &CopyRequest) -> Error {
+    Error { kind: Kind::Local, ..local(&from.to, "the upload has not begun".to_owned()) }
+}
