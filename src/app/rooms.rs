@@ -165,7 +165,7 @@ impl Rooms {
     pub(super) async fn open(
         config: &Config,
         places: &Places,
-        connection: Connection,
+        mut connection: Connection,
         specs: Option<Vec<HookSpec>>,
     ) -> Result<Self, Failure> {
         let disk = open_disk(config, &connection);
@@ -208,7 +208,10 @@ impl Rooms {
             // Before what was left is sent: nothing gets past a hook that may forbid it.
             hooks.open(specs)?;
         }
-        recover(&fs).await?;
+        let report = recover(&fs).await?;
+        if let Some(first) = connection.first_page.take() {
+            fs.hint_root(first.page, first.asked, &report);
+        }
         let uploader = fs.start_uploader();
         if !config.write_back {
             keep_storing(&fs);
@@ -365,7 +368,7 @@ fn forget_above(path: &Path, limit_bytes: u64) {
 }
 
 /// Takes away drafts that nobody answers for, so it must come before anything is served.
-async fn recover(fs: &Fs) -> Result<(), Failure> {
+async fn recover(fs: &Fs) -> Result<fs::RecoveryReport, Failure> {
     let report = fs
         .recover()
         .await
@@ -374,7 +377,7 @@ async fn recover(fs: &Fs) -> Result<(), Failure> {
         let fs::RecoveryReport { finished, dropped, conflicts, waiting, left } = report;
         tracing::info!(finished, dropped, conflicts, waiting, left, "resumed what the last mount left");
     }
-    Ok(())
+    Ok(report)
 }
 
 fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: &Arc<Fs>) -> HookSettings {

@@ -99,7 +99,12 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     // Before anything that takes time: a port in use is told at once.
     let metrics = metrics::listen(config.metrics_listen).await?;
     let starting = async {
+        let is_awaited = control::is_served(&socket);
         let mut connection = rooms::connect(&config).await?;
+        if is_awaited {
+            // What the process before this one still stores is not in it.
+            connection.first_page = None;
+        }
         if let Some(key) = &state_key {
             connection.layout = connection.layout.served_as(key);
         }

@@ -25,6 +25,7 @@ mod forgotten;
 mod gatekeeper;
 mod handles;
 mod heads;
+mod hints;
 mod history;
 mod inodes;
 mod invalidate;

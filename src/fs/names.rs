@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::hints::Hints;
 use super::inodes::Ino;
 use crate::bucket::{ETag, StorageClass};
 use crate::key::Oddity;
@@ -45,6 +46,8 @@ pub struct Directory {
     alone: u32,
     /// A listing that was begun, for whoever wants the rest of it.
     begun: Option<Begun>,
+    /// What S3 has told of some names before they were asked for.
+    pub hints: Option<Hints>,
     /// The last listing took more than one page: too dear to repeat for a single name.
     pub is_large: bool,
     /// The last whole listing held keys that are no names.
@@ -164,6 +167,7 @@ impl Directory {
     pub fn expire(&mut self) {
         self.listed = None;
         self.begun = None;
+        self.hints = None;
     }
 
     /// The first page is known, and no older than `ttl`.
@@ -195,6 +199,7 @@ impl Directory {
     fn note_moment(&mut self, name: &str) {
         const MANY: usize = 10_000;
         const LONGEST_REQUEST: Duration = Duration::from_mins(2);
+        self.hints.as_mut().and_then(|hints| hints.take(name));
         if self.changed.len() >= MANY {
             self.changed.retain(|_, moment| moment.elapsed() < LONGEST_REQUEST);
         }
@@ -217,8 +222,7 @@ impl Directory {
 
     /// Everything in it was copied elsewhere: tags may differ, and the names were listed elsewhere.
     pub fn forget_versions(&mut self) {
-        self.listed = None;
-        self.begun = None;
+        self.expire();
         for child in self.children.values_mut() {
             child.seen = None;
         }
@@ -276,6 +280,7 @@ impl Directory {
         // With names of an older listing among the children nobody could tell which are of this page.
         let is_begun = listing.pages == 1 && !listing.complete && self.children.is_empty();
         self.begun = is_begun.then_some(Begun { asked, marker, last_key });
+        self.hints = None;
         if listing.complete {
             let changed = &self.changed;
             let names = &listing.names;
@@ -367,5 +372,21 @@ mod tests {
         directory.merge(&mut partial, Instant::now(), |_| false);
         assert!(directory.child("z").is_some() && directory.child("a").is_some());
         assert!(directory.is_large);
+    }
+
+    #[test]
+    fn what_was_heard_of_a_name_is_forgotten_when_it_changes_here_or_everything_is_listed() {
+        let mut directory = Directory::default();
+        let heard = || Some(Hints::new(Instant::now(), listing(&["a", "b", "c"]).names));
+        let hint = |directory: &mut Directory, name: &str| directory.hints.as_mut()?.take(name);
+        directory.hints = heard();
+        directory.attach("a", 7, false);
+        directory.detach("a");
+        directory.note_change("b");
+        assert!(hint(&mut directory, "a").is_none() && hint(&mut directory, "b").is_none());
+        assert!(hint(&mut directory, "c").is_some() && hint(&mut directory, "c").is_none(), "once");
+        directory.hints = heard();
+        directory.merge(&mut listing(&["b"]), Instant::now(), |_| false);
+        assert!(hint(&mut directory, "a").is_none());
     }
 }

@@ -146,7 +146,7 @@ async fn list_on(lister: Lister, prefix: String, from: Place, pages: mpsc::Sende
 
 /// A file `a` and a prefix `a/` may lie pages apart, with `a-b` between them, and the directory is
 /// to win: files that the next key may still follow with a slash wait for the next page.
-fn hold_back(listing: &mut Listing, last_name: &str) -> BTreeMap<String, Child> {
+pub fn hold_back(listing: &mut Listing, last_name: &str) -> BTreeMap<String, Child> {
     let undecided: Vec<String> = listing
         .names
         .iter()

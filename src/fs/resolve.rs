@@ -49,6 +49,9 @@ impl Fs {
 
     async fn resolve_now(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
         let _stable = self.namespace.read().await;
+        if let Some(ino) = self.resolve_hinted(parent, name).await? {
+            return Ok(Some(ino));
+        }
         let believed = self.settings.attr_ttl.min(self.settings.negative_ttl);
         let pages = {
             let mut tree = self.tree.lock();
@@ -151,7 +154,13 @@ impl Fs {
 
     /// The node of a listed directory. One that nobody knows yet is listed: that shows its marker and
     /// what is in it, and whoever asks for a directory soon asks for something in it.
-    async fn enter_directory(&self, parent: Ino, name: &str, child: Child, vouched: Instant) -> Result<Option<Ino>> {
+    pub(super) async fn enter_directory(
+        &self,
+        parent: Ino,
+        name: &str,
+        child: Child,
+        vouched: Instant,
+    ) -> Result<Option<Ino>> {
         let key = self.child_key(parent, name, true)?;
         if child.ino.is_some() || self.known_attributes(&key, true, None).is_some() {
             return self.node_of(parent, name, child, vouched).await.map(Some);
@@ -185,7 +194,7 @@ impl Fs {
 
     /// Turns a listed name into a node with current attributes. Those that nobody has to ask for are
     /// as of `vouched`.
-    async fn node_of(&self, parent: Ino, name: &str, child: Child, vouched: Instant) -> Result<Ino> {
+    pub(super) async fn node_of(&self, parent: Ino, name: &str, child: Child, vouched: Instant) -> Result<Ino> {
         if let Some(ino) = child.ino {
             let tree = self.tree.lock();
             if tree.get(ino).is_some_and(|node| node.is_drafted() || self.is_current(node, child.seen.as_ref())) {

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod gatekeeper;
+mod hints;
 mod large;
 mod large_model;
 mod noted;
@@ -30,7 +31,7 @@ use s3mount::bucket::{Bucket, Layout, Metadata};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};
-use s3mount::fs::{Attrs, Caller, Fs, Gatekeeper, Ino, Settings};
+use s3mount::fs::{Attrs, Caller, Fs, Gatekeeper, Ino, RecoveryReport, Settings};
 use s3mount::journal::Journal;
 
 const ROOT: Ino = 1;
@@ -44,6 +45,7 @@ struct House {
     fs: Arc<Fs>,
     journal: Arc<Journal>,
     state: tempfile::TempDir,
+    recovered: RecoveryReport,
 }
 
 impl House {
@@ -103,8 +105,8 @@ impl House {
         if let Some(gatekeeper) = gatekeeper {
             fs.guard_with(gatekeeper);
         }
-        fs.recover().await.unwrap();
-        Self { bucket, cache, fs, journal, state }
+        let recovered = fs.recover().await.unwrap();
+        Self { bucket, cache, fs, journal, state, recovered }
     }
 
     /// Everything in memory is gone, as after `kill -9`; bucket and state directory stay.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use crate::stage::{Maker, Place, Stage, place, process, sys};
+use crate::stage::{Maker, Mount, PATIENCE, Place, Stage, place, process, sys, wait_for};
 
 /// Inode number, mtime, ctime, mode and size of everything in a tree.
 fn identities(root: &Path) -> BTreeMap<String, [i64; 7]> {
@@ -128,4 +128,36 @@ fn a_mount_without_state_shows_the_same_tree_as_one_with_it() {
     let before = process::bash(place.path(), listing);
     place.remount_elsewhere();
     assert_eq!(process::bash(place.path(), listing), before);
+}
+
+/// Requests of one kind that a mount has sent since it serves.
+fn listings(mount: &Mount) -> u64 {
+    mount.status()["requests"]["ListObjectsV2"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn the_first_name_looked_up_in_the_root_costs_no_request() {
+    let mut mount =
+        Stage::on(Maker::Embedded).prefix("p").args(&["--attr-ttl", "10m", "--negative-ttl", "10m"]).prepare();
+    mount.outside().put("p/f", b"bytes");
+    mount.start();
+    let before = listings(&mount);
+    assert_eq!(fs::metadata(mount.at("f")).unwrap().len(), 5);
+    assert_eq!(listings(&mount), before);
+    // A name of which the mount has not heard is not taken for missing, and neither is anything else.
+    mount.outside().put("p/new", b"right after mounting");
+    assert_eq!(fs::read(mount.at("new")).unwrap(), b"right after mounting");
+    let mut names: Vec<_> = fs::read_dir(mount.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["f", "new"]);
+}
+
+#[test]
+fn what_another_client_replaces_right_after_mounting_is_seen_after_the_ttl() {
+    let mut mount = Stage::on(Maker::Embedded).args(&["--attr-ttl", "100ms"]).prepare();
+    mount.outside().put("f", b"old");
+    mount.start();
+    mount.outside().put("f", b"new and longer");
+    wait_for("the new size", PATIENCE, || (fs::metadata(mount.at("f")).ok()?.len() == 14).then_some(()));
+    assert_eq!(fs::read(mount.at("f")).unwrap(), b"new and longer");
 }

@@ -49,6 +49,13 @@ pub fn ask(socket: &Path, request: &Request, mut heard: impl FnMut(Reply)) -> Re
     }
 }
 
+/// Whether a mount's process listens there, or may: also one that is about to end.
+#[must_use]
+pub fn is_served(socket: &Path) -> bool {
+    let nobody = |cause: io::Error| matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    !UnixStream::connect(socket).is_err_and(nobody)
+}
+
 fn broken(socket: &Path, cause: &io::Error) -> Failure {
     let late = matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
     let (kind, what) =
@@ -65,4 +72,20 @@ pub fn all_sockets(run_dir: &Path) -> Vec<PathBuf> {
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "sock")).collect();
     sockets.sort();
     sockets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_served_until_its_process_is_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("mount.sock");
+        assert!(!is_served(&socket));
+        let listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(is_served(&socket));
+        drop(listening);
+        assert!(socket.exists() && !is_served(&socket), "what a killed process leaves");
+    }
 }

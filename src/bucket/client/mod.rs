@@ -14,7 +14,7 @@ mod wishes;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::check_first::CheckFirst;
 use super::history::History;
@@ -24,10 +24,11 @@ use super::rate::{Rate, Rates};
 use super::request_log::{Counted, RequestLog};
 use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
-use super::{Bucket, Error, Result};
+use super::{Bucket, Error, ListPage, Result};
 use crate::error::Kind;
 pub use proxy::Proxy;
 pub use several::{Direct, connect_several};
+use verify::Answer;
 pub use wishes::{ClassOfKey, Encryption, Retention, Wishes};
 
 /// [`connect`] has answered by then.
@@ -138,8 +139,18 @@ pub struct Connection {
     /// `None` where no answer told the time.
     pub clock_ahead_s: Option<i64>,
     pub capabilities: Capabilities,
+    /// `None` of several buckets, whose root is in none.
+    pub first_page: Option<FirstPage>,
     /// What requests are signed with, if they are.
     pub credentials: Option<aws_credential_types::provider::SharedCredentialsProvider>,
+}
+
+/// The answer that showed that the bucket can be listed: the beginning of its root.
+#[derive(Clone, Debug)]
+pub struct FirstPage {
+    pub page: ListPage,
+    /// Just before the request was sent.
+    pub asked: Instant,
 }
 
 /// Builds the client and makes sure that the bucket can be listed.
@@ -179,11 +190,13 @@ impl Shared {
 
 async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: Shared) -> Result<Connection> {
     let mut moved_from = None;
-    if let Some(region) = verify::bucket(settings, &sdk).await? {
+    let mut answer = verify::bucket(settings, &sdk).await?;
+    if let Answer::OtherRegion(region) = answer {
         moved_from = Some(sdk.region.clone());
         sdk = sdk.in_region(region);
-        verify::bucket(settings, &sdk).await?;
+        answer = verify::bucket(settings, &sdk).await?;
     }
+    let first_page = if let Answer::Page(page) = answer { Some(page) } else { None };
     let bucket_of = |client| {
         let bucket = S3Bucket::new(client, &settings.bucket).within(settings.deadline);
         bucket.choosing_class(settings.wishes.storage_class.clone())
@@ -209,6 +222,7 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
         moved_from,
         clock_ahead_s: sdk.clock.ahead_s(),
         capabilities,
+        first_page,
         credentials: sdk.credentials(),
         region: sdk.region,
     })

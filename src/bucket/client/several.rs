@@ -85,5 +85,5 @@ fn united(parts: Vec<(Root, Connection)>) -> Option<Connection> {
     let united = United::new(layout.clone(), connections.iter().map(|one| one.bucket.clone()).collect());
     let capabilities = connections.iter().map(|one| one.capabilities).reduce(Capabilities::and).unwrap_or_default();
     let first = connections.into_iter().next()?;
-    Some(Connection { bucket: Arc::new(united), direct, layout, capabilities, ..first })
+    Some(Connection { bucket: Arc::new(united), direct, layout, capabilities, first_page: None, ..first })
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::config::Sdk;
-use super::{ConnectSettings, clock, failure};
+use super::{ConnectSettings, FirstPage, clock, failure};
 use crate::bucket::s3::S3Bucket;
 use crate::bucket::{Bucket, Error, ListRequest, Result};
 use crate::error::Kind;
@@ -15,27 +15,38 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 /// A try that took longer has shown what the next one would.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Names that are asked for: as many as most roots have, and a page that no line is slow with.
+const MAX_NAMES: u16 = 100;
 
-/// Lists one key below the prefix. Returns the region in which to try again, if S3 names another.
-pub(super) async fn bucket(settings: &ConnectSettings, sdk: &Sdk) -> Result<Option<String>> {
+/// What the bucket answers.
+pub(super) enum Answer {
+    Page(FirstPage),
+    /// S3 names the region in which to try again.
+    OtherRegion(String),
+}
+
+/// Lists the directory that the prefix stands for.
+pub(super) async fn bucket(settings: &ConnectSettings, sdk: &Sdk) -> Result<Answer> {
     let bucket = S3Bucket::new(sdk.client(), &settings.bucket).within(DEADLINE);
-    match list_one(&bucket, &settings.prefix).await {
-        Ok(()) => Ok(None),
+    match list(&bucket, &settings.prefix).await {
+        Ok(page) => Ok(Answer::Page(page)),
         Err(error) => match other_region(&bucket, &error).await {
-            Some(region) if region != sdk.region => Ok(Some(region)),
+            Some(region) if region != sdk.region => Ok(Answer::OtherRegion(region)),
             _ => Err(explain(settings, sdk, &error)),
         },
     }
 }
 
-async fn list_one(bucket: &S3Bucket, prefix: &str) -> Result<()> {
-    let request = ListRequest { prefix: prefix.to_owned(), max_keys: Some(1), ..ListRequest::default() };
+async fn list(bucket: &S3Bucket, prefix: &str) -> Result<FirstPage> {
+    let max_keys = Some(MAX_NAMES);
+    let request = ListRequest { prefix: prefix.to_owned(), delimited: true, max_keys, ..ListRequest::default() };
     let begun = Instant::now();
     let mut attempt = 1;
     loop {
         let may_repeat = |error: &Error| matches!(error.kind, Kind::Unreachable | Kind::Busy);
+        let asked = Instant::now();
         match bucket.list(&request).await {
-            Ok(_) => return Ok(()),
+            Ok(page) => return Ok(FirstPage { page, asked }),
             Err(error) if attempt < ATTEMPTS && begun.elapsed() < PATIENCE && may_repeat(&error) => {
                 tokio::time::sleep(PAUSE * attempt).await;
                 attempt += 1;
