@@ -140,14 +140,7 @@ mod tests {
         assert_eq!(bucket.put("k", "2".into(), &put(Condition::IfAbsent)).await.unwrap_err().kind, Kind::Changed);
         let second = bucket.put("k", "2".into(), &put(Condition::IfMatch(first.clone()))).await.unwrap();
         assert_eq!(bucket.put("k", "3".into(), &put(Condition::IfMatch(first))).await.unwrap_err().kind, Kind::Changed);
-        let copy = CopyRequest {
-            from: "k".into(),
-            to: "k".into(),
-            from_etag: None,
-            replace: Some(put(Condition::IfAbsent)),
-            storage_class: None,
-            from_bucket: None,
-        };
+        let copy = CopyRequest { replace: Some(put(Condition::IfAbsent)), ..CopyRequest::new("k".into(), "k".into()) };
         assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, Kind::Changed);
         assert_eq!(bucket.head("k").await.unwrap().etag, second);
         bucket.put("new", "".into(), &put(Condition::IfAbsent)).await.unwrap();

@@ -174,6 +174,14 @@ pub struct CopyRequest {
     pub from_bucket: Option<String>,
 }
 
+impl CopyRequest {
+    /// Of whichever version is there, within a bucket, with all that the source carries.
+    #[must_use]
+    pub fn new(from: String, to: String) -> Self {
+        Self { from, to, from_etag: None, replace: None, storage_class: None, from_bucket: None }
+    }
+}
+
 /// A part that the server has: what `complete_upload` must repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {

@@ -73,8 +73,7 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
         }
     };
     let (to, replace) = (copy_of(key), Some(PutOptions::default()));
-    let copy =
-        CopyRequest { from: key.to_owned(), to, from_etag: None, replace, storage_class: None, from_bucket: None };
+    let copy = CopyRequest { replace, ..CopyRequest::new(key.to_owned(), to) };
     // Right tag: must be taken (old Ceph answers 412). Existing key: must be refused (garage, rclone
     // and JuiceFS take it).
     let (right_tag, existing, copied) =

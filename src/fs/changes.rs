@@ -71,14 +71,8 @@ impl Fs {
         op_id: Option<String>,
     ) -> Result<ETag> {
         let base = self.current_name(ino, base);
-        let from = CopyRequest {
-            from: base.key.to_string(),
-            to: before.key.clone(),
-            from_etag: Some(base.etag.clone()),
-            replace: None,
-            storage_class: None,
-            from_bucket: None,
-        };
+        let names = CopyRequest::new(base.key.to_string(), before.key.clone());
+        let from = CopyRequest { from_etag: Some(base.etag.clone()), ..names };
         let local = FileParts::from(content.draft.lock().reader()?);
         let edges = Edges { fs: self, ino, content, base, local, told: Notify::new() };
         let some_are_fetched = parts.iter().any(|part| matches!(part, PlannedPart::Send(range) if edges.lacks(range)));

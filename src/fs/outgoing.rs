@@ -265,14 +265,7 @@ impl Fs {
     ) -> Result<()> {
         let key = pinned.key.to_string();
         let from_etag = Some(pinned.etag.clone());
-        let request = CopyRequest {
-            from: key.clone(),
-            to: key.clone(),
-            from_etag,
-            replace: Some(options),
-            storage_class: None,
-            from_bucket: None,
-        };
+        let request = CopyRequest { from_etag, replace: Some(options), ..CopyRequest::new(key.clone(), key.clone()) };
         match self.copy(&request, pinned.size).await.map_err(lost_is_stale) {
             Ok(etag) => {
                 pinned.etag = etag;

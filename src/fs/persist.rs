@@ -154,11 +154,7 @@ impl Fs {
         }
         let (from, to) = (key.to_owned(), key.to_owned());
         let replace = Some(PutOptions { condition: Condition::None, ..options });
-        self.copy(
-            &CopyRequest { from, to, from_etag: etag.cloned(), replace, storage_class: None, from_bucket: None },
-            size,
-        )
-        .await
+        self.copy(&CopyRequest { from_etag: etag.cloned(), replace, ..CopyRequest::new(from, to) }, size).await
     }
 
     /// A server-side copy of a file of any size.

@@ -113,14 +113,7 @@ impl Granted {
         let ObjectInfo { etag, size, mut metadata, properties, .. } = info;
         metadata.extend(lineage::metadata(&self.lineage));
         let replace = Some(PutOptions { metadata, properties, condition: Condition::None });
-        let request = CopyRequest {
-            from,
-            to: to.clone(),
-            from_etag: Some(etag),
-            replace,
-            storage_class: None,
-            from_bucket: None,
-        };
+        let request = CopyRequest { from_etag: Some(etag), replace, ..CopyRequest::new(from, to.clone()) };
         self.noting(EventName::CreatedCopy, &to, size, self.bucket.copy(&request)).await
     }
 

@@ -84,14 +84,7 @@ impl Cell {
             "PutObject" => bucket.put(key, self.has_new_bytes(), &over).await.map(drop),
             "CopyObject" => {
                 let from = format!("{key}-source");
-                let request = CopyRequest {
-                    from,
-                    to: key.to_owned(),
-                    from_etag: None,
-                    replace: Some(over),
-                    storage_class: None,
-                    from_bucket: None,
-                };
+                let request = CopyRequest { replace: Some(over), ..CopyRequest::new(from, key.to_owned()) };
                 bucket.copy(&request).await.map(drop)
             }
             "DeleteObject" => bucket.delete(key).await,

@@ -83,12 +83,9 @@ async fn copies_and_deletes_survive_what_passes() {
     for kind in TRANSIENT.into_iter().chain([FaultKind::ErrorIn200]) {
         place.fault("CopyObject", kind, 1);
         let copy = CopyRequest {
-            from: place.key("from"),
-            to: place.key("to"),
             from_etag: from_etag.clone(),
             replace: Some(options(Condition::IfAbsent)),
-            storage_class: None,
-            from_bucket: None,
+            ..CopyRequest::new(place.key("from"), place.key("to"))
         };
         place.bucket().copy(&copy).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         place.server.faults().clear();

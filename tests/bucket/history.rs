@@ -53,7 +53,7 @@ async fn a_version_is_read_and_nothing_is_written() {
         assert_eq!(bucket.get(&missing, None, None).await.unwrap_err().kind, Kind::NotFound, "{missing}");
     }
     let (from, to) = (place.key("d/f"), key.to_owned());
-    let copy = CopyRequest { from, to, from_etag: None, replace: None, storage_class: None, from_bucket: None };
+    let copy = CopyRequest::new(from, to);
     let none = PutOptions::default();
     let refused = [
         bucket.put(key, Bytes::new(), &none).await.unwrap_err(),

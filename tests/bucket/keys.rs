@@ -40,14 +40,7 @@ async fn odd_keys_are_written_listed_copied_and_deleted_byte_for_byte() {
     let sorted: BTreeSet<&str> = ODD_KEYS.into_iter().collect();
     assert_eq!(names, sorted.into_iter().collect::<Vec<_>>(), "not the keys, or not in byte order");
     for key in ODD_KEYS {
-        let copy = CopyRequest {
-            from: place.key(key),
-            to: place.key(&format!("copy/{key}")),
-            from_etag: None,
-            replace: None,
-            storage_class: None,
-            from_bucket: None,
-        };
+        let copy = CopyRequest::new(place.key(key), place.key(&format!("copy/{key}")));
         place.bucket().copy(&copy).await.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(place.bucket().get(&copy.to, None, None).await.unwrap().bytes, key);
     }

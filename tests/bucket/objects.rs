@@ -56,14 +56,7 @@ async fn what_is_missing_is_not_found() {
     let key = place.key("missing");
     assert_eq!(place.bucket().head(&key).await.unwrap_err().kind, Kind::NotFound);
     assert_eq!(place.bucket().get(&key, None, None).await.unwrap_err().kind, Kind::NotFound);
-    let copy = CopyRequest {
-        from: key.clone(),
-        to: place.key("copy"),
-        from_etag: None,
-        replace: None,
-        storage_class: None,
-        from_bucket: None,
-    };
+    let copy = CopyRequest::new(key.clone(), place.key("copy"));
     assert_eq!(place.bucket().copy(&copy).await.unwrap_err().kind, Kind::NotFound);
     place.bucket().delete(&key).await.expect("deleting what is not there succeeds");
     assert!(place.bucket().delete_many(&[key]).await.unwrap().is_empty());
@@ -81,14 +74,7 @@ async fn conditions_hold() {
     assert_eq!(bucket.put(&key, "3".into(), &stale).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, None, Some(&first)).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, Some(7..9), Some(&first)).await.unwrap_err().kind, changed);
-    let copy = CopyRequest {
-        from: key.clone(),
-        to: place.key("to"),
-        from_etag: Some(first),
-        replace: None,
-        storage_class: None,
-        from_bucket: None,
-    };
+    let copy = CopyRequest { from_etag: Some(first), ..CopyRequest::new(key.clone(), place.key("to")) };
     assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, None, Some(&second)).await.unwrap().bytes, "22");
 }
@@ -113,14 +99,7 @@ async fn a_copy_keeps_or_replaces_what_the_object_carries() {
     let properties = Properties::of_type(Some("a/b".into()));
     let put = PutOptions { metadata: metadata.clone(), properties, condition: Condition::None };
     let etag = place.bucket().put(&place.key("from"), bytes(10), &put).await.unwrap();
-    let mut copy = CopyRequest {
-        from: place.key("from"),
-        to: place.key("to"),
-        from_etag: Some(etag),
-        replace: None,
-        storage_class: None,
-        from_bucket: None,
-    };
+    let mut copy = CopyRequest { from_etag: Some(etag), ..CopyRequest::new(place.key("from"), place.key("to")) };
     place.bucket().copy(&copy).await.unwrap();
     let kept = place.bucket().get(&copy.to, None, None).await.unwrap();
     assert_eq!((kept.bytes, kept.info.metadata), (bytes(10), metadata));

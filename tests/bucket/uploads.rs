@@ -18,14 +18,7 @@ async fn parts_become_one_object_under_a_condition() {
     assert_eq!((stored.bytes, stored.info.metadata), (body.clone(), metadata));
     let again = upload::upload(bucket, &key, Arc::new(body.clone()), size, &create, &settings).await;
     assert_eq!(again.unwrap_err().kind, Kind::Changed);
-    let copy = CopyRequest {
-        from: key,
-        to: place.key("copy"),
-        from_etag: Some(etag),
-        replace: None,
-        storage_class: None,
-        from_bucket: None,
-    };
+    let copy = CopyRequest { from_etag: Some(etag), ..CopyRequest::new(key, place.key("copy")) };
     upload::copy_large(bucket, &copy, size, &PutOptions::default(), &settings).await.unwrap();
     assert_eq!(bucket.get(&copy.to, None, None).await.unwrap().bytes, body);
     assert!(bucket.list_uploads(place.prefix).await.unwrap().is_empty(), "an upload is left open");

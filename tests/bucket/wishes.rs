@@ -33,14 +33,7 @@ async fn say_everything(bucket: &dyn Bucket) -> bucket::Result<()> {
     let (options, etag) = (PutOptions::default(), ETag::new("t"));
     let copy = |to: &str| {
         let (from, to, from_etag) = ("from".to_owned(), to.to_owned(), Some(etag.clone()));
-        CopyRequest {
-            from,
-            to,
-            from_etag,
-            replace: Some(PutOptions::default()),
-            storage_class: None,
-            from_bucket: None,
-        }
+        CopyRequest { from_etag, replace: Some(PutOptions::default()), ..CopyRequest::new(from, to) }
     };
     bucket.put("put", Bytes::from_static(b"x"), &options).await?;
     bucket.copy(&copy("copy")).await?;

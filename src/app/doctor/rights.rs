@@ -117,14 +117,7 @@ pub(super) async fn writing(caller: &Caller<'_>, bucket: &dyn Bucket, page: &Lis
 
 async fn copying(caller: &Caller<'_>, bucket: &dyn Bucket, from: &str, to: &str) -> Finding {
     let (from, to) = (from.to_owned(), to.to_owned());
-    let request = CopyRequest {
-        from,
-        to,
-        from_etag: None,
-        replace: Some(PutOptions::default()),
-        storage_class: None,
-        from_bucket: None,
-    };
+    let request = CopyRequest { replace: Some(PutOptions::default()), ..CopyRequest::new(from, to) };
     match bucket.copy(&request).await {
         Ok(_) => Finding::good("copy", "allowed"),
         Err(error) => {
@@ -145,7 +138,7 @@ async fn multipart(caller: &Caller<'_>, bucket: &dyn Bucket, key: &str, tell: Te
         }
     };
     let (from, to) = (key.to_owned(), key.to_owned());
-    let source = CopyRequest { from, to, from_etag: None, replace: None, storage_class: None, from_bucket: None };
+    let source = CopyRequest::new(from, to);
     let copied = bucket.copy_part(key, &id, 1, &source, 0..BODY.len() as u64).await;
     let aborted = bucket.abort_upload(key, &id).await;
     match aborted {

@@ -230,7 +230,7 @@ async fn a_completion_of_an_upload_that_others_aborted_fails() {
 }
 
 fn copy(replace: Option<PutOptions>) -> CopyRequest {
-    CopyRequest { from: "a".into(), to: "b".into(), from_etag: None, replace, storage_class: None, from_bucket: None }
+    CopyRequest { replace, ..CopyRequest::new("a".into(), "b".into()) }
 }
 
 #[tokio::test]

@@ -130,14 +130,7 @@ async fn a_source_that_fails_or_is_short_makes_no_object() {
 async fn a_copy_in_parts_is_the_same_object_of_one_version() {
     let (memory, bucket) = bucket();
     let from_etag = memory.insert("a", body(), Metadata::new());
-    let request = CopyRequest {
-        from: "a".into(),
-        to: "b".into(),
-        from_etag: Some(from_etag),
-        replace: None,
-        storage_class: None,
-        from_bucket: None,
-    };
+    let request = CopyRequest { from_etag: Some(from_etag), ..CopyRequest::new("a".into(), "b".into()) };
     let size = body().len() as u64;
     copy_large(&bucket, &request, size, &PutOptions::default(), &settings()).await.unwrap();
     assert_eq!(memory.bytes("b").unwrap(), body());
@@ -165,14 +158,7 @@ async fn a_changed_object_is_copied_but_for_the_change() {
     after[7] = !after[7];
     let size = after.len() as u64;
     let after = Bytes::from(after);
-    let request = CopyRequest {
-        from: "k".into(),
-        to: "k".into(),
-        from_etag: Some(from_etag.clone()),
-        replace: None,
-        storage_class: None,
-        from_bucket: None,
-    };
+    let request = CopyRequest { from_etag: Some(from_etag.clone()), ..CopyRequest::new("k".into(), "k".into()) };
     let parts = plan::plan(size, &[0..7, 8..size], PART_BYTES);
     let options = PutOptions { condition: Condition::IfMatch(from_etag), ..PutOptions::default() };
     let make = async |parts| {

@@ -236,7 +236,7 @@ impl Fs {
                 from_etag: Some(etag),
                 replace,
                 storage_class: stat.properties.storage_class.clone(),
-                from_bucket: None,
+                ..CopyRequest::new(from, to)
             };
             self.copy(&request, before.stat.size).await?
         };

@@ -251,14 +251,7 @@ impl Fs {
         }
         let from_etag = Some(object.etag.clone());
         let storage_class = object.storage_class.clone();
-        let request = CopyRequest {
-            from: object.key.clone(),
-            to: key,
-            from_etag,
-            replace: None,
-            storage_class,
-            from_bucket: None,
-        };
+        let request = CopyRequest { from_etag, storage_class, ..CopyRequest::new(object.key.clone(), key) };
         Ok(self.copy(&request, object.size).await?)
     }
 
