@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use s3mount::bucket::memory::MemoryBucket;
-use s3mount::bucket::{Bucket, Metadata};
+use s3mount::bucket::{Bucket, Layout, Metadata};
 use s3mount::hooks::{self, HookSettings, Hooks};
 use s3mount::journal::{EventName, Journal, NewEvent, stored_etag};
 use serde_json::{Map, Value, json};
@@ -51,7 +51,11 @@ impl Rig {
         };
         let file = self.dir.path().join("hooks.toml");
         fs::write(&file, (0..count).map(hook).collect::<String>())?;
-        let settings = HookSettings::new(hooks::load(&file)?, "bench", &self.dir.path().join("state"));
+        let settings = HookSettings::new(
+            hooks::load(&file)?,
+            Layout::of_bucket("bench", "us-east-1", ""),
+            &self.dir.path().join("state"),
+        );
         let bucket: Arc<dyn Bucket> = self.bucket.clone();
         Ok(hooks::start(settings, bucket, Arc::clone(&self.journal), &Handle::current())?)
     }

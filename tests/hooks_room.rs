@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
-use s3mount::bucket::{Bucket, ETag};
+use s3mount::bucket::{Bucket, ETag, Layout};
 use s3mount::error::Kind;
 use s3mount::hooks::{self, HookSettings, HookStatus, Hooks};
 use s3mount::journal::{EventName, Journal, NewEvent};
@@ -40,6 +40,11 @@ use tempfile::TempDir;
 
 /// Longer than anything here takes; a test that waits for it has failed.
 const DEADLINE: Duration = Duration::from_mins(2);
+
+/// The bucket of events.
+fn layout() -> Layout {
+    Layout::of_bucket("demo", "us-east-1", "")
+}
 
 /// A bucket, a journal and a directory with modules and settings.
 struct Bench {
@@ -78,7 +83,7 @@ impl Bench {
                 delivery.first_delay = Duration::from_millis(1);
             }
         }
-        let settings = HookSettings { prefix: self.prefix.into(), ..HookSettings::new(specs, "demo", state) };
+        let settings = HookSettings { prefix: self.prefix.into(), ..HookSettings::new(specs, layout(), state) };
         let bucket: Arc<dyn Bucket> = self.bucket.clone();
         hooks::start(settings, bucket, journal, &tokio::runtime::Handle::current()).unwrap()
     }
@@ -421,7 +426,7 @@ fn jpeg_size(jpeg: &[u8]) -> (u16, u16) {
 async fn the_examples_do_what_they_say() {
     let bench = Bench::new();
     let specs = hooks::load(Path::new("hooks/hooks.toml")).unwrap();
-    let settings = HookSettings::new(specs, "demo", &bench.dir.path().join("state"));
+    let settings = HookSettings::new(specs, layout(), &bench.dir.path().join("state"));
     let bucket: Arc<dyn Bucket> = bench.bucket.clone();
     let hooks = hooks::start(settings, bucket, bench.journal.clone(), &tokio::runtime::Handle::current()).unwrap();
     let gzip: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xcbH\xcd\xc9\xc9\xe7\x02\0 0:6\x06\0\0\0";

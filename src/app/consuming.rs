@@ -55,16 +55,16 @@ async fn consume(config: Config, specs: Vec<HookSpec>, queue: Queue, hidden: Dur
             .map_err(|failure| failure.hint("each worker of a queue needs a --state-dir of its own"))?;
         let journal = Journal::open(&places.state)?;
         let settings = HookSettings {
-            layout: connection.layout.clone(),
-            prefix: looking.sources.root_prefix().to_owned(),
+            prefix: config.sources.root_prefix().to_owned(),
             relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
-            ..HookSettings::new(specs, "", &places.state)
+            ..HookSettings::new(specs, connection.layout.clone(), &places.state)
         };
-        let hooks = block_in_place(|| hooks::open(settings, connection.bucket, Arc::clone(&journal)))?;
+        let bucket = Arc::clone(&connection.bucket);
+        let hooks = Arc::new(block_in_place(|| hooks::open(settings, bucket, Arc::clone(&journal)))?);
         hooks.begin_with_queue(queue.clone(), hidden, &Handle::current()).await?;
-        Ok::<_, Failure>((hooks, journal, places))
+        Ok::<_, Failure>((connection, hooks, journal, places))
     };
-    let (hooks, journal, _places) = tokio::select! {
+    let (connection, hooks, journal, _places) = tokio::select! {
         started = starting => started?,
         () = interrupts.next() => return Ok(()),
     };

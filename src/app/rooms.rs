@@ -384,7 +384,6 @@ fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: 
     // It holds the hooks, to ask them.
     let fs = Arc::downgrade(fs);
     HookSettings {
-        layout: connection.layout.clone(),
         prefix: config.sources.root_prefix().to_owned(),
         mountpoint: Some(config.mountpoint.clone()),
         on_published: Arc::new(move |key| {
@@ -393,7 +392,7 @@ fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: 
             }
         }),
         relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
-        ..HookSettings::new(Vec::new(), "", &places.state)
+        ..HookSettings::new(Vec::new(), connection.layout.clone(), &places.state)
     }
 }
 

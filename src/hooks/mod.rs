@@ -128,10 +128,10 @@ pub struct HookSettings {
 impl HookSettings {
     /// Settings with the usual limits, for a mount without prefix that nobody has to tell anything.
     #[must_use]
-    pub fn new(specs: Vec<HookSpec>, bucket_name: &str, state_dir: &Path) -> Self {
+    pub fn new(specs: Vec<HookSpec>, layout: Layout, state_dir: &Path) -> Self {
         Self {
             specs,
-            layout: Layout::of_bucket(bucket_name, "us-east-1", ""),
+            layout,
             prefix: String::new(),
             state_dir: state_dir.to_owned(),
             concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),

@@ -132,7 +132,7 @@ async fn work(bench: &Bench, queue: &Queue) -> Hooks {
     let credentials = SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test"));
     let settings = HookSettings {
         relay: Arc::new(Relay::new(Some(credentials), "us-east-1")),
-        ..HookSettings::new(specs, "demo", &state)
+        ..HookSettings::new(specs, layout(), &state)
     };
     let bucket: Arc<dyn Bucket> = bench.bucket.clone();
     let hooks = hooks::open(settings, bucket, Arc::clone(&bench.journal)).unwrap();

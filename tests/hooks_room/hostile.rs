@@ -39,7 +39,7 @@ async fn modules_that_can_not_be_run_are_refused_before_they_are() {
         let bench = Bench::new().hook("h", "", "match = [\"a\"]");
         std::fs::write(bench.dir.path().join("h.wat"), module).unwrap();
         let specs = hooks::load(&bench.dir.path().join("hooks.toml"));
-        let settings = specs.map(|specs| HookSettings::new(specs, "demo", &bench.dir.path().join("state")));
+        let settings = specs.map(|specs| HookSettings::new(specs, layout(), &bench.dir.path().join("state")));
         let bucket: Arc<dyn Bucket> = bench.bucket.clone();
         let started = settings.and_then(|settings| {
             hooks::start(settings, bucket, bench.journal.clone(), &tokio::runtime::Handle::current())

@@ -95,7 +95,7 @@ async fn a_function_is_invoked_with_the_event_and_a_signature() {
     let credentials = SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test"));
     let settings = HookSettings {
         relay: Arc::new(Relay::new(Some(credentials), "eu-west-1").with_lambda_at(&url)),
-        ..HookSettings::new(specs, "demo", &bench.dir.path().join("state"))
+        ..HookSettings::new(specs, layout(), &bench.dir.path().join("state"))
     };
     let bucket: Arc<dyn Bucket> = bench.bucket.clone();
     let runtime = tokio::runtime::Handle::current();
