@@ -47,11 +47,11 @@ pub fn run_worker(config: Config, from: &str, hidden: Duration) -> Result<(), Fa
 
 async fn consume(config: Config, specs: Vec<HookSpec>, queue: Queue, hidden: Duration) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
-    // Hooks write without conditions: what the server can do need not be found out.
-    let looking = Config { read_only: true, ..config };
+    let metrics = metrics::listen(config.metrics_listen).await?;
     let starting = async {
-        let connection = rooms::connect(&looking).await?;
-        let places = Places::open(&looking, &connection.layout, Path::new(queue.url()))
+        // Hooks write without conditions.
+        let connection = rooms::connect_untried(&config).await?;
+        let places = Places::open(&config, &connection.layout, Path::new(queue.url()))
             .map_err(|failure| failure.hint("each worker of a queue needs a --state-dir of its own"))?;
         let journal = Journal::open(&places.state)?;
         let settings = HookSettings {

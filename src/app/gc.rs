@@ -45,12 +45,10 @@ pub struct Incomplete {
 ///
 /// # Errors
 /// When the bucket cannot be reached or listed.
-pub fn gc(mut config: Config, older_than: Duration, delete: bool) -> Result<Vec<Incomplete>, Failure> {
-    // Nothing is written: what the server can do need not be found out.
-    config.read_only = true;
+pub fn gc(config: &Config, older_than: Duration, delete: bool) -> Result<Vec<Incomplete>, Failure> {
     let mut found = Vec::new();
     serve::on_runtime(async {
-        let bucket = rooms::connect(&config).await?.bucket;
+        let bucket = rooms::connect_untried(config).await?.bucket;
         let uploads = bucket.list_uploads(config.sources.root_prefix()).await?;
         found = settle(&bucket, uploads, older_than, delete).await;
         Ok(())

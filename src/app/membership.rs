@@ -19,10 +19,19 @@ const FILE_NAME: &str = "buckets.json";
 /// what was known of its objects is forgotten.
 ///
 /// # Errors
-/// When work waits for a bucket that is not there any more, or the file cannot be read or written.
+/// When work waits for a bucket that is not there any more, or must not be written to any more, or the file
+/// cannot be read or written.
 pub(super) fn check(state: &Path, layout: &Layout, journal: &Journal, index: &Path) -> Result<(), Failure> {
     if !layout.is_united() {
         return Ok(());
+    }
+    for root in layout.roots().iter().filter(|root| root.read_only) {
+        let (changes, name) = (changes(journal, &root.at)?, root.at.trim_end_matches('/'));
+        if changes > 0 {
+            let told = format!("{changes} changes wait for the directory {name}, which is to be read only");
+            return Err(Failure::new(Kind::Usage, told)
+                .hint("mount it once without read-only, and change it when `s3mount sync` is done"));
+        }
     }
     let path = state.join(FILE_NAME);
     let before = read(&path).map_err(|cause| local("read", &path, &cause))?;
@@ -69,17 +78,23 @@ fn write(state: &Path, path: &Path, now: &BTreeMap<String, String>) -> io::Resul
     fs::File::open(state)?.sync_all()
 }
 
-/// How much the journal holds about keys that begin so.
-fn waiting(journal: &Journal, at: &str) -> Result<usize, Failure> {
+/// What is still to be written under keys that begin so.
+fn changes(journal: &Journal, at: &str) -> Result<usize, Failure> {
     let is_there = |key: &String| key.starts_with(at);
     let intents = journal.open_intents()?.into_iter().filter(|(_, intent)| keys_of(intent).into_iter().any(is_there));
     let notes = journal.open_notes()?.into_iter().filter(|(_, note)| is_there(key_of(note)));
+    Ok(intents.count() + notes.count())
+}
+
+/// How much the journal holds about keys that begin so.
+fn waiting(journal: &Journal, at: &str) -> Result<usize, Failure> {
+    let is_there = |key: &String| key.starts_with(at);
     let events = journal.events(usize::MAX)?.into_iter().filter(|event| is_there(&event.fact.key));
     let mut tasks = 0;
     for hook in journal.hooks_with_tasks()? {
         tasks += journal.tasks_of(&hook, usize::MAX, |fact| is_there(&fact.key))?.len();
     }
-    Ok(intents.count() + notes.count() + events.count() + tasks)
+    Ok(changes(journal, at)? + events.count() + tasks)
 }
 
 fn keys_of(intent: &Intent) -> Vec<&String> {
@@ -108,7 +123,7 @@ mod tests {
     fn layout(buckets: &[(&str, &str)]) -> Layout {
         let root = |(name, bucket): &(&str, &str)| {
             let (at, bucket) = (format!("{name}/"), (*bucket).to_owned());
-            Root { at, bucket, prefix: String::new(), region: String::new(), server: "http://h".into() }
+            Root { at, bucket, server: "http://h".into(), ..Root::default() }
         };
         Layout::of_several(buckets.iter().map(root).collect())
     }
@@ -125,6 +140,17 @@ mod tests {
         let id = journal.intend(intent).await.unwrap();
         let note = Note::Keep { key: "b/d/".into(), metadata: crate::bucket::Metadata::new() };
         let number = journal.note(&note).unwrap();
+
+        let fixed = |name: &str| {
+            let root = |root: &Root| Root { read_only: root.at == name, ..root.clone() };
+            let roots = layout(&[("a", "one"), ("b", "two")]).roots().iter().map(root).collect();
+            super::check(state.path(), &Layout::of_several(roots), &journal, &index)
+        };
+        for name in ["a", "b"] {
+            let told = fixed(&format!("{name}/")).unwrap_err().message;
+            assert!(told.contains(&format!("1 changes wait for the directory {name}, which is to be read")), "{told}");
+        }
+        fixed("").unwrap();
 
         // One more is no matter, nor is one less that nothing waits for.
         check(&[("a", "one"), ("b", "two"), ("c", "three")]).unwrap();

@@ -121,16 +121,18 @@ fn private_dir(dir: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// A usage failure that names the option.
-pub fn refuse_on_mount(config: &Config, mountpoint: &Path) -> Result<(), Failure> {
+pub fn refuse_on_mount<'a>(config: &'a Config, mountpoint: &Path) -> Result<(), Failure> {
     let paths = [
         ("--cache-dir", Some(&config.cache_dir)),
         ("--state-dir", Some(&config.state_dir)),
         ("--config", config.file.as_ref()),
         ("--hooks", config.hooks.as_ref()),
-        ("--sse-c-key-file", config.objects.sse_c_key_file.as_ref()),
-        ("--credentials-file", config.credentials_file.as_ref()),
     ];
-    for (option, path) in paths {
+    let of_bucket = |(_, _, own): (_, _, &'a Config)| {
+        let key = own.objects.sse_c_key_file.as_ref();
+        [("--sse-c-key-file", key), ("--credentials-file", own.credentials_file.as_ref())]
+    };
+    for (option, path) in paths.into_iter().chain(config.each().flat_map(of_bucket)) {
         if let Some(path) = path.filter(|path| mount::lies_on(path, mountpoint)) {
             return Err(Failure::new(
                 Kind::Usage,

@@ -44,15 +44,30 @@ pub(super) const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// How long hooks that run at the end may go on; the events of all others wait in the journal.
 pub(super) const HOOK_GRACE: Duration = Duration::from_secs(10);
 
-/// Finds the bucket and makes sure that it answers.
+/// Finds the buckets and makes sure that they answer.
 pub(super) async fn connect(config: &Config) -> Result<Connection, Failure> {
+    connect_as(config, false).await
+}
+
+/// As [`connect`], without finding out what the server can do: nothing is written by that, and nothing that is
+/// written later depends on it.
+pub(super) async fn connect_untried(config: &Config) -> Result<Connection, Failure> {
+    connect_as(config, true).await
+}
+
+async fn connect_as(config: &Config, untried: bool) -> Result<Connection, Failure> {
+    let settings = |(name, source, own): (Option<&str>, &Source, &Config)| ConnectSettings {
+        untried,
+        ..connect_settings(own, name, source)
+    };
     let connecting = async {
         match &config.sources {
-            Sources::One(source) => client::connect(&connect_settings(config, None, source)).await,
-            Sources::Named(sources) => {
-                let settings =
-                    |(name, source): (&String, &Source)| (name.clone(), connect_settings(config, Some(name), source));
-                client::connect_several(&sources.iter().map(settings).collect::<Vec<_>>()).await
+            Sources::One(source) => client::connect(&settings((None, source, config))).await,
+            Sources::Named(_) => {
+                let named = config.each().filter_map(|each| Some((each.0?.to_owned(), settings(each))));
+                let none = Source { bucket: String::new(), prefix: String::new() };
+                let usual = settings((None, &none, config));
+                client::connect_several(&usual, &named.collect::<Vec<_>>()).await
             }
         }
     };
@@ -193,7 +208,6 @@ impl Rooms {
             negative_ttl: config.negative_ttl,
             attrs: attrs(config.attrs),
             list_checksums: connection.capabilities.list_checksums,
-            clock_ahead_s: connection.clock_ahead_s.unwrap_or(0),
             draft_dir: places.state.join("drafts"),
             draft_memory_bytes,
             events: specs.is_some(),

@@ -26,6 +26,10 @@ pub struct Status {
     /// Of several: what each directory in the root is, e.g. `{"logs": "s3://company/2026"}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub buckets: BTreeMap<String, String>,
+    /// Of several: those that nothing can be written to, though the mount as a whole is not read-only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_only_buckets: Vec<String>,
+    /// Of several on more than one server: all of them, with commas between them; the same of regions.
     pub endpoint: String,
     pub region: String,
     pub mountpoint: PathBuf,
@@ -115,6 +119,21 @@ impl Facts {
         self.ending.store(true, Ordering::Relaxed);
     }
 
+    /// What is mounted where, names and values.
+    pub(super) fn about(&self) -> [(&'static str, String); 4] {
+        [
+            ("bucket", self.config.sources.bucket_name()),
+            ("prefix", self.config.sources.root_prefix().to_owned()),
+            ("mountpoint", self.mountpoint.to_string_lossy().into_owned()),
+            ("endpoint", self.rooms.connection.endpoint.clone()),
+        ]
+    }
+
+    fn read_only_buckets(&self) -> Vec<String> {
+        let fixed = self.config.each().filter(|(_, _, own)| own.read_only && !self.config.read_only);
+        fixed.filter_map(|(name, ..)| Some(name?.to_owned())).collect()
+    }
+
     pub(super) fn status(&self) -> Status {
         let connection = &self.rooms.connection;
         let by_operation = |counts: BTreeMap<&str, u64>| {
@@ -127,8 +146,9 @@ impl Facts {
             bucket: self.config.sources.bucket_name(),
             prefix: self.config.sources.root_prefix().to_owned(),
             buckets: named(&self.config.sources),
+            read_only_buckets: self.read_only_buckets(),
             endpoint: connection.endpoint.clone(),
-            region: connection.region.clone(),
+            region: connection.layout.regions(),
             mountpoint: self.mountpoint.clone(),
             read_only: self.config.read_only,
             ending: self.ending.load(Ordering::Relaxed),

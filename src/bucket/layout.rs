@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 /// A bucket in a mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Root {
     /// What keys of the mount that lie in it begin with: empty for the only one, else `NAME/`.
     pub at: String,
@@ -18,6 +18,13 @@ pub struct Root {
     pub region: String,
     /// The server, by a name that stays the same over restarts.
     pub server: String,
+    /// By how many seconds this machine's clock is ahead of the server's; 0 where nobody knows.
+    pub clock_ahead_s: i64,
+    /// Which client speaks to the server. What is copied from a bucket to another of the same number needs
+    /// no other endpoint, credentials or keys than what is copied within it.
+    pub client: usize,
+    /// Nothing is written there.
+    pub read_only: bool,
 }
 
 impl Root {
@@ -43,7 +50,13 @@ impl Layout {
     #[must_use]
     pub fn of_bucket(bucket: &str, region: &str, server: &str) -> Self {
         let (bucket, region, server) = (bucket.to_owned(), region.to_owned(), server.to_owned());
-        Self([Root { at: String::new(), bucket, prefix: String::new(), region, server }].into())
+        Self([Root { bucket, region, server, ..Root::default() }].into())
+    }
+
+    /// The same, of servers whose clocks this machine's is so many seconds ahead of.
+    #[must_use]
+    pub fn with_clock_ahead_s(self, clock_ahead_s: i64) -> Self {
+        Self(self.0.iter().map(|root| Root { clock_ahead_s, ..root.clone() }).collect())
     }
 
     /// Several, each under a name of its own.
@@ -90,10 +103,44 @@ impl Layout {
         self.root_of(key).map_or(0, |root| root.prefix.len().saturating_sub(root.at.len()))
     }
 
-    /// The key of the mount for one of a bucket, if that is part of it.
+    /// The key of the mount for one of a bucket, if that is part of it. `None` as well where servers have a
+    /// bucket of this name each, and the name does not say which is meant.
     #[must_use]
     pub fn here(&self, bucket: &str, key: &str) -> Option<String> {
-        self.0.iter().filter(|root| root.bucket == bucket).find_map(|root| root.here(key))
+        let mut found = self.0.iter().filter(|root| root.bucket == bucket).filter_map(|root| root.here(key));
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    }
+
+    /// Whether the server copies from one key to the other: what lies in no bucket, nobody keeps apart.
+    #[must_use]
+    pub fn copies(&self, from: &str, to: &str) -> bool {
+        let client = |key: &str| self.root_of(key).map(|root| root.client);
+        client(from).zip(client(to)).is_none_or(|(one, other)| one == other)
+    }
+
+    /// Whether a key lies in a bucket that is only read.
+    #[must_use]
+    pub fn is_read_only(&self, key: &str) -> bool {
+        self.root_of(key).is_some_and(|root| root.read_only)
+    }
+
+    /// By how many seconds this machine's clock is ahead of that of the server that has a key.
+    #[must_use]
+    pub fn clock_ahead_s(&self, key: &str) -> i64 {
+        self.root_of(key).or(self.0.first()).map_or(0, |root| root.clock_ahead_s)
+    }
+
+    /// The regions of the buckets, each once.
+    #[must_use]
+    pub fn regions(&self) -> String {
+        each_once(self.0.iter().map(|root| root.region.as_str()))
+    }
+
+    /// The servers of the buckets, each once.
+    #[must_use]
+    pub fn servers(&self) -> String {
+        each_once(self.0.iter().map(|root| root.server.as_str()))
     }
 
     /// Whether the root directory holds buckets, and nothing else.
@@ -115,6 +162,17 @@ impl Layout {
     }
 }
 
+/// Words with commas between them.
+fn each_once<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut told: Vec<&str> = Vec::new();
+    for word in words {
+        if !told.contains(&word) {
+            told.push(word);
+        }
+    }
+    told.join(",")
+}
+
 #[cfg(test)]
 pub(in crate::bucket) mod tests {
     use super::*;
@@ -122,7 +180,7 @@ pub(in crate::bucket) mod tests {
     /// A root without region and server.
     pub(in crate::bucket) fn root(name: &str, bucket: &str, prefix: &str) -> Root {
         let (at, bucket, prefix) = (format!("{name}/"), bucket.to_owned(), prefix.to_owned());
-        Root { at, bucket, prefix, region: String::new(), server: String::new() }
+        Root { at, bucket, prefix, ..Root::default() }
     }
 
     #[test]
@@ -137,6 +195,19 @@ pub(in crate::bucket) mod tests {
         assert_eq!(Layout::of_several(vec![root("a", "b", "2026/")]).growth_of("a/x"), 3);
         assert_eq!(layout.here("company", "2026/a").as_deref(), Some("logs/a"));
         assert_eq!((layout.here("company", "2025/a"), layout.here("other", "2026/a")), (None, None));
+    }
+
+    #[test]
+    fn buckets_of_one_name_on_two_servers_are_two() {
+        let on = |name: &str, server: &str, client| Root { server: server.into(), client, ..root(name, "b", "") };
+        let read_only = Root { read_only: true, clock_ahead_s: 7, ..on("c", "http://two", 1) };
+        let layout = Layout::of_several(vec![on("a", "http://one", 0), on("b", "http://two", 1), read_only]);
+        assert_eq!(layout.here("b", "x"), None, "nobody knows which is meant");
+        assert!(layout.copies("a/x", "a/y") && layout.copies("b/x", "c/y") && !layout.copies("a/x", "b/x"));
+        assert!(layout.is_read_only("c/") && layout.is_read_only("c/x") && !layout.is_read_only("b/x"));
+        assert!(!layout.is_read_only(""), "the root is of no bucket");
+        assert_eq!((layout.clock_ahead_s("c/x"), layout.clock_ahead_s("a/x")), (7, 0));
+        assert_eq!(layout.servers(), "http://one,http://two");
     }
 
     #[test]

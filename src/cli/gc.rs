@@ -38,7 +38,7 @@ impl Arguments {
         let config = self.given.config(&self.bucket)?;
         let older_than = self.older_than.map_or(DEFAULT_AGE, |span| span.0);
         let place = config.sources.to_string();
-        let found = app::gc(config, older_than, self.delete)?;
+        let found = app::gc(&config, older_than, self.delete)?;
         super::say(&if self.json { as_json(&found) } else { as_text(&found, &place, older_than) });
         let failed: Vec<_> = found.iter().filter(|one| matches!(one.fate, Fate::Failed(_))).collect();
         let Some(Fate::Failed(cause)) = failed.first().map(|one| &one.fate) else { return Ok(()) };

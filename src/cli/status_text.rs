@@ -26,7 +26,11 @@ pub(super) fn text(status: &Status) -> String {
     )];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
     line("server", format!("{} ({})", status.endpoint, status.region));
-    let access = if status.read_only { ", read-only" } else { "" };
+    let access = match (status.read_only, status.read_only_buckets.join(", ")) {
+        (true, _) => ", read-only".to_owned(),
+        (false, names) if names.is_empty() => names,
+        (false, names) => format!(", read-only: {}", printable(&names)),
+    };
     line("process", format!("{}, s3mount {}, up {}{access}", status.pid, status.version, span(status.uptime_s)));
     line("requests", requests(status));
     line("bytes", format!("{} received, {} sent", bytes(status.bytes_received), bytes(status.bytes_sent)));
@@ -208,6 +212,7 @@ pub(super) fn example() -> Status {
         bucket: "photos".into(),
         prefix: "2024/".into(),
         buckets: std::collections::BTreeMap::new(),
+        read_only_buckets: Vec::new(),
         endpoint: "http://h".into(),
         region: "r".into(),
         mountpoint: "/mnt/x".into(),

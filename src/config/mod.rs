@@ -1,6 +1,7 @@
 //! Flags + environment + file → one validated [`Config`]. Read by `app` alone: each room gets its
 //! own small settings. Every default of an option stands here, once.
 
+mod buckets;
 mod collector;
 mod memory;
 mod objects;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use buckets::BucketOptions;
 pub use collector::Collector;
 pub use memory::bytes_there_are as memory_bytes_there_are;
 pub use objects::{Objects, Sse};
@@ -52,6 +54,9 @@ impl Error {
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the user's")]
 pub struct Config {
     pub sources: Sources,
+    /// Of several buckets: what holds for each, by the name of its directory. Only what is said of requests and
+    /// objects can differ.
+    pub buckets: BTreeMap<String, Self>,
     /// Absolute; not yet looked at.
     pub mountpoint: PathBuf,
     pub endpoint_url: Option<String>,
@@ -136,11 +141,19 @@ impl Config {
             Some(path) => said.or_file(read_file(path)?),
             None => said,
         };
+        let sources = buckets::sources(&options)?;
+        let buckets = buckets::each(&sources, &options, file)?;
+        Self { buckets, ..Self::of(options, sources, file)? }.checked()
+    }
+
+    /// Each option by itself, for all of `sources`.
+    fn of(options: Options, sources: Sources, file: Option<&Path>) -> Result<Self, Error> {
         let dirs = Dirs::of_this_user();
         let objects = Objects::of(&options)?;
         let collector = Collector::of(&options)?;
-        let config = Self {
-            sources: sources(options.bucket.as_deref(), options.buckets.as_ref())?,
+        Ok(Self {
+            sources,
+            buckets: BTreeMap::new(),
             mountpoint: absolute(&options.mountpoint.ok_or_else(|| not_named("mountpoint", "a directory"))?)?,
             endpoint_url: options.endpoint_url.map(checked_url).transpose()?,
             region: options.region,
@@ -180,8 +193,7 @@ impl Config {
             },
             metrics_listen: options.metrics_listen,
             collector,
-        };
-        config.checked()
+        })
     }
 
     /// What no option can see by itself.
@@ -189,32 +201,14 @@ impl Config {
         if self.memory_bytes < LEAST_MEMORY_BYTES {
             return Err(Error::new("--memory is too small to work with", "give at least 16M"));
         }
-        let several = self.sources.each().map(|(_, source)| source).find(|source| source.is_multi_region());
-        if let Some(source) = several.filter(|_| !self.read_only) {
+        let several = self.each().find(|(_, source, own)| source.is_multi_region() && !own.read_only);
+        if let Some((_, source, _)) = several {
             return Err(Error::new(
                 format!("{source} is in several regions: S3 copies nothing from there, so nothing could be renamed"),
                 "mount it with --read-only, or mount the bucket of one region",
             ));
         }
         Ok(self)
-    }
-}
-
-fn sources(bucket: Option<&str>, buckets: Option<&BTreeMap<String, String>>) -> Result<Sources, Error> {
-    match (bucket, buckets) {
-        (Some(_), Some(_)) => {
-            Err(Error::new("both bucket and [buckets] are named", "name one bucket, or several under [buckets]"))
-        }
-        (Some(bucket), None) => bucket.parse(),
-        (None, Some(table)) => {
-            // A table goes on to the end of the file: what was meant as an option would be a directory.
-            if let Some(name) = table.keys().find(|name| options::is_key(name)) {
-                let told = format!("'{name}' under [buckets] is the name of an option");
-                return Err(Error::new(told, "put the options above [buckets], and call no bucket's directory so"));
-            }
-            Sources::named(table)
-        }
-        (None, None) => Err(not_named("bucket", "s3mount BUCKET MOUNTPOINT")),
     }
 }
 
@@ -245,7 +239,7 @@ fn read_file(path: &Path) -> Result<Options, Error> {
         let message = cause.message().lines().next().unwrap_or("not TOML").to_owned();
         Error::new(
             format!("{} line {line}: {message}", path.display()),
-            "the keys are the long options without --, such as cache-size = \"2G\"",
+            "the keys are the long options without --, such as read-only = true",
         )
     })
 }

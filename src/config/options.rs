@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
+use super::buckets::BucketOptions;
 use super::objects::Sse;
 use super::units::{Size, Span, Umask, Words};
 use crate::telemetry::{Format, Level};
@@ -37,7 +38,7 @@ pub struct Options {
     pub mountpoint: Option<PathBuf>,
     /// Several buckets, by the names of their directories.
     #[arg(skip)]
-    pub buckets: Option<BTreeMap<String, String>>,
+    pub buckets: Option<BTreeMap<String, BucketOptions>>,
     /// S3 server to use instead of AWS, e.g. http://127.0.0.1:9000
     #[arg(long, value_name = "URL", env = "S3MOUNT_ENDPOINT_URL", help_heading = "Bucket")]
     pub endpoint_url: Option<String>,
@@ -211,6 +212,19 @@ macro_rules! first_said {
 pub(super) fn is_key(name: &str) -> bool {
     let command = Options::augment_args(clap::Command::new("options"));
     ["bucket", "mountpoint"].contains(&name) || command.get_arguments().any(|flag| flag.get_long() == Some(name))
+}
+
+/// The options that a bucket beside others can have for itself: how it is reached, and what is written there.
+pub(super) fn keys_of_bucket() -> Vec<String> {
+    let command = Options::augment_args(clap::Command::new("options"));
+    let is_of_bucket = |flag: &&clap::Arg| {
+        let (name, heading) = (flag.get_long(), flag.get_help_heading());
+        // The bounds are those of the line, which all of them share.
+        let is_bound = matches!(name, Some("max-download" | "max-upload"));
+        name == Some("read-only") || matches!(heading, Some("Bucket" | "Objects")) && !is_bound
+    };
+    let flags = command.get_arguments().filter(is_of_bucket).filter_map(clap::Arg::get_long);
+    ["bucket"].into_iter().chain(flags).map(str::to_owned).collect()
 }
 
 impl Options {

@@ -14,7 +14,7 @@ const MOST_SHOWN: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sources {
     One(Source),
-    /// At least one; no two of them share a key.
+    /// At least one.
     Named(BTreeMap<String, Source>),
 }
 
@@ -22,7 +22,7 @@ impl Sources {
     /// From the table of a file: names and what each stands for.
     ///
     /// # Errors
-    /// What is wrong with a name or a source, and which two overlap.
+    /// What is wrong with a name or a source.
     pub fn named(table: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut sources = BTreeMap::new();
         for (name, source) in table {
@@ -32,7 +32,6 @@ impl Sources {
         if sources.is_empty() {
             return Err(Error::new("[buckets] names no bucket", "write NAME = \"BUCKET[/PREFIX]\" below it"));
         }
-        check_apart(&sources)?;
         Ok(Self::Named(sources))
     }
 
@@ -70,18 +69,6 @@ fn check_name(name: &str) -> Result<(), Error> {
     if key::oddity(name).is_some() || name.contains(['/', '=', ',']) {
         let told = format!("'{}' cannot be the name of a bucket's directory", name.escape_debug());
         return Err(Error::new(told, "names are those of files, without '/', '=' and ','"));
-    }
-    Ok(())
-}
-
-/// An object that appears twice would be lost when one is moved over the other.
-fn check_apart(sources: &BTreeMap<String, Source>) -> Result<(), Error> {
-    for (name, source) in sources {
-        let above = |other: &Source| source.bucket == other.bucket && source.prefix.starts_with(&other.prefix);
-        if let Some((other, _)) = sources.iter().find(|(other, it)| *other != name && above(it)) {
-            let told = format!("'{name}' ({source}) lies in '{other}': each object would be there twice");
-            return Err(Error::new(told, "leave one of them out, or give them parts of the bucket beside each other"));
-        }
     }
     Ok(())
 }
@@ -160,15 +147,6 @@ mod tests {
             assert!(text.parse::<Sources>().is_err(), "{text}");
         }
         assert!(table(&[]).is_err());
-    }
-
-    #[test]
-    fn no_object_appears_under_two_names() {
-        for (one, other) in [("b", "b"), ("b", "b/p"), ("b/p/q", "b/p")] {
-            let error = table(&[("one", one), ("other", other)]).unwrap_err();
-            assert!(error.message.contains("'one'") && error.message.contains("'other'"), "{error}");
-        }
-        assert!(table(&[("one", "b/p"), ("other", "b/pq"), ("third", "c/p")]).is_ok());
     }
 
     #[test]

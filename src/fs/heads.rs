@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::names::Seen;
 use crate::bucket::attributes::Attributes;
-use crate::bucket::{self, Bucket, ObjectInfo};
+use crate::bucket::{self, Bucket, Layout, ObjectInfo};
 use crate::cache::{AttributeIndex, Modified, Remembered};
 use crate::telemetry::spans;
 
@@ -25,17 +25,17 @@ type Outcome = Option<bucket::Result<()>>;
 pub struct Heads {
     bucket: Arc<dyn Bucket>,
     index: Arc<AttributeIndex>,
-    /// By how many seconds our clock is ahead of the server's.
-    clock_ahead_s: i64,
+    /// Knows the servers' clocks.
+    layout: Layout,
     ahead: Mutex<HashMap<String, watch::Receiver<Outcome>>>,
     slots: Semaphore,
 }
 
 impl Heads {
     /// None under way.
-    pub fn new(bucket: Arc<dyn Bucket>, index: Arc<AttributeIndex>, clock_ahead_s: i64) -> Arc<Self> {
+    pub fn new(bucket: Arc<dyn Bucket>, index: Arc<AttributeIndex>, layout: Layout) -> Arc<Self> {
         let slots = Semaphore::new(PARALLEL_AHEAD);
-        Arc::new(Self { bucket, index, clock_ahead_s, ahead: Mutex::default(), slots })
+        Arc::new(Self { bucket, index, layout, ahead: Mutex::default(), slots })
     }
 
     /// One HEAD; the index learns what it says.
@@ -57,7 +57,7 @@ impl Heads {
         Remembered {
             etag: Some(info.etag),
             size: info.size,
-            modified: Modified::told(info.modified, self.clock_ahead_s),
+            modified: Modified::told(info.modified, self.layout.clock_ahead_s(key)),
             attributes,
             properties: info.properties,
             untold: false,

@@ -107,8 +107,6 @@ pub struct Settings {
     pub attrs: Attrs,
     /// Whether the server's LIST tells checksums, where that is known.
     pub list_checksums: Option<bool>,
-    /// By how many seconds this machine's clock is ahead of the server's; 0 where nobody knows.
-    pub clock_ahead_s: i64,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// What small drafts may take of memory, all together; the others lie in files.
@@ -189,7 +187,7 @@ impl Fs {
         let bucket = removals.view();
         let origins = Arc::new(told::Origins::new(settings.attrs, settings.list_checksums));
         let odd_keys = Arc::<Mutex<status::OddKeys>>::default();
-        let heads = heads::Heads::new(bucket.clone(), index.clone(), settings.clock_ahead_s);
+        let heads = heads::Heads::new(bucket.clone(), index.clone(), settings.layout.clone());
         let lister = pages::Lister { bucket: bucket.clone(), origins: origins.clone(), odd_keys, heads: heads.clone() };
         let shortest = if settings.layout.is_united() { 1 } else { settings.root_prefix.len() };
         let walks = walk::Walks::new(lister.clone(), shortest, settings.list_ttl);
@@ -241,16 +239,28 @@ impl Fs {
         *self.views.write() = keys;
     }
 
-    /// `EROFS` for what is in a view, and for the view itself.
+    /// `EROFS` for what is in a view, for the view itself, and for a bucket that is only read.
     fn writable_at(&self, ino: Ino) -> Result<()> {
         self.writable()?;
         let views = self.views.read();
-        if views.is_empty() && !self.settings.show_versions {
+        if views.is_empty() && !self.settings.show_versions && !self.settings.layout.is_united() {
             return Ok(());
         }
         let key = self.tree.lock().key(ino).unwrap_or_default();
         let is_shown = views.iter().any(|view| key.starts_with(view.as_str())) || self.is_history(&key);
-        if is_shown { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
+        let is_fixed = is_shown || self.settings.layout.is_read_only(&key);
+        if is_fixed { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
+    }
+
+    /// `EXDEV` where the server cannot copy from one directory to the other: as between two file systems,
+    /// which is what `mv` copies for.
+    fn copies_between(&self, from: Ino, to: Ino) -> Result<()> {
+        if !self.settings.layout.is_united() {
+            return Ok(());
+        }
+        let key = |ino| self.tree.lock().key(ino).unwrap_or_default();
+        let (from, to) = (key(from), key(to));
+        if self.settings.layout.copies(&from, &to) { Ok(()) } else { Err(Error::from(nix::errno::Errno::EXDEV)) }
     }
 
     /// `EPERM` for what would change a name in the root of several buckets (`chattr(1)` of an immutable

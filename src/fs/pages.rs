@@ -255,8 +255,8 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bucket::Metadata;
     use crate::bucket::memory::MemoryBucket;
+    use crate::bucket::{Layout, Metadata};
     use crate::cache::AttributeIndex;
     use crate::fs::Attrs;
 
@@ -269,7 +269,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let index = AttributeIndex::open(&state.path().join("index")).unwrap();
         let lister = Lister {
-            heads: Heads::new(bucket.clone(), index, 0),
+            heads: Heads::new(bucket.clone(), index, Layout::of_bucket("", "", "")),
             bucket,
             origins: Arc::new(Origins::new(Attrs::Auto, Some(true))),
             odd_keys: Arc::default(),

@@ -186,8 +186,8 @@ impl Fs {
             let previous = node.etag.replace(etag.clone());
             // A server with real directories (SeaweedFS) dates a marker by what was last put beside it: which date
             // is ours, only the next listing tells.
-            node.modified =
-                if node.is_directory() { Modified::Unknown } else { Modified::written(self.settings.clock_ahead_s) };
+            let ahead_s = self.settings.layout.clock_ahead_s(key);
+            node.modified = if node.is_directory() { Modified::Unknown } else { Modified::written(ahead_s) };
             node.checked = Instant::now();
             if was_cached {
                 node.pages = Pages::Of(Some(etag.clone()));

@@ -291,7 +291,7 @@ mod tests {
             bucket: bucket.into(),
             prefix: prefix.into(),
             region: region.into(),
-            server: String::new(),
+            ..Root::default()
         };
         let roots = vec![root("home/", "demo", "2026/", "eu-west-1"), root("away/", "other", "", "us-east-1")];
         let layout = Layout::of_several(roots);

@@ -217,7 +217,10 @@ async fn empty_objects_of_a_moved_tree_are_asked_for_only_where_nothing_is_known
 
 /// A mount that asks again as soon as it may, and takes its clock to be so far ahead of the bucket's.
 async fn doubting(bucket: Arc<MemoryBucket>, clock_ahead_s: i64) -> House {
-    let asking = |settings| Settings { attr_ttl: Duration::ZERO, list_ttl: Duration::ZERO, clock_ahead_s, ..settings };
+    let asking = |settings: Settings| {
+        let layout = settings.layout.with_clock_ahead_s(clock_ahead_s);
+        Settings { attr_ttl: Duration::ZERO, list_ttl: Duration::ZERO, layout, ..settings }
+    };
     House::with(bucket, tempfile::tempdir().unwrap(), asking).await
 }
 

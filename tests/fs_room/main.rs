@@ -91,7 +91,6 @@ impl House {
             negative_ttl: Duration::from_secs(1),
             attrs: Attrs::Auto,
             list_checksums: Some(true),
-            clock_ahead_s: 0,
             draft_dir: state.path().join("drafts"),
             draft_memory_bytes: 1 << 20,
             events: false,

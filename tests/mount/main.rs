@@ -41,6 +41,7 @@ mod write;
 mod xattr;
 
 // Larger than a verb.
+mod apart;
 mod cache;
 mod cache_command;
 mod command;

@@ -91,7 +91,6 @@ impl House {
             negative_ttl: believed,
             attrs: s3mount::fs::Attrs::Auto,
             list_checksums: Some(traits.telling),
-            clock_ahead_s: 0,
             draft_dir: state.path().join("drafts"),
             // Enough for some of the small ones: the others lie in files.
             draft_memory_bytes: 16 << 10,

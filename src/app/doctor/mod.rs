@@ -63,8 +63,8 @@ pub fn doctor(config: &Config, with_bucket: bool, tell: Tell) -> Result<(), Fail
         return Ok(());
     }
     serve::on_runtime(async {
-        for (name, source) in config.sources.each() {
-            bucket::examine(config, source, rooms::connect_settings(config, name, source), tell).await;
+        for (name, source, own) in config.each() {
+            bucket::examine(own, source, rooms::connect_settings(own, name, source), tell).await;
         }
         Ok(())
     })

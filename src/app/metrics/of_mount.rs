@@ -29,7 +29,7 @@ pub(in crate::app) fn look(facts: &Facts) -> Exposition {
         prefix: sources.root_prefix(),
         mountpoint: &facts.mountpoint.to_string_lossy(),
         endpoint: &connection.endpoint,
-        region: &connection.region,
+        region: &connection.layout.regions(),
         memory_bytes: facts.config.memory_bytes,
     };
     let mut text = Exposition::default();

@@ -110,6 +110,13 @@ async fn shared_config(settings: &ConnectSettings, http: SharedHttpClient, regio
 }
 
 impl Sdk {
+    /// The same, which asks for what is wished of another bucket.
+    pub(super) fn for_bucket(&self, settings: &ConnectSettings) -> Result<Self> {
+        check_bucket_name(settings)?;
+        let asked = AskedHeaders::of(&settings.wishes).map_err(|wrong| failure(settings, Kind::Usage, wrong))?;
+        Ok(Self { asked, ..self.clone() })
+    }
+
     pub(super) fn credentials(&self) -> Option<SharedCredentialsProvider> {
         let identity: Arc<dyn ProvideCredentials> = self.identity.clone()?;
         Some(SharedCredentialsProvider::new(identity))
@@ -167,7 +174,8 @@ impl Sdk {
 
     /// Where requests go, in words.
     pub(super) fn endpoint(&self) -> String {
-        self.endpoint_url.clone().unwrap_or_else(|| of_aws(&self.region))
+        let of_profile = || self.shared.endpoint_url().map(|url| url.trim_end_matches('/').to_owned());
+        self.endpoint_url.clone().or_else(of_profile).unwrap_or_else(|| of_aws(&self.region))
     }
 }
 
@@ -182,7 +190,7 @@ pub(super) fn first_endpoint(settings: &ConnectSettings) -> String {
 
 /// The flag, else what the AWS configuration names for S3 or for everything. Profiles may name one
 /// too; the SDK reads those itself, and such a server is addressed as AWS is.
-fn endpoint_url(settings: &ConnectSettings) -> Option<String> {
+pub(super) fn endpoint_url(settings: &ConnectSettings) -> Option<String> {
     let ignored = std::env::var("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_ok_and(|value| value == "true");
     let from_environment = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().filter(|_| !ignored);
     let named = from_environment.filter_map(|name| std::env::var(name).ok()).find(|url| !url.is_empty());
@@ -209,7 +217,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 /// Names and ARNs that a request line can hold; whether the bucket exists, the server says.
-pub(super) fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
+fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
     let name = &settings.bucket;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if name.ends_with("--x-s3") {

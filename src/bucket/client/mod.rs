@@ -75,6 +75,8 @@ pub struct ConnectSettings {
     pub max_attempts: u32,
     /// Nothing is ever written, not even to find out what the server can do.
     pub read_only: bool,
+    /// What the server can do is not found out, whatever is written afterwards.
+    pub untried: bool,
     /// Older versions are in the bucket that is given, below `.versions` of each directory.
     pub show_versions: bool,
 }
@@ -103,13 +105,14 @@ impl ConnectSettings {
             connect_timeout: Duration::from_secs(5),
             max_attempts: 10,
             read_only: false,
+            untried: false,
             show_versions: false,
         }
     }
 }
 
 /// An access key and its secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StaticCredentials {
     pub access_key: String,
     pub secret_key: String,
@@ -130,8 +133,10 @@ pub struct Connection {
     /// Of keys: which bucket they lie in.
     pub layout: Layout,
     pub requests: Arc<RequestLog>,
-    /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`.
+    /// Where requests go, e.g. `http://127.0.0.1:9000` or `https://s3.eu-west-1.amazonaws.com`; of several
+    /// buckets all places, with commas between them.
     pub endpoint: String,
+    /// With [`Connection::credentials`]; where each bucket is says the layout.
     pub region: String,
     /// The region that was asked first, where S3 named another.
     pub moved_from: Option<String>,
@@ -216,7 +221,8 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
     Ok(Connection {
         bucket,
         direct,
-        layout: Layout::of_bucket(&settings.bucket, &sdk.region, &sdk.endpoint()),
+        layout: Layout::of_bucket(&settings.bucket, &sdk.region, &sdk.endpoint())
+            .with_clock_ahead_s(sdk.clock.ahead_s().unwrap_or(0)),
         requests: shared.requests,
         endpoint: sdk.endpoint(),
         moved_from,
@@ -242,7 +248,11 @@ pub fn clock_in_words(ahead_s: i64) -> String {
 
 /// A bucket without Object Lock refuses every write that asks for one: better told now.
 async fn check_lock(settings: &ConnectSettings, bucket: &S3Bucket) -> Result<()> {
-    if settings.read_only || !settings.wishes.lock() || bucket.has_object_lock().await != Some(false) {
+    if settings.read_only
+        || settings.untried
+        || !settings.wishes.lock()
+        || bucket.has_object_lock().await != Some(false)
+    {
         return Ok(());
     }
     let told = format!(
@@ -254,7 +264,7 @@ async fn check_lock(settings: &ConnectSettings, bucket: &S3Bucket) -> Result<()>
 
 /// What the server does, as far as it must be known before the first write.
 async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: &dyn Bucket) -> Capabilities {
-    let found = match (sdk.is_aws(), settings.read_only) {
+    let found = match (sdk.is_aws(), settings.read_only || settings.untried) {
         (true, _) => Capabilities::AWS,
         (_, true) => Capabilities::default(),
         _ => probe(wire, &settings.prefix).await,

@@ -61,13 +61,25 @@ impl United {
     ///
     /// # Errors
     /// [`Kind::Refused`] in the same cases: a write that finds nothing would be taken for a lost race.
+    /// [`Kind::ReadOnly`] where nothing is to be written.
     fn target(&self, operation: &'static str, key: &str) -> Result<There<'_>> {
-        self.there(operation, key).map_err(|error| Error { kind: Kind::Refused, ..error })
+        let there = self.there(operation, key).map_err(|error| Error { kind: Kind::Refused, ..error })?;
+        if there.root.read_only {
+            return Err(unasked(Kind::ReadOnly, operation, key, "its bucket is only read by this mount"));
+        }
+        Ok(there)
     }
 
     /// A copy as the bucket of its target is to be asked for it.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where that could not read the source.
     fn copy_there(&self, operation: &'static str, to: &There, request: &CopyRequest) -> Result<CopyRequest> {
         let from = self.there(operation, &request.from)?;
+        if from.root.client != to.root.client {
+            let why = "the two lie on different servers, or each needs credentials of its own: copy the bytes";
+            return Err(unasked(Kind::Refused, operation, &request.to, why));
+        }
         let from_bucket = (from.root.bucket != to.root.bucket).then(|| from.root.bucket.clone());
         Ok(CopyRequest { from: from.key, to: to.key.clone(), from_bucket, ..request.clone() })
     }
@@ -75,8 +87,12 @@ impl United {
 
 /// [`Kind::NotFound`] for a key that lies in no bucket.
 pub(super) fn outside(operation: &'static str, key: &str) -> Error {
-    let (key, cause) = (key.to_owned(), "it lies in none of the buckets of this mount".to_owned());
-    Error { kind: Kind::NotFound, operation, key, cause, http_status: None, request_id: None }
+    unasked(Kind::NotFound, operation, key, "it lies in none of the buckets of this mount")
+}
+
+/// An error that no server was asked about.
+fn unasked(kind: Kind, operation: &'static str, key: &str, why: &str) -> Error {
+    Error { kind, operation, key: key.to_owned(), cause: why.to_owned(), http_status: None, request_id: None }
 }
 
 /// An error about a key of the mount.

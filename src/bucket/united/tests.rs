@@ -58,7 +58,49 @@ impl House {
 
 fn copy(from: &str, to: &str) -> CopyRequest {
     let (from, to) = (from.to_owned(), to.to_owned());
-    CopyRequest { from, to, from_etag: None, replace: None, storage_class: None, from_bucket: None }
+    CopyRequest::new(from, to)
+}
+
+/// Two buckets of one name on two servers, and a part of the second that is only read.
+fn apart() -> ([Arc<MemoryBucket>; 3], United) {
+    let buckets = [(); 3].map(|()| Arc::new(MemoryBucket::new()));
+    let second = |name| Root { client: 1, ..root(name, "b", "") };
+    let layout = Layout::of_several(vec![root("a", "b", ""), second("b"), Root { read_only: true, ..second("c") }]);
+    let united = United::new(layout, buckets.each_ref().map(|bucket| bucket.clone() as Arc<dyn Bucket>).into());
+    (buckets, united)
+}
+
+#[tokio::test]
+async fn no_server_is_asked_for_a_copy_from_another() {
+    let (buckets, united) = apart();
+    for bucket in &buckets {
+        bucket.insert("x", "bytes", Metadata::new());
+    }
+    let error = united.copy(&copy("a/x", "b/y")).await.unwrap_err();
+    assert_eq!((error.kind, error.key.as_str()), (Kind::Refused, "b/y"));
+    let id = united.create_upload("b/y", &PutOptions::default()).await.unwrap();
+    assert_eq!(united.copy_part("b/y", &id, 1, &copy("a/x", "b/y"), 0..5).await.unwrap_err().kind, Kind::Refused);
+    united.copy(&copy("b/x", "b/y")).await.unwrap();
+    assert_eq!(buckets[1].keys(), ["x", "y"]);
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_a_bucket_that_is_only_read() {
+    let (buckets, united) = apart();
+    buckets[2].insert("x", "bytes", Metadata::new());
+    assert_eq!(united.get("c/x", None, None).await.unwrap().bytes, "bytes");
+    let options = PutOptions::default();
+    let before = buckets[2].requests();
+    let refusals = [
+        united.put("c/y", "y".into(), &options).await.map(drop),
+        united.copy(&copy("c/x", "c/y")).await.map(drop),
+        united.delete("c/x").await,
+        united.create_upload("c/y", &options).await.map(drop),
+    ];
+    assert!(refusals.iter().all(|refusal| refusal.as_ref().is_err_and(|error| error.kind == Kind::ReadOnly)));
+    let failed = united.delete_many(&["c/x".to_owned()]).await.unwrap();
+    assert_eq!((failed[0].0.as_str(), failed[0].1.kind), ("c/x", Kind::ReadOnly));
+    assert_eq!(buckets[2].requests(), before);
 }
 
 #[tokio::test]

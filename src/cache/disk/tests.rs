@@ -59,6 +59,28 @@ fn the_file(directory: &Path, extension: &str) -> File {
     File::options().read(true).write(true).open(&files[0]).unwrap()
 }
 
+/// Servers choose their ETags: two may have the same for other bytes under the same key of a bucket of the same name.
+#[test]
+fn what_one_server_has_is_not_taken_for_what_another_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = |name: &str, server: &str| {
+        let (at, bucket, server) = (format!("{name}/"), "b".to_owned(), server.to_owned());
+        crate::bucket::Root { at, bucket, server, ..Default::default() }
+    };
+    let layout = Layout::of_several(vec![root("x", "http://one"), root("y", "http://two")]);
+    let settings = DiskSettings { layout, ..settings(directory.path().to_owned(), Some(64 * MIB), "") };
+    let cache = DiskCache::open(settings).unwrap();
+    let (one, two) = (pinned("x/k", MIB), pinned("y/k", MIB));
+    cache.write(&one, 0, bytes(0..MIB));
+    cache.flush();
+    assert_eq!(cache.read(&two, &(0..MIB)), None);
+    cache.write(&two, 0, bytes(5..MIB + 5));
+    cache.flush();
+    assert!(
+        cache.read(&one, &(0..MIB)) == Some(bytes(0..MIB)) && cache.read(&two, &(0..MIB)) == Some(bytes(5..MIB + 5))
+    );
+}
+
 /// An object of 1 MiB and a bit, written whole.
 fn filled(directory: &Path) -> (Arc<DiskCache>, Pinned) {
     let (cache, object) = (open(directory, 64 * MIB), pinned("a/b", MIB + 5));

@@ -18,7 +18,7 @@ impl Fs {
     /// # Errors
     /// `EISDIR`, `ENOENT`, `EROFS`, and whatever S3 answers who asks for the name.
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
-        self.writable()?;
+        self.writable_at(parent)?;
         self.names_may_change_in(parent, name)?;
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;
@@ -73,7 +73,7 @@ impl Fs {
     /// # Errors
     /// `ENOTEMPTY` while S3 has any key below it, also one without a path.
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
-        self.writable()?;
+        self.writable_at(parent)?;
         self.names_may_change_in(parent, name)?;
         let name = self.name_in(parent, name)?;
         let ino = self.resolve(parent, &name).await?.ok_or(Errno::ENOENT)?;

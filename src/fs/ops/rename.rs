@@ -35,11 +35,13 @@ impl Fs {
     ///
     /// # Errors
     /// `EEXIST` with `RENAME_NOREPLACE`, `EINVAL` for other flags and for a directory into itself,
-    /// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`.
+    /// `ENOTDIR`, `EISDIR`, `ENOTEMPTY`, `EXDEV` between buckets of which neither server copies.
     pub async fn rename(&self, parent: Ino, name: &OsStr, new_parent: Ino, new_name: &OsStr, flags: u32) -> Result<()> {
         self.writable_at(new_parent)?;
+        self.writable_at(parent)?;
         self.names_may_change_in(parent, name)?;
         self.names_may_change_in(new_parent, new_name)?;
+        self.copies_between(parent, new_parent)?;
         if flags & !libc::RENAME_NOREPLACE != 0 {
             return Err(Errno::EINVAL.into());
         }
@@ -231,8 +233,6 @@ impl Fs {
         } else {
             let (from, to) = (before.key.clone(), key.to_owned());
             let request = CopyRequest {
-                from,
-                to,
                 from_etag: Some(etag),
                 replace,
                 storage_class: stat.properties.storage_class.clone(),
