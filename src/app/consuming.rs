@@ -8,6 +8,8 @@ use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
 use super::interrupts::Interrupts;
+use super::metrics;
+use super::otlp::Exporter;
 use super::places::Places;
 use super::rooms::{self, HOOK_GRACE};
 use super::{Failure, serve};
@@ -68,13 +70,25 @@ async fn consume(config: Config, specs: Vec<HookSpec>, queue: Queue, hidden: Dur
         started = starting => started?,
         () = interrupts.next() => return Ok(()),
     };
-    tracing::info!(source = %looking.sources, queue = queue.url(), "hooks run for what the queue says");
+    let working = metrics::Working::new(&config, &connection, &queue, &hooks);
+    let about = working.about().to_vec();
+    let look = metrics::look_at_worker(working);
+    let exporter = Exporter::start(config.collector.as_ref(), &about, &look);
+    let listens = metrics.as_ref().map(metrics::Listener::addr);
+    let metrics = metrics.map(|listener| listener.serve(look));
+    tracing::info!(source = %config.sources, queue = queue.url(), metrics = listens.map(tracing::field::display), "hooks run for what the queue says");
     interrupts.next().await;
     tracing::info!("what runs may end; what was not begun goes back to the queue");
     tokio::select! {
         () = hooks.stop(HOOK_GRACE) => {}
         // Twice: at once. What runs comes back when its time is over.
         () = interrupts.next() => {}
+    }
+    if let Some(metrics) = metrics {
+        metrics.stop().await;
+    }
+    if let Some(exporter) = exporter {
+        exporter.ending().await.send().await;
     }
     journal.close().await?;
     Ok(())

@@ -13,7 +13,7 @@ use super::{Failure, Left, membership};
 use crate::bucket::Bucket;
 use crate::bucket::StorageClass;
 use crate::bucket::client::{self, ClassOfKey, ConnectSettings, Connection, Encryption, Retention, Wishes};
-use crate::bucket::request_log::OperationCounts;
+use crate::bucket::request_log::{OperationCounts, RequestLog};
 use crate::bucket::upload::UploadSettings;
 use crate::cache::{AttributeIndex, BlockCache, CacheSettings, CacheStats, DiskCache, DiskSettings, DiskStats};
 use crate::config::{Attrs, Config, Source, Sources};
@@ -72,7 +72,10 @@ async fn connect_as(config: &Config, untried: bool) -> Result<Connection, Failur
         }
     };
     let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, connecting).await else {
-        let place = config.endpoint_url.as_deref().unwrap_or("S3");
+        let mut places: Vec<&str> =
+            config.each().map(|(_, _, own)| own.endpoint_url.as_deref().unwrap_or("S3")).collect();
+        places.dedup();
+        let place = places.join(", ");
         let seconds = CONNECT_DEADLINE.as_secs();
         return Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {seconds} s"))
             .hint("is the endpoint right, is the network up?"));
@@ -149,13 +152,30 @@ pub(super) struct Rooms {
     pub(super) hooks: HookPlace,
 }
 
-/// What each room counts.
-pub(super) struct Counts {
+/// What is counted of requests to S3.
+pub(super) struct RequestCounts {
     pub(super) operations: Vec<OperationCounts>,
     pub(super) failures: Vec<(Kind, u64)>,
     pub(super) in_flight: u64,
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
+}
+
+impl RequestCounts {
+    pub(super) fn of(requests: &RequestLog) -> Self {
+        Self {
+            operations: requests.operations(),
+            failures: requests.failures_for_good(),
+            in_flight: requests.in_flight(),
+            bytes_sent: requests.bytes_sent(),
+            bytes_received: requests.bytes_received(),
+        }
+    }
+}
+
+/// What each room counts.
+pub(super) struct Counts {
+    pub(super) requests: RequestCounts,
     pub(super) cache: CacheStats,
     /// `None` without a cache on disk.
     pub(super) disk: Option<DiskStats>,
@@ -295,13 +315,8 @@ impl Rooms {
 
     /// All that is counted, for the metrics. Takes locks and reads the journal.
     pub(super) fn counts(&self) -> Counts {
-        let requests = &self.connection.requests;
         Counts {
-            operations: requests.operations(),
-            failures: requests.failures_for_good(),
-            in_flight: requests.in_flight(),
-            bytes_sent: requests.bytes_sent(),
-            bytes_received: requests.bytes_received(),
+            requests: RequestCounts::of(&self.connection.requests),
             cache: self.cache.stats(),
             disk: self.disk.as_ref().map(|disk| disk.stats()),
             files: self.fs.counts(),

@@ -134,7 +134,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     };
     let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
     rooms.attach(&mounted)?;
-    let metrics = metrics.map(|listener| listener.serve(&facts));
+    let metrics = metrics.map(|listener| listener.serve(look));
     tracing::info!(source = %config.sources, mountpoint = %mountpoint.display(), "mounted");
     let in_foreground = !ready.is_background();
     let watch = in_foreground.then(|| Watch::over(&mountpoint, DRAIN_DEADLINE + FLUSH_DEADLINE + HOOK_GRACE));

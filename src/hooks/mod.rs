@@ -82,6 +82,7 @@ use sandbox::Sandbox;
 use worker::{Phase, Worker};
 
 pub use call::{CallProblem, Called};
+pub use consumer::MessageCounts;
 pub use dead_letters::{DeadLetter, Redriven, Which};
 pub use delivery::Delivery;
 pub use deployed::{Copied, Deployed};
@@ -153,6 +154,7 @@ pub struct Hooks {
     task: Mutex<Option<JoinHandle<()>>>,
     /// What views show.
     made: transform::Kept,
+    messages: Arc<consumer::Tally>,
 }
 
 /// As [`open`], and starts to work on `runtime`.
@@ -215,7 +217,7 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
     });
     let on_demand = Semaphore::new(worker.concurrency);
     let made = transform::Kept::in_directory(directory.join("views"));
-    Ok(Hooks { worker, directory, phase, on_demand, task: Mutex::new(None), made })
+    Ok(Hooks { worker, directory, phase, on_demand, task: Mutex::new(None), made, messages: Arc::default() })
 }
 
 impl Hooks {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::guests;
+use crate::metrics::Scrape;
+use crate::stage::collector::{Collector, attribute};
 use crate::stage::servers::venv;
 use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
 
@@ -100,13 +103,17 @@ struct Worker {
 impl Worker {
     /// With the hooks of a file beside the mount.
     fn start(sqs: &Sqs, name: &str, hooks: &str) -> Self {
+        Self::start_with(sqs, name, hooks, &[])
+    }
+
+    fn start_with(sqs: &Sqs, name: &str, hooks: &str, args: &[&str]) -> Self {
         let directory = sqs.stage.beside(name);
         fs::create_dir_all(&directory).unwrap();
         let mut command = sqs.stage.command();
         let from = format!("sqs:{}", sqs.url);
         command.args(["hooks", "worker", "--from", &from, "--visibility", "4s", "--hooks"]);
         command.arg(sqs.stage.beside(hooks)).arg("--state-dir").arg(directory.join("state"));
-        command.arg("--cache-dir").arg(directory.join("cache")).arg(sqs.stage.outside().bucket());
+        command.arg("--cache-dir").arg(directory.join("cache")).arg(sqs.stage.outside().bucket()).args(args);
         let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let worker = Self { child: process::spawn(command, Signal::SIGKILL), directory };
@@ -209,6 +216,49 @@ fn a_worker_runs_hooks_for_what_a_mount_hands_over() {
     assert!(traced.contains(&sent), "{sent} is missing in\n{traced}");
     sqs.wait_until_empty();
     worker.stop();
+}
+
+#[test]
+fn a_worker_is_scraped_and_tells_a_collector() {
+    let stage = Stage::on(Maker::Ministack).prepare();
+    let hook = "[[hook]]\nname = \"h\"\nwasm = \"guest.wat\"\nmatch = [\"in/*\"]\noutput = \"made\"\n";
+    fs::write(stage.beside("hooks.toml"), hook).unwrap();
+    fs::write(stage.beside("guest.wat"), guests::echoes("event.json")).unwrap();
+    let (sqs, collector) = (Sqs::new(&stage), Collector::start());
+    let args = ["--metrics-listen", "127.0.0.1:0", "--otlp-endpoint", &collector.url()];
+    let worker = Worker::start_with(&sqs, "worker", "hooks.toml", &args);
+    let log = worker.log();
+    let told = log.split("metrics=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let address: SocketAddr = told.and_then(|told| told.parse().ok()).unwrap_or_else(|| panic!("no address in {log}"));
+    let (deleted, runs) = ("s3mount_queue_messages_deleted_total", "s3mount_hook_invocations_total{hook=\"h\"}");
+    let before = Scrape::at(address);
+    assert_eq!(before.value(runs), 0);
+    // What S3 says of a new notification is a message, too.
+    let settled = before.value(deleted);
+    stage.outside().put("in/x", b"bytes");
+    wait_for("what the worker makes", PATIENCE, || stage.outside().get("made/event.json"));
+    let done = wait_for("the end of the message", PATIENCE, || {
+        Some(Scrape::at(address)).filter(|scrape| scrape.value(runs) == 1 && scrape.value(deleted) > settled)
+    });
+    assert_eq!(done.value("s3mount_queue_messages_received_total"), done.value(deleted));
+    assert_eq!(done.value("s3mount_queue_messages_returned_total"), 0);
+    assert_eq!(done.value("s3mount_hook_errors_total{hook=\"h\"}"), 0);
+    assert!(done.sum("s3mount_s3_requests_total", "PutObject") >= 1);
+    let bucket = stage.outside().bucket();
+    assert_eq!(done.sum("s3mount_worker_info", &format!("bucket=\"{bucket}\"")), 1);
+    assert_eq!(
+        done.get("s3mount_hook_running{hook=\"h\"}"),
+        None,
+        "the queue knows what waits, and the journal nothing"
+    );
+    worker.stop();
+
+    let received = collector.received();
+    assert!(received.number(deleted, &[]).unwrap() >= 1);
+    assert!(received.spans().iter().any(|span| span.name == "hook h"), "{:?}", received.spans());
+    let about = |name: &str| attribute(&received.resource().attributes, name);
+    assert_eq!((about("s3mount.bucket").as_deref(), about("s3mount.queue")), (Some(bucket), Some(sqs.url.clone())));
+    assert_eq!(about("s3mount.mountpoint"), None);
 }
 
 /// Sends what a worker has done to it once more.

@@ -27,16 +27,20 @@ fn send(address: SocketAddr, request: &[u8]) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-fn ask(address: SocketAddr, request: &str) -> (String, String) {
+pub fn ask(address: SocketAddr, request: &str) -> (String, String) {
     send(address, format!("{request} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
 }
 
 /// One scrape.
-struct Scrape(String);
+pub struct Scrape(String);
 
 impl Scrape {
     fn of(mount: &Mount) -> Self {
-        let (head, body) = ask(address(mount), "GET /metrics");
+        Self::at(address(mount))
+    }
+
+    pub fn at(address: SocketAddr) -> Self {
+        let (head, body) = ask(address, "GET /metrics");
         assert!(head.starts_with("http/1.1 200 "), "{head}");
         assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
         Self(body)
@@ -48,17 +52,17 @@ impl Scrape {
     }
 
     /// The value of a sample, if it is there.
-    fn get(&self, sample: &str) -> Option<u64> {
+    pub fn get(&self, sample: &str) -> Option<u64> {
         let line = self.0.lines().find(|line| line.rsplit_once(' ').is_some_and(|(named, _)| named == sample))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    fn value(&self, sample: &str) -> u64 {
+    pub fn value(&self, sample: &str) -> u64 {
         self.get(sample).unwrap_or_else(|| panic!("{sample} is missing in\n{}", self.0))
     }
 
     /// All samples of a name with these words in their labels.
-    fn sum(&self, name: &str, label: &str) -> u64 {
+    pub fn sum(&self, name: &str, label: &str) -> u64 {
         let lines = self.0.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }

@@ -2,13 +2,12 @@
 //! in `_total`. They are kept from version to version, as dashboards and alerts hang on them.
 
 use super::exposition::Exposition;
-use super::of_process;
-use crate::app::rooms::Counts;
+use crate::app::rooms::{Counts, RequestCounts};
 use crate::app::status::Facts;
 use crate::cache::{CacheStats, DiskStats};
 use crate::fs::FileCounts;
 use crate::hooks::{HookStatus, HooksStatus};
-use crate::telemetry::spans::{self, SpanCounts};
+use crate::telemetry::spans::SpanCounts;
 
 /// What a mount is, in the labels of one metric: the others need not repeat it.
 struct About<'a> {
@@ -21,8 +20,8 @@ struct About<'a> {
     memory_bytes: u64,
 }
 
-/// All metrics at this moment. Takes locks and reads the journal.
-pub(in crate::app) fn look(facts: &Facts) -> Exposition {
+/// What a mount counts, at this moment.
+pub(super) fn look(facts: &Facts) -> Exposition {
     let (sources, connection) = (&facts.config.sources, &facts.rooms.connection);
     let about = About {
         bucket: &sources.bucket_name(),
@@ -34,16 +33,11 @@ pub(in crate::app) fn look(facts: &Facts) -> Exposition {
     };
     let mut text = Exposition::default();
     of_mount(&mut text, &about, &facts.rooms.counts());
-    if let Some(told) = spans::counts() {
-        collector(&mut text, told);
-    }
-    of_process::write(&mut text);
     text
 }
 
 fn of_mount(text: &mut Exposition, about: &About<'_>, counts: &Counts) {
-    let mut build = text.gauge("s3mount_build_info", "The version of s3mount; always 1.");
-    build.with(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
+    build(text);
     let labels = [
         ("bucket", about.bucket),
         ("prefix", about.prefix),
@@ -52,7 +46,7 @@ fn of_mount(text: &mut Exposition, about: &About<'_>, counts: &Counts) {
         ("region", about.region),
     ];
     text.gauge("s3mount_mount_info", "What is mounted where; always 1.").with(&labels, 1_u64);
-    requests(text, counts);
+    requests(text, &counts.requests);
     kernel(text, counts);
     memory(text, about, counts);
     memory_cache(text, &counts.cache);
@@ -62,10 +56,16 @@ fn of_mount(text: &mut Exposition, about: &About<'_>, counts: &Counts) {
     files(text, &counts.files);
     if let Some(told) = &counts.hooks {
         hooks(text, told);
+        hook_queues(text, told);
     }
 }
 
-fn requests(text: &mut Exposition, counts: &Counts) {
+pub(super) fn build(text: &mut Exposition) {
+    let mut build = text.gauge("s3mount_build_info", "The version of s3mount; always 1.");
+    build.with(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
+}
+
+pub(super) fn requests(text: &mut Exposition, counts: &RequestCounts) {
     let help =
         "Requests to S3 that have ended, every try, by outcome: ok, a kind of error, or abandoned by who waited.";
     let mut requests = text.counter("s3mount_s3_requests_total", help);
@@ -168,8 +168,9 @@ fn of_hooks(text: &mut Exposition, name: &str, help: &str, hooks: &[HookStatus],
     }
 }
 
+/// What hooks have done.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows numbers as f64 only")]
-fn hooks(text: &mut Exposition, told: &HooksStatus) {
+pub(super) fn hooks(text: &mut Exposition, told: &HooksStatus) {
     let hooks = &told.hooks;
     let mut each = |name: &str, help: &str, value: fn(&HookStatus) -> u64| {
         of_hooks(text, name, help, hooks, |hook| value(hook) as f64);
@@ -181,9 +182,6 @@ fn hooks(text: &mut Exposition, told: &HooksStatus) {
     each("s3mount_hook_superseded_total", help, |hook| hook.superseded);
     let help = "Events that a hook was not run for, as it was done with the same bytes.";
     each("s3mount_hook_unchanged_total", help, |hook| hook.unchanged);
-    each("s3mount_hook_queued", "Events that wait for a hook, or for its next try.", |hook| hook.queued);
-    each("s3mount_hook_running", "Runs of a hook at this moment.", |hook| hook.running);
-    each("s3mount_hook_dead_letters", "Events that a hook was given up for, and that are kept.", |hook| hook.dead);
     let help = "Most memory that one run of a hook has used.";
     each("s3mount_hook_max_memory_used_bytes", help, |hook| hook.max_memory_used_bytes);
     let help = "Memory that a hook may have, times the time that it ran: Lambda bills it as GB-seconds of 2^30 bytes.";
@@ -193,16 +191,27 @@ fn hooks(text: &mut Exposition, told: &HooksStatus) {
     for hook in hooks {
         durations.observed(&[("hook", &hook.name)], &hook.durations);
     }
-    let help = "Events that no hook was asked about yet.";
-    text.gauge("s3mount_hook_events_waiting", help).is(told.events_waiting);
     let help = "Events that no hook saw, because too many had a hand in their object already.";
     text.counter("s3mount_hook_recursive_invocations_dropped_total", help).is(told.recursive_invocations_dropped);
     let help = "Records for the destinations of hooks that were given up.";
     text.counter("s3mount_hook_destination_delivery_failures_total", help).is(told.destination_delivery_failures);
 }
 
+/// What they have yet to do; of a worker the queue knows that.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows numbers as f64 only")]
+fn hook_queues(text: &mut Exposition, told: &HooksStatus) {
+    let mut each = |name: &str, help: &str, value: fn(&HookStatus) -> u64| {
+        of_hooks(text, name, help, &told.hooks, |hook| value(hook) as f64);
+    };
+    each("s3mount_hook_queued", "Events that wait for a hook, or for its next try.", |hook| hook.queued);
+    each("s3mount_hook_running", "Runs of a hook at this moment.", |hook| hook.running);
+    each("s3mount_hook_dead_letters", "Events that a hook was given up for, and that are kept.", |hook| hook.dead);
+    let help = "Events that no hook was asked about yet.";
+    text.gauge("s3mount_hook_events_waiting", help).is(told.events_waiting);
+}
+
 /// Of `--otlp-endpoint`.
-fn collector(text: &mut Exposition, told: SpanCounts) {
+pub(super) fn collector(text: &mut Exposition, told: SpanCounts) {
     let help = "Spans by what became of them: the collector of --otlp-endpoint has them, or nobody will.";
     let mut spans = text.counter("s3mount_otlp_spans_total", help);
     spans.with(&[("outcome", "sent")], told.sent);

@@ -56,7 +56,9 @@ pub(in crate::app) async fn listen(at: Option<SocketAddr>) -> Result<Option<List
     };
     bound.await.map(Some).map_err(|cause| {
         let hint = match cause.kind() {
-            io::ErrorKind::AddrInUse => "every mount needs a port of its own; with port 0 `s3mount status` tells which",
+            io::ErrorKind::AddrInUse => {
+                "every mount and worker needs a port of its own; with port 0 `s3mount status`, or a worker's log, tells which"
+            }
             io::ErrorKind::AddrNotAvailable => "give an address of this machine, or 0.0.0.0 for all of them",
             _ => "give an address and a port above 1023, such as 127.0.0.1:9102",
         };
@@ -129,8 +131,8 @@ async fn serve(stream: TcpStream, answers: Arc<Answers>) {
 
 /// What requests are answered with.
 struct Answers {
-    facts: Arc<Facts>,
-    /// Held by who looks at the rooms.
+    look: Look,
+    /// Held by who looks.
     looking: Arc<Semaphore>,
 }
 
@@ -154,9 +156,9 @@ impl Answers {
     /// All metrics; nothing if looking at them panicked.
     async fn text(&self) -> Option<String> {
         let turn = Arc::clone(&self.looking).acquire_owned().await.expect("the semaphore is never closed");
-        let facts = Arc::clone(&self.facts);
+        let look = Arc::clone(&self.look);
         let look = move || {
-            let text = of_mount::look(&facts).into_text();
+            let text = look().into_text();
             // Also when nobody waits for the text any more: two never look at a time.
             drop(turn);
             text

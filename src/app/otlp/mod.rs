@@ -22,9 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval_at};
 use uuid::Uuid;
 
-use super::metrics;
-use super::metrics::Metric;
-use super::status::Facts;
+use super::metrics::{Look, Metric};
 use crate::config::Collector;
 use crate::telemetry::spans::{self, Span, SpanCounts};
 use outlet::{Outlet, Sent};
@@ -40,7 +38,7 @@ const LAST_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Who sends, until the mount ends.
 pub(super) struct Exporter {
-    facts: Arc<Facts>,
+    look: Look,
     end: oneshot::Sender<Vec<Metric>>,
     task: JoinHandle<()>,
 }
@@ -52,14 +50,15 @@ pub(super) struct Ending {
 }
 
 impl Exporter {
-    /// Collects and sends from now on, if a collector is named.
-    pub(super) fn start(facts: &Arc<Facts>) -> Option<Self> {
-        let collector = facts.config.collector.clone()?;
+    /// Collects and sends from now on, if a collector is named. `about`: names and values of what this process has
+    /// mounted, or works on.
+    pub(super) fn start(collector: Option<&Collector>, about: &[(&str, String)], look: &Look) -> Option<Self> {
+        let (collector, look) = (collector?.clone(), Arc::clone(look));
         let spans = spans::collect(collector.trace_ratio)?;
         let (end, ended) = oneshot::channel();
         let sender = Sender {
-            facts: Arc::clone(facts),
-            resource: resource(facts, &collector),
+            look: Arc::clone(&look),
+            resource: resource(about, &collector),
             begun: SystemTime::now(),
             interval: collector.interval,
             outlet: Outlet::to(collector),
@@ -68,12 +67,12 @@ impl Exporter {
             tries: 0,
         };
         let task = tokio::spawn(sender.run(ended));
-        Some(Self { facts: Arc::clone(facts), end, task })
+        Some(Self { look, end, task })
     }
 
     /// Looks at the rooms for the last time.
     pub(super) async fn ending(self) -> Ending {
-        let last = look(&self.facts).await;
+        let last = look_at(&self.look).await;
         Ending { exporter: self, last }
     }
 }
@@ -81,24 +80,24 @@ impl Exporter {
 impl Ending {
     /// Sends what there is, and no longer than for 3 s.
     pub(super) async fn send(self) {
-        let Exporter { facts, end, task } = self.exporter;
+        let Exporter { look, end, task } = self.exporter;
         // It must not hold the rooms when the mount is over.
-        drop(facts);
+        drop(look);
         let _ = end.send(self.last);
         let _ = task.await;
     }
 }
 
 /// All metrics; nothing if looking at them panicked, which the log tells.
-async fn look(facts: &Arc<Facts>) -> Vec<Metric> {
-    let facts = Arc::clone(facts);
-    let looking = tokio::task::spawn_blocking(move || metrics::look(&facts).into_metrics());
+async fn look_at(look: &Look) -> Vec<Metric> {
+    let look = Arc::clone(look);
+    let looking = tokio::task::spawn_blocking(move || look().into_metrics());
     looking.await.unwrap_or_default()
 }
 
 /// The task that sends.
 struct Sender {
-    facts: Arc<Facts>,
+    look: Look,
     resource: Resource,
     /// Since when metrics are counted.
     begun: SystemTime,
@@ -135,7 +134,7 @@ impl Sender {
             let room = MOST_SPANS - self.batch.len();
             tokio::select! {
                 _ = for_metrics.tick() => {
-                    let metrics = look(&self.facts).await;
+                    let metrics = look_at(&self.look).await;
                     self.send_metrics(metrics).await;
                 }
                 _ = for_spans.tick() => drop(self.send_spans().await),
@@ -196,10 +195,8 @@ impl Sender {
     }
 }
 
-/// What sends: this process, and what it has mounted. What the environment says of it comes first.
-fn resource(facts: &Facts, collector: &Collector) -> Resource {
-    let sources = &facts.config.sources;
-    let mountpoint = facts.mountpoint.to_string_lossy();
+/// What sends: this process, and what it is about. What the environment says of it comes first.
+fn resource(about: &[(&str, String)], collector: &Collector) -> Resource {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let own = [
         ("service.name", "s3mount".to_owned()),
@@ -207,14 +204,12 @@ fn resource(facts: &Facts, collector: &Collector) -> Resource {
         ("service.instance.id", Uuid::new_v4().to_string()),
         ("host.name", host),
         ("process.pid", std::process::id().to_string()),
-        ("s3mount.bucket", sources.bucket_name()),
-        ("s3mount.prefix", sources.root_prefix().to_owned()),
-        ("s3mount.mountpoint", mountpoint.into_owned()),
-        ("s3mount.endpoint", facts.rooms.connection.endpoint.clone()),
     ];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let about = about.iter().map(|(name, value)| (format!("s3mount.{name}"), value.clone()));
     let said = collector.attributes.iter().rev().map(|(name, value)| (name.clone(), value.clone()));
     let mut attributes: Vec<KeyValue> = Vec::new();
-    for (name, value) in said.chain(own.map(|(name, value)| (name.to_owned(), value))) {
+    for (name, value) in said.chain(own).chain(about) {
         if !attributes.iter().any(|known| known.key == name) {
             attributes.push(text(&name, value));
         }

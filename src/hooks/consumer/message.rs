@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
@@ -84,7 +85,10 @@ impl Consumer {
     async fn delete(&self, message: &Message) {
         for tried in 0..DELETE_TRIES {
             match self.worker.surroundings.relay.delete(&self.queue, message).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.tally.deleted.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
                 Err(relay::Error::Away(_)) if tried + 1 < DELETE_TRIES => tokio::time::sleep(DELETE_PAUSE).await,
                 Err(error) => {
                     return tracing::warn!("message {} is done, and will come back: {error}", message.message_id);
@@ -94,6 +98,7 @@ impl Consumer {
     }
 
     async fn put_back(&self, message: &Message, hidden: Duration) {
+        self.tally.returned.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.worker.surroundings.relay.hide(&self.queue, message, hidden).await {
             tracing::warn!("message {} comes back when its time is over: {error}", message.message_id);
         }
@@ -289,6 +294,7 @@ impl Consumer {
                 Delivered::Done(_) => return Fate::Settled,
                 Delivered::Never(reason) => {
                     tracing::warn!("a hook's destination: {}", reason.escape_debug());
+                    self.worker.undelivered.fetch_add(1, Ordering::Relaxed);
                     return Fate::Failed;
                 }
                 Delivered::Again(problem) => {

@@ -13,7 +13,7 @@ mod known;
 mod message;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -38,6 +38,26 @@ const TURNS: usize = 256;
 /// A message and its place among those that are worked on.
 type Placed = (Message, OwnedSemaphorePermit);
 
+/// What became of the messages of a queue, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageCounts {
+    pub received: u64,
+    pub deleted: u64,
+    /// Left to the queue, for this worker or another.
+    pub returned: u64,
+    /// Questions for more that were not answered as they should be.
+    pub failed_receives: u64,
+}
+
+/// Counts them.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    received: AtomicU64,
+    deleted: AtomicU64,
+    returned: AtomicU64,
+    failed_receives: AtomicU64,
+}
+
 /// Takes from one queue.
 struct Consumer {
     worker: Arc<Worker>,
@@ -52,6 +72,7 @@ struct Consumer {
     turns: Vec<tokio::sync::Mutex<()>>,
     /// Receives that failed in a row.
     failures: AtomicU32,
+    tally: Arc<Tally>,
 }
 
 impl Hooks {
@@ -75,10 +96,23 @@ impl Hooks {
         let guests = Semaphore::new(worker.concurrency);
         let turns = std::iter::repeat_with(tokio::sync::Mutex::default).take(TURNS).collect();
         let failures = AtomicU32::new(0);
-        let consumer = Arc::new(Consumer { worker, queue, hidden, known, places, guests, turns, failures });
+        let tally = Arc::clone(&self.messages);
+        let consumer = Arc::new(Consumer { worker, queue, hidden, known, places, guests, turns, failures, tally });
         let first = consumer.receive(Duration::ZERO).await.map_err(Error::Queue)?;
         self.task.lock().get_or_insert_with(|| runtime.spawn(consumer.work(first)));
         Ok(())
+    }
+
+    /// What became of the messages that [`Hooks::begin_with_queue`] has taken.
+    pub fn messages(&self) -> MessageCounts {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let Tally { received, deleted, returned, failed_receives } = &*self.messages;
+        MessageCounts {
+            received: count(received),
+            deleted: count(deleted),
+            returned: count(returned),
+            failed_receives: count(failed_receives),
+        }
     }
 }
 
@@ -141,6 +175,7 @@ impl Consumer {
             }
             Err(error) => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+                self.tally.failed_receives.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("the queue: {error}");
                 tokio::time::sleep(pause_after(failures)).await;
                 Vec::new()
@@ -158,6 +193,7 @@ impl Consumer {
         }
         let relay = &self.worker.surroundings.relay;
         let messages = relay.receive(&self.queue, places.len(), wait, self.hidden).await?;
+        self.tally.received.fetch_add(messages.len() as u64, Ordering::Relaxed);
         Ok(messages.into_iter().zip(places).collect())
     }
 }
