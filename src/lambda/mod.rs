@@ -4,6 +4,7 @@
 //! Nobody is asked for a password, so it listens on loopback only, and answers neither to another host's
 //! name nor to a page in a browser: those could otherwise be led here from anywhere.
 
+mod accepting;
 mod answers;
 mod function_url;
 mod functions;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use crate::hooks::Hooks;
 
+pub use accepting::accept;
 pub use server::Server;
 
 /// The hooks there are at this moment; `None`: there are none.

@@ -14,10 +14,10 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::Settings;
+use super::accepting::accept;
 use super::answers::{Answer, Refusal, ok};
 use super::function_url;
 use super::functions::name_in;
@@ -33,8 +33,6 @@ const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 const BODY_DEADLINE: Duration = Duration::from_mins(1);
 /// More than hooks run at a time; each costs a descriptor, and up to a payload of memory.
 const CONNECTIONS: usize = 64;
-/// After a failed accept: out of descriptors, most likely, and others will close.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The listening API. Dropping it breaks off what is under way.
 #[derive(Debug)]
@@ -51,7 +49,9 @@ impl Server {
     pub async fn start(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let addr = listener.local_addr()?;
-        Ok(Self { addr, accepting: tokio::spawn(accept(listener, Arc::new(settings))) })
+        let settings = Arc::new(settings);
+        let serve = move |stream, peer| serve(stream, peer, Arc::clone(&settings));
+        Ok(Self { addr, accepting: tokio::spawn(accept(listener, CONNECTIONS, "the Lambda API", serve)) })
     }
 
     /// Where it listens.
@@ -65,28 +65,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Takes the connections with it: they live in the accept loop's join set.
         self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, settings: Arc<Settings>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let settings = Arc::clone(&settings);
-                connections.spawn(async move {
-                    serve(stream, peer.ip(), settings).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the Lambda API cannot accept");
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        }
     }
 }
 

@@ -16,12 +16,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
-use super::{exposition, of_mount};
+use super::{Look, exposition};
 use crate::app::Failure;
-use crate::app::status::Facts;
 use crate::error::Kind;
+use crate::lambda;
 
 /// How long a client may take for all of it: Prometheus itself gives up after 10 s.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -31,8 +31,6 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 16 << 10;
 /// More than scrape one mount; each costs a descriptor.
 const CONNECTIONS: usize = 16;
-/// After a failed accept: out of descriptors, most likely, and others will close.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// A port that is taken. Who connects waits until it is served.
@@ -73,10 +71,17 @@ impl Listener {
     }
 
     /// Answers from now on.
-    pub(in crate::app) fn serve(self, facts: &Arc<Facts>) -> Server {
-        let facts = Arc::clone(facts);
-        let answers = Arc::new(Answers { facts, looking: Arc::new(Semaphore::new(1)) });
-        Server(tokio::spawn(accept(self.listener, answers)))
+    pub(in crate::app) fn serve(self, look: Look) -> Server {
+        let answers = Arc::new(Answers { look, looking: Arc::new(Semaphore::new(1)) });
+        let serve = move |stream, _| {
+            let answers = Arc::clone(&answers);
+            async move {
+                if tokio::time::timeout(DEADLINE, serve(stream, answers)).await.is_err() {
+                    tracing::debug!("metrics: a connection took too long");
+                }
+            }
+        };
+        Server(tokio::spawn(lambda::accept(self.listener, CONNECTIONS, "the server of the metrics", serve)))
     }
 }
 
@@ -86,30 +91,6 @@ impl Server {
         self.0.abort();
         // The connections live in the loop's join set, and go with it.
         let _ = self.0.await;
-    }
-}
-
-async fn accept(listener: TcpListener, answers: Arc<Answers>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let answers = Arc::clone(&answers);
-                connections.spawn(async move {
-                    if tokio::time::timeout(DEADLINE, serve(stream, answers)).await.is_err() {
-                        tracing::debug!("metrics: a connection took too long");
-                    }
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "metrics: cannot accept");
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        }
     }
 }
 
