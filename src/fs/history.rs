@@ -40,6 +40,11 @@ impl Fs {
         Ok(Some(ino))
     }
 
+    /// What the kernel is told of what S3 has under a key: nobody can write an older version, whoever owns it.
+    pub(super) fn as_shown(&self, key: &str, stat: Stat) -> Stat {
+        if self.is_history(key) { Stat { perm: stat.perm & !WRITE_BITS, ..stat } } else { stat }
+    }
+
     /// Whether a key is that of `.versions` or of something in it.
     pub(super) fn is_history(&self, key: &str) -> bool {
         let path = key.strip_prefix(self.settings.root_prefix.as_str()).unwrap_or(key);

@@ -93,8 +93,11 @@ impl Fs {
 
     /// Puts what S3 says into an existing node. Content that S3 lacks is left alone.
     pub(super) fn adopt_attributes(&self, ino: Ino, directory: bool, remembered: &Remembered, asked: Instant) {
-        let stat = Stat::of_object(remembered, directory, &self.settings);
+        let mut stat = Stat::of_object(remembered, directory, &self.settings);
         let mut tree = self.tree.lock();
+        if self.settings.show_versions {
+            stat = self.as_shown(&tree.key(ino).unwrap_or_default(), stat);
+        }
         if tree.changed_since(ino, asked) {
             // Written here while the answer was on its way: the answer is old.
             return;

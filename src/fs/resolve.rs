@@ -241,7 +241,7 @@ impl Fs {
             self.adopt_attributes(ino, directory, remembered, asked);
             return ino;
         }
-        let stat = Stat::of_object(remembered, directory, &self.settings);
+        let stat = self.as_shown(key, Stat::of_object(remembered, directory, &self.settings));
         let mut tree = self.tree.lock();
         // Somebody may have been faster while the lock was free.
         if let Some(node) = tree.child(parent, name) {

@@ -116,6 +116,10 @@ fn older_versions_are_files_and_deleted_ones_too() {
         let modified = told.modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
         assert_eq!(modified.as_secs(), version["modified_s"].as_u64().unwrap());
         assert!(name.starts_with("20") && name.as_bytes()[19] == b'Z', "{name}");
+        assert_eq!(sys::mode(&mount.at("d/.versions/f").join(&name)) & 0o777, 0o444, "nobody can write it");
+    }
+    for directory in ["d/.versions", "d/.versions/f", ".versions/d/gone", ".versions/d/gone/h"] {
+        assert_eq!(sys::mode(&mount.at(directory)) & 0o777, 0o555, "{directory}");
     }
     // With ordinary tools: the smaller one, back in its place.
     let script = format!("cp -p \"$(find '{0}/.versions/f' -type f -size -4c)\" '{0}/f'", mount.at("d").display());
