@@ -127,10 +127,11 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
         metrics: metrics.as_ref().map(metrics::Listener::addr),
     };
     let facts = Arc::new(Facts::new(&config, &mountpoint, &places, Arc::clone(&rooms), addresses));
-    let exporter = Exporter::start(&facts);
+    let look = metrics::look_at_mount(&facts);
+    let exporter = Exporter::start(config.collector.as_ref(), &facts.about(), &look);
     let control = {
         let facts = Arc::clone(&facts);
-        control::Server::start(&socket, facts, order).map_err(|cause| local("listen at", &socket, &cause))?
+        control::Server::start(&socket, facts, order).await.map_err(|cause| local("listen at", &socket, &cause))?
     };
     let mounted = mount::mount(rooms.adapter(), &mount_settings(&config, mountpoint.clone()))?;
     rooms.attach(&mounted)?;

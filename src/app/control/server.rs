@@ -1,12 +1,13 @@
 //! The mount's side: answers about its status, and passes orders on to the main loop.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -20,6 +21,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 const STATUS_DEADLINE: Duration = Duration::from_secs(4);
 /// Room for the paths that a command line holds.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// A mount that hangs has a socket, too.
+const SWEEP_DEADLINE: Duration = Duration::from_millis(100);
 /// How often whoever waits hears that it is still under way.
 const PULSE: Duration = Duration::from_secs(1);
 /// More than anybody needs, also of those that wait for hooks; each costs a descriptor.
@@ -67,11 +70,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `path`, in place of what a killed process left there.
+    /// Listens at `path`, in place of what a killed process left there. What others have left beside it is
+    /// taken away, too: their mountpoints may never be used again.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(path: &Path, service: Arc<dyn Service>, orders: mpsc::Sender<Order>) -> io::Result<Self> {
+    pub async fn start(path: &Path, service: Arc<dyn Service>, orders: mpsc::Sender<Order>) -> io::Result<Self> {
+        let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+        // One process at a time: nobody listens at a socket that is just being made.
+        let locked = directory.clone();
+        let _alone = tokio::task::spawn_blocking(move || lock(&locked)).await??;
+        sweep(&directory).await;
         match fs::remove_file(path) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
             _ => {}
@@ -80,6 +89,27 @@ impl Server {
         let inode = fs::symlink_metadata(path)?.ino();
         let accepting = tokio::spawn(accept(listener, service, orders));
         Ok(Self { path: path.to_owned(), inode, accepting })
+    }
+}
+
+fn lock(directory: &Path) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(directory)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+}
+
+/// Removes the sockets at which nobody listens any more.
+async fn sweep(directory: &Path) {
+    for path in super::all_sockets(directory) {
+        // What is no socket refuses, too.
+        if !fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
+            continue;
+        }
+        let connected = tokio::time::timeout(SWEEP_DEADLINE, UnixStream::connect(&path)).await;
+        if let Ok(Err(cause)) = connected
+            && cause.kind() == io::ErrorKind::ConnectionRefused
+            && fs::remove_file(&path).is_ok()
+        {
+            tracing::debug!(path = %path.display(), "removed the socket of a mount that was killed");
+        }
     }
 }
 
@@ -163,4 +193,25 @@ async fn send(output: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::R
     let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
     output.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as Listener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_sockets_that_nobody_listens_at_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let alive = Listener::bind(at("alive.sock")).unwrap();
+        drop(Listener::bind(at("killed.sock")).unwrap());
+        drop(Listener::bind(at("other")).unwrap());
+        fs::write(at("file.sock"), "no socket").unwrap();
+        sweep(dir.path()).await;
+        let left = ["alive.sock", "killed.sock", "other", "file.sock"].map(|name| at(name).exists());
+        assert_eq!(left, [true, false, true, true]);
+        drop(alive);
+    }
 }
