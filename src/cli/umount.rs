@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::progress::Progress;
 use super::storing;
-use crate::app::control::{self, Reply, Request};
+use crate::app::control::{self, Daemon, Reply, Request};
 use crate::app::{self, Failure, Left};
 use crate::error::Kind;
 use crate::mount;
@@ -26,13 +26,17 @@ impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mountpoint = mount::named(&self.mountpoint)?;
         let socket = app::socket_path(&app::run_dir()?, &mountpoint);
+        let daemon = Daemon::at(&socket);
         let mut outcome = Outcome::default();
         let answered = control::ask(&socket, &Request::Unmount { lazy: self.lazy }, |reply| outcome.hear(reply))?;
         outcome.progress.clear();
-        match answered {
-            None => self.unmount_unheard(&mountpoint),
-            Some(()) => outcome.conclude(&mountpoint),
+        if answered.is_none() {
+            return self.unmount_unheard(&mountpoint);
         }
+        if let (Some(daemon), Some(_)) = (daemon, &outcome.left) {
+            daemon.wait_end();
+        }
+        outcome.conclude(&mountpoint)
     }
 
     /// Nobody listens: the process was killed, or this is no mount of ours.

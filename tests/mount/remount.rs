@@ -161,3 +161,30 @@ fn what_another_client_replaces_right_after_mounting_is_seen_after_the_ttl() {
     wait_for("the new size", PATIENCE, || (fs::metadata(mount.at("f")).ok()?.len() == 14).then_some(()));
     assert_eq!(fs::read(mount.at("f")).unwrap(), b"new and longer");
 }
+
+/// systemd would say that the process of a mount unit "remains running after unit stopped".
+#[test]
+fn when_umount_returns_the_process_has_ended() {
+    let mut mount = Stage::on(Maker::Embedded).mount();
+    fs::write(mount.at("f"), "bytes").unwrap();
+    for _ in 0..3 {
+        process::run(mount.command().arg("umount").arg(mount.path()));
+        assert!(!mount.is_alive());
+        mount.wait_end(PATIENCE);
+        mount.start();
+    }
+}
+
+#[test]
+fn the_socket_of_a_killed_mount_goes_with_the_next_start_of_any_other() {
+    let mut killed = Stage::on(Maker::Embedded).mount();
+    let (mut alive, mut next) = (killed.elsewhere(), killed.elsewhere());
+    let socket = |mount: &Mount| s3mount::app::socket_path(&s3mount::app::run_dir().unwrap(), mount.path());
+    alive.start();
+    killed.kill();
+    next.start();
+    assert_eq!([&killed, &alive, &next].map(|mount| socket(mount).exists()), [false, true, true]);
+    assert_eq!(alive.status()["ending"], false);
+    // It is not mounted again.
+    sys::umount_lazily(killed.path()).unwrap();
+}

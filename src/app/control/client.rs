@@ -3,7 +3,10 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::{Reply, Request};
 use crate::app::Failure;
@@ -13,6 +16,9 @@ use crate::error::Kind;
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two signs of life of an unmount; the mount sends one each second.
 const UNMOUNT_DEADLINE: Duration = Duration::from_secs(15);
+/// How long the process may take to end, which has nothing left to do.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+const END_POLL: Duration = Duration::from_millis(5);
 /// Longest reply, of several, that is read.
 const REPLY_BYTES: u64 = 16 << 20;
 
@@ -54,6 +60,36 @@ pub fn ask(socket: &Path, request: &Request, mut heard: impl FnMut(Reply)) -> Re
 pub fn is_served(socket: &Path) -> bool {
     let nobody = |cause: io::Error| matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
     !UnixStream::connect(socket).is_err_and(nobody)
+}
+
+/// The process of a mount.
+#[derive(Clone, Copy, Debug)]
+pub struct Daemon(i32);
+
+impl Daemon {
+    /// Who listens at a socket, if anybody does.
+    #[must_use]
+    pub fn at(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
+        let peer = getsockopt(&stream, PeerCredentials).ok()?;
+        // 0: of another namespace of processes.
+        Some(Self(peer.pid())).filter(|daemon| daemon.0 > 0)
+    }
+
+    /// Waits for its end, which comes a moment after its last word, and no longer than 2 s: who has started it, as
+    /// systemd has, would else find it after the end of what it did.
+    pub fn wait_end(self) {
+        let until = Instant::now() + END_DEADLINE;
+        while self.is_running() && Instant::now() < until {
+            std::thread::sleep(END_POLL);
+        }
+    }
+
+    /// One that its parent has not heard of yet is not (proc(5): a state of `Z` or `X`).
+    fn is_running(self) -> bool {
+        let told = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        told.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    }
 }
 
 fn broken(socket: &Path, cause: &io::Error) -> Failure {

@@ -3,7 +3,7 @@
 mod client;
 mod server;
 
-pub use client::{all_sockets, ask, is_served};
+pub use client::{Daemon, all_sockets, ask, is_served};
 pub use server::{Order, Replies, Server};
 
 use std::path::PathBuf;
