@@ -13,7 +13,9 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey, SimpleAuth};
 use s3s::{S3Result, s3_error};
 
+use super::directory_buckets;
 use super::exchange::Exchange;
+use super::sessions::SESSION_KEYS;
 
 /// Parameters that any operation may have: the SDKs' name tag and signatures in the URL.
 const COMMON: [&str; 4] = ["x-id", "AWSAccessKeyId", "Signature", "Expires"];
@@ -25,13 +27,25 @@ pub(super) struct Keys(Arc<RwLock<SimpleAuth>>);
 impl Keys {
     /// This pair.
     pub fn new(access_key: String, secret_key: String) -> Self {
-        Self(Arc::new(RwLock::new(SimpleAuth::from_single(access_key, secret_key))))
+        Self(Arc::new(RwLock::new(with_session(access_key, secret_key))))
     }
 
     /// From now on this pair, and no other.
     pub fn replace(&self, access_key: String, secret_key: String) {
-        *self.0.write() = SimpleAuth::from_single(access_key, secret_key);
+        *self.0.write() = with_session(access_key, secret_key);
     }
+
+    /// The secret that belongs to a key.
+    pub fn secret_of(&self, access_key: &str) -> Option<String> {
+        self.0.read().lookup(access_key).map(|secret| secret.expose().to_owned())
+    }
+}
+
+/// The pair, and that of its sessions.
+fn with_session(access_key: String, secret_key: String) -> SimpleAuth {
+    let mut pairs = SimpleAuth::from_single(format!("{access_key}{SESSION_KEYS}"), secret_key.clone());
+    pairs.register(access_key, secret_key.into());
+    pairs
 }
 
 #[async_trait]
@@ -54,13 +68,22 @@ impl S3Access for Gate {
         let key = context.s3_path().get_object_key().unwrap_or_default().to_owned();
         let exchange = context.extensions_mut().get::<Arc<Exchange>>().cloned();
         if let Some(exchange) = &exchange {
-            exchange.name(operation.clone(), bucket, key);
+            exchange.name(operation.clone(), bucket.clone(), key);
         }
         if context.credentials().is_none() {
             return Err(s3_error!(AccessDenied, "Signature is required"));
         }
         if let Some(error) = exchange.and_then(|exchange| exchange.fault()?.error()) {
             return Err(error);
+        }
+        if directory_buckets::is_one(&bucket) {
+            let access_key = context.credentials().map(|keys| keys.access_key.as_str()).unwrap_or_default();
+            directory_buckets::check(
+                &operation,
+                access_key,
+                context.headers(),
+                context.uri().query().unwrap_or_default(),
+            )?;
         }
         check_parameters(&operation, context.uri())
     }
@@ -85,6 +108,7 @@ fn parameters(operation: &str) -> Option<&'static [&'static str]> {
     Some(match operation {
         "ListBuckets" => &["prefix", "max-buckets", "continuation-token", "bucket-region"],
         "CreateBucket" | "HeadBucket" | "DeleteBucket" | "PutObject" | "CopyObject" => &[],
+        "CreateSession" => &["session"],
         "GetBucketLocation" => &["location"],
         "GetBucketVersioning" | "PutBucketVersioning" => &["versioning"],
         "GetBucketNotificationConfiguration" | "PutBucketNotificationConfiguration" => &["notification"],

@@ -5,6 +5,7 @@ use s3s::{S3Error, S3Result, s3_error};
 
 use super::checksums::{Algorithm, Checksum, tell_checksum};
 use super::conditions::{ReadConditions, WriteConditions, etag, timestamp};
+use super::directory_buckets;
 use super::headers::{self, refuse_unbuilt, stored_headers, tags_of_header};
 use super::intake;
 use super::objects::{self, Found, check_key, commit};
@@ -69,7 +70,7 @@ pub(super) async fn copy(store: &Store, mut input: CopyObjectInput, to: WriteCon
     refuse_self_copy(&input, replaces)?;
     let given = stored_headers!(input);
     let replaces_tags = input.tagging_directive.as_ref().is_some_and(|to| to.as_str() == TaggingDirective::REPLACE);
-    let copy = Object {
+    let mut copy = Object {
         etag: single_etag(&source).await?,
         content: object.content.clone(),
         headers: if replaces { given } else { copied_headers(&object.headers, given) },
@@ -79,6 +80,7 @@ pub(super) async fn copy(store: &Store, mut input: CopyObjectInput, to: WriteCon
         size: object.size,
         parts: Vec::new(),
     };
+    directory_buckets::settle(&input.bucket, &mut copy);
     let mut result = CopyObjectResult {
         e_tag: Some(etag(&copy)),
         last_modified: Some(timestamp(now_s())),

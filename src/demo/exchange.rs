@@ -9,13 +9,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{EXPECT, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, EXPECT, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use s3s::service::S3Service;
 
+use super::access::Keys;
 use super::faults::{FaultKind, Faults};
 use super::link::Switch;
 use super::request_log::{RequestLog, RequestRecord};
+use super::sessions;
 use super::wire::{AnswerBody, Cut, UploadBody};
 
 /// Most that is read of an upload whose answer is there before its end.
@@ -27,6 +29,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Context {
     pub service: S3Service,
+    pub keys: Keys,
     pub faults: Arc<Faults>,
     pub log: RequestLog,
     pub latency_us: AtomicU64,
@@ -78,6 +81,9 @@ impl Context {
         let waits_for_continue = request.headers().contains_key(EXPECT);
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(Arc::clone(&exchange));
+        if let Some(signed) = sessions::signed_for_s3(&parts, &self.keys) {
+            parts.headers.insert(AUTHORIZATION, signed);
+        }
         let upload = UploadBody::new(body, Arc::clone(&exchange));
         let request = Request::from_parts(parts, s3s::Body::http_body(upload.clone()));
         let answer = self.service.call(request).await;

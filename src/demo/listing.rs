@@ -13,7 +13,9 @@ use s3s::{S3Result, s3_error};
 use super::buckets::owner;
 use super::catalog::Bucket;
 use super::conditions::{etag, timestamp};
+use super::directory_buckets;
 use super::headers::storage_class;
+use super::multipart::Uploads;
 use super::record::Version;
 use super::store::Store;
 
@@ -72,7 +74,7 @@ fn is_truncated<T>(page: &Page<T>, max_keys: i32) -> bool {
 }
 
 /// `ListObjectsV2`.
-pub(super) fn list_v2(store: &Store, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
+pub(super) fn list_v2(store: &Store, uploads: &Uploads, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
     let names = Names::new(input.encoding_type.as_ref());
     let max_keys = max_keys(input.max_keys)?;
     let after = match (&input.continuation_token, &input.start_after) {
@@ -86,7 +88,12 @@ pub(super) fn list_v2(store: &Store, input: ListObjectsV2Input) -> S3Result<List
         after,
         max_keys: usize::try_from(max_keys).unwrap_or(0),
     };
-    let page = store.read(|catalog| Ok::<_, s3s::S3Error>(objects(catalog.bucket(&input.bucket)?, &walk)))?;
+    let page = if directory_buckets::is_one(&input.bucket) {
+        directory_buckets::check_listing(&input)?;
+        directory_page(store, uploads, &input.bucket, &walk)?
+    } else {
+        store.read(|catalog| Ok::<_, s3s::S3Error>(objects(catalog.bucket(&input.bucket)?, &walk)))?
+    };
     let truncated = is_truncated(&page, max_keys);
     let next = page.next.as_ref().filter(|_| truncated).map(After::to_token);
     let (contents, prefixes) = split(page, names, input.fetch_owner.unwrap_or(false));
@@ -105,6 +112,20 @@ pub(super) fn list_v2(store: &Store, input: ListObjectsV2Input) -> S3Result<List
         encoding_type: input.encoding_type,
         request_charged: None,
     })
+}
+
+/// Of a directory bucket, which tells the directories of uploads under way, too.
+fn directory_page(store: &Store, uploads: &Uploads, bucket: &str, walk: &Walk) -> S3Result<Page<Arc<Version>>> {
+    let all = Walk { prefix: walk.prefix, delimiter: walk.delimiter, after: After::Nothing, max_keys: usize::MAX };
+    let page = store.read(|catalog| Ok::<_, s3s::S3Error>(objects(catalog.bucket(bucket)?, &all)))?;
+    let mut entries = page.entries;
+    let below = uploads.keys(bucket).into_iter().filter_map(|key| all.common_prefix(&key).map(str::to_owned));
+    for below in below {
+        if !entries.iter().any(|entry| matches!(entry, Entry::Prefix(known) if *known == below)) {
+            entries.push(Entry::Prefix(below));
+        }
+    }
+    Ok(directory_buckets::scattered(entries, &walk.after, walk.max_keys))
 }
 
 /// `ListObjects`, the first version.

@@ -97,6 +97,12 @@ impl Uploads {
         self.by_id.lock().remove(id)
     }
 
+    /// Keys in a bucket that something is uploaded to.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let uploads = self.by_id.lock();
+        uploads.values().filter(|upload| upload.bucket == bucket).map(|upload| upload.key.clone()).collect()
+    }
+
     /// Forgets the uploads of a bucket that is deleted.
     pub fn remove_bucket(&self, bucket: &str) {
         self.by_id.lock().retain(|_, upload| upload.bucket != bucket);

@@ -12,6 +12,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 use super::catalog::{Bucket, Catalog};
 use super::checksums::{Algorithm, checksum_fields, fields, tell_checksum};
 use super::conditions::{ReadConditions, WriteConditions, etag, timestamp};
+use super::directory_buckets;
 use super::headers::{self, refuse, refuse_unbuilt, stored_headers, tags_of_header, tell_headers};
 use super::intake::{self, Claims};
 use super::outlet::{self, Pinned};
@@ -37,7 +38,7 @@ pub(super) async fn put(store: &Store, request: S3Request<PutObjectInput>) -> S3
     let conditions = WriteConditions { if_match: input.if_match.take(), if_none_match: input.if_none_match.take() };
     let wanted = claims.chosen().unwrap_or(Algorithm::DEFAULT);
     let received = intake::receive(store, input.body.take(), &claims, wanted).await?;
-    let object = Object {
+    let mut object = Object {
         etag: hex::encode(received.md5),
         size: received.size,
         content: received.content(),
@@ -46,6 +47,7 @@ pub(super) async fn put(store: &Store, request: S3Request<PutObjectInput>) -> S3
         checksum: received.checksum(),
         parts: Vec::new(),
     };
+    directory_buckets::settle(&input.bucket, &mut object);
     let mut output = PutObjectOutput {
         e_tag: Some(etag(&object)),
         server_side_encryption: object.headers.encryption.clone().map(Into::into),

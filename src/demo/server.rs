@@ -65,6 +65,7 @@ impl Server {
         builder.set_access(Gate);
         let context = Arc::new(Context {
             service: builder.build(),
+            keys: keys.clone(),
             faults: Arc::new(Faults::default()),
             log: RequestLog::default(),
             latency_us: AtomicU64::new(micros(settings.latency)),

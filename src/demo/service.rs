@@ -10,7 +10,7 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use super::conditions::WriteConditions;
 use super::multipart::{self, Uploads};
 use super::store::Store;
-use super::{buckets, copies, listing, objects, removals, tags, versions};
+use super::{buckets, copies, listing, objects, removals, sessions, tags, versions};
 
 /// The server behind `s3s`.
 #[derive(Debug)]
@@ -62,6 +62,11 @@ impl S3 for Demo {
         Ok(answer(dto::DeleteBucketOutput {}))
     }
 
+    async fn create_session(&self, request: S3Request<dto::CreateSessionInput>) -> Answer<dto::CreateSessionOutput> {
+        buckets::exists(&self.store, &request.input.bucket)?;
+        sessions::create(request.credentials).map(answer)
+    }
+
     async fn get_bucket_location(
         &self,
         request: S3Request<dto::GetBucketLocationInput>,
@@ -106,7 +111,7 @@ impl S3 for Demo {
     }
 
     async fn list_objects_v2(&self, request: S3Request<dto::ListObjectsV2Input>) -> Answer<dto::ListObjectsV2Output> {
-        listing::list_v2(&self.store, request.input).map(answer)
+        listing::list_v2(&self.store, &self.uploads, request.input).map(answer)
     }
 
     async fn list_object_versions(

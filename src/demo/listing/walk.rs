@@ -44,7 +44,8 @@ pub(in crate::demo) struct Page<T> {
 }
 
 impl<T> Entry<T> {
-    fn as_after(&self) -> After {
+    /// Where to go on behind it.
+    pub fn as_after(&self) -> After {
         match self {
             Self::Key(key, _) => After::Key(key.clone()),
             Self::Prefix(prefix) => After::Prefix(prefix.clone()),
@@ -119,7 +120,8 @@ impl Walk<'_> {
         page
     }
 
-    fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
+    /// What a key is rolled up to, if it is.
+    pub fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
         let delimiter = self.delimiter.filter(|delimiter| !delimiter.is_empty())?;
         let at = key.strip_prefix(self.prefix)?.find(delimiter)?;
         Some(&key[..self.prefix.len() + at + delimiter.len()])

@@ -9,6 +9,7 @@ use s3s::{S3Result, s3_error};
 use super::{Part, Upload, Uploads};
 use crate::demo::checksums::{self, Checksum, checksum_fields, tell_checksum};
 use crate::demo::conditions::{WriteConditions, etag};
+use crate::demo::directory_buckets;
 use crate::demo::objects::commit;
 use crate::demo::record::{Object, PartSize};
 use crate::demo::store::Store;
@@ -28,7 +29,11 @@ pub(in crate::demo) fn complete(
     let upload = uploads.read(&input.bucket, &input.key, &input.upload_id, Upload::clone)?;
     let asked = input.multipart_upload.take().and_then(|upload| upload.parts).unwrap_or_default();
     let parts = chosen_parts(&upload, asked)?;
-    let object = assemble(&upload, &parts);
+    if directory_buckets::is_one(&input.bucket) && parts.iter().zip(1..).any(|((number, _), next)| *number != next) {
+        return Err(s3_error!(InvalidPart, "The parts of an upload to a directory bucket have to be consecutive"));
+    }
+    let mut object = assemble(&upload, &parts);
+    directory_buckets::settle(&input.bucket, &mut object);
     check_object(&mut input, &object)?;
     let conditions = WriteConditions { if_match: input.if_match.take(), if_none_match: input.if_none_match.take() };
     let mut output = CompleteMultipartUploadOutput {

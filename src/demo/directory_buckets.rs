@@ -1,0 +1,163 @@
+//! Directory buckets (S3 Express One Zone): buckets whose name ends in `--x-s3`.
+//!
+//! What S3 has not there is refused here as well (AWS: "Differences for directory buckets"), and what it does in its own
+//! way is done so: LIST in no order, tags of objects that are no MD5.
+
+use hyper::HeaderMap;
+use s3s::dto::ListObjectsV2Input;
+use s3s::{S3Result, s3_error};
+
+use super::listing::{After, Entry, Page};
+use super::record::Object;
+use super::sessions;
+
+/// What a session is needed for.
+const IN_SESSION: [&str; 14] = [
+    "HeadBucket",
+    "ListObjectsV2",
+    "PutObject",
+    "GetObject",
+    "HeadObject",
+    "GetObjectAttributes",
+    "DeleteObject",
+    "DeleteObjects",
+    "CreateMultipartUpload",
+    "UploadPart",
+    "CompleteMultipartUpload",
+    "AbortMultipartUpload",
+    "ListParts",
+    "ListMultipartUploads",
+];
+/// What the caller's own keys are for.
+const OUTSIDE: [&str; 5] = ["CreateSession", "CopyObject", "UploadPartCopy", "CreateBucket", "DeleteBucket"];
+/// Headers begin so that are "not supported for directory buckets".
+const REFUSED_HEADERS: [&str; 11] = [
+    "x-amz-acl",
+    "x-amz-grant-",
+    "x-amz-tagging",
+    "x-amz-object-lock-",
+    "x-amz-bypass-governance-retention",
+    "x-amz-mfa",
+    "x-amz-request-payer",
+    "x-amz-server-side-encryption",
+    "x-amz-website-redirect-location",
+    "x-amz-optional-object-attributes",
+    "content-md5",
+];
+const REFUSED_PARAMETERS: [&str; 4] = ["start-after", "upload-id-marker", "versionId", "versions"];
+const STORAGE_CLASS: &str = "EXPRESS_ONEZONE";
+
+/// Whether a bucket of this name is one.
+pub(super) fn is_one(bucket: &str) -> bool {
+    bucket.ends_with("--x-s3")
+}
+
+/// Checks a request to one.
+///
+/// # Errors
+/// `NotImplemented` for what S3 has not there, `AccessDenied` without a session where that is needed.
+pub(super) fn check(operation: &str, access_key: &str, headers: &HeaderMap, query: &str) -> S3Result<()> {
+    let is_within = sessions::is_within(access_key, headers);
+    match (IN_SESSION.contains(&operation), OUTSIDE.contains(&operation)) {
+        (true, _) if !is_within => Err(s3_error!(AccessDenied, "{operation} needs a session")),
+        (_, true) if is_within => Err(s3_error!(AccessDenied, "{operation} is not for a session")),
+        (false, false) => Err(s3_error!(MethodNotAllowed, "A directory bucket has no {operation}")),
+        _ => check_words(operation, headers, query),
+    }
+}
+
+fn check_words(operation: &str, headers: &HeaderMap, query: &str) -> S3Result<()> {
+    let refuse = |what: &str| Err(s3_error!(NotImplemented, "A directory bucket has no {what} in {operation}"));
+    let refused = |name: &str| REFUSED_HEADERS.iter().any(|refused| name.starts_with(refused));
+    if let Some(name) = headers.keys().find(|name| refused(name.as_str())) {
+        return refuse(name.as_str());
+    }
+    let is = |name: &str, wanted: &str| headers.get(name).is_none_or(|value| value == wanted);
+    if !is("x-amz-storage-class", STORAGE_CLASS) || !is("content-encoding", "aws-chunked") {
+        return refuse("such class or encoding");
+    }
+    let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    names.find(|name| REFUSED_PARAMETERS.contains(name)).map_or(Ok(()), refuse)
+}
+
+/// Checks what a listing is asked for.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(super) fn check_listing(input: &ListObjectsV2Input) -> S3Result<()> {
+    let prefix = input.prefix.as_deref().unwrap_or_default();
+    if !prefix.is_empty() && !prefix.ends_with('/') {
+        return Err(s3_error!(InvalidArgument, "A prefix has to end in / in a directory bucket"));
+    }
+    match input.delimiter.as_deref() {
+        None | Some("/") => Ok(()),
+        Some(_) => Err(s3_error!(InvalidArgument, "The only delimiter of a directory bucket is /")),
+    }
+}
+
+/// Makes an object one of such a bucket, before its tag is told.
+pub(super) fn settle(bucket: &str, object: &mut Object) {
+    if is_one(bucket) {
+        object.etag = uuid::Uuid::new_v4().simple().to_string();
+        object.headers.storage_class = Some(STORAGE_CLASS.to_owned());
+    }
+}
+
+/// A page of all entries in an order that has nothing to do with their names.
+pub(super) fn scattered<T>(mut entries: Vec<Entry<T>>, after: &After, max_keys: usize) -> Page<T> {
+    entries.sort_by_cached_key(|entry| place(&entry.as_after()));
+    if *after != After::Nothing {
+        let behind = place(after);
+        entries.retain(|entry| place(&entry.as_after()) > behind);
+    }
+    let is_cut = entries.len() > max_keys;
+    entries.truncate(max_keys);
+    let next = entries.last().filter(|_| is_cut).map(Entry::as_after);
+    Page { entries, next }
+}
+
+fn place(at: &After) -> (u32, String) {
+    let (After::Key(name) | After::Prefix(name)) = at else { return (0, String::new()) };
+    // FNV-1a: neighbours by name land far apart.
+    let hash = name.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash, name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(operation: &str, access_key: &str, headers: &[(&'static str, &str)], query: &str) -> Option<u16> {
+        let headers = headers.iter().map(|(name, value)| ((*name).try_into().unwrap(), value.parse().unwrap()));
+        let error = check(operation, access_key, &headers.collect(), query).err()?;
+        error.status_code().map(|status| status.as_u16())
+    }
+
+    #[test]
+    fn a_session_is_for_its_own_requests() {
+        let token = ("x-amz-s3session-token", "demo-session");
+        assert_eq!(refusal("PutObject", "k", &[], ""), Some(403));
+        assert_eq!(refusal("PutObject", "k", &[token], ""), Some(403));
+        assert_eq!(refusal("PutObject", "k-session", &[token], ""), None);
+        assert_eq!(refusal("CopyObject", "k", &[], ""), None);
+        assert_eq!(refusal("CopyObject", "k-session", &[token], ""), Some(403));
+        assert_eq!(refusal("GetObjectTagging", "k-session", &[token], "tagging"), Some(405));
+        assert_eq!(refusal("PutObject", "k-session", &[token, ("x-amz-acl", "private")], ""), Some(501));
+        assert_eq!(refusal("ListObjectsV2", "k-session", &[token], "list-type=2&start-after=a"), Some(501));
+    }
+
+    #[test]
+    fn all_entries_come_once_and_not_in_order() {
+        let entries = || (0..50).map(|number| Entry::Key(format!("{number:02}"), ())).collect::<Vec<_>>();
+        let (mut after, mut came) = (After::Nothing, Vec::new());
+        loop {
+            let page = scattered(entries(), &after, 7);
+            came.extend(page.entries.iter().map(Entry::as_after));
+            let Some(next) = page.next else { break };
+            after = next;
+        }
+        let ordered: Vec<_> = entries().iter().map(Entry::as_after).collect();
+        assert!(came.len() == 50 && came != ordered);
+        assert!(ordered.iter().all(|entry| came.contains(entry)));
+    }
+}
