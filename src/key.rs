@@ -29,6 +29,12 @@ pub fn split_versions(path: &str) -> Option<(&str, &str)> {
     Some((&path[..at], &path[at + length..]))
 }
 
+/// Whether a bucket of this name is a directory bucket, of S3 Express One Zone (AWS: "Directory bucket naming rules").
+#[must_use]
+pub fn is_directory_bucket(bucket: &str) -> bool {
+    bucket.ends_with("--x-s3")
+}
+
 /// Why a name cannot be part of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

@@ -90,7 +90,7 @@ impl Facts {
             }
         }
         let prefix = if key.is_empty() || key.ends_with('/') { key } else { key + "/" };
-        let mut request = ListRequest { prefix, ..ListRequest::default() };
+        let mut request = ListRequest { prefix, any_order: true, ..ListRequest::default() };
         loop {
             let page = bucket.list(&request).await?;
             let in_archive = |object: &Listed| object.storage_class.as_ref().is_some_and(StorageClass::is_archive);

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::key::is_directory_bucket;
+
 /// A bucket in a mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Root {
@@ -141,6 +143,12 @@ impl Layout {
     #[must_use]
     pub fn servers(&self) -> String {
         each_once(self.0.iter().map(|root| root.server.as_str()))
+    }
+
+    /// Whether the server gives all keys in binary order: of directory buckets it does not.
+    #[must_use]
+    pub fn lists_in_order(&self) -> bool {
+        !self.0.iter().any(|root| is_directory_bucket(&root.bucket))
     }
 
     /// Whether the root directory holds buckets, and nothing else.

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod client;
 pub mod history;
 pub mod identity;
+pub mod in_order;
 pub mod layout;
 pub mod memory;
 pub mod probe;
@@ -119,7 +120,13 @@ pub struct ListRequest {
     pub start_after: Option<String>,
     /// At most this many keys and prefixes; `None` = the server's 1,000.
     pub max_keys: Option<u16>,
+    /// Keys may come in any order, over all pages: a directory bucket is spared being listed to its end first. Only
+    /// for a prefix that is empty or ends in `/`, and not with `start_after`.
+    pub any_order: bool,
 }
+
+/// Largest page of a server (AWS: `ListObjectsV2`).
+const PAGE_KEYS: usize = 1_000;
 
 /// One page of a listing, in binary key order.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +139,12 @@ pub struct ListPage {
 }
 
 impl ListPage {
+    /// How many pages of a server it is worth, at least one: [`in_order`] makes larger ones.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        (self.objects.len() + self.prefixes.len()).div_ceil(PAGE_KEYS).max(1)
+    }
+
     /// The last key or common prefix; empty when there is none.
     #[must_use]
     pub fn last_key(&self) -> String {

@@ -89,7 +89,7 @@ impl Warming {
         let is_file = prefix != key;
         let alone = stream::once(async move { if is_file { self.head(key).await } else { None } });
         let pages = stream::unfold(Some(None), move |next: Option<Option<String>>| {
-            let request = ListRequest { prefix: prefix.clone(), ..ListRequest::default() };
+            let request = ListRequest { prefix: prefix.clone(), any_order: true, ..ListRequest::default() };
             async move {
                 let page = match self.bucket.list(&ListRequest { token: next?, ..request }).await {
                     Ok(page) => page,

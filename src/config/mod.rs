@@ -3,6 +3,7 @@
 
 mod buckets;
 mod collector;
+mod directory_bucket;
 mod memory;
 mod objects;
 mod options;
@@ -208,6 +209,7 @@ impl Config {
                 "mount it with --read-only, or mount the bucket of one region",
             ));
         }
+        directory_bucket::check(&self)?;
         Ok(self)
     }
 }

@@ -22,6 +22,12 @@ impl Source {
         let region = self.bucket.strip_prefix("arn:").and_then(|rest| rest.split(':').nth(2));
         region == Some("") && self.bucket.contains(":accesspoint/")
     }
+
+    /// Whether it is a bucket of S3 Express One Zone.
+    #[must_use]
+    pub fn is_directory_bucket(&self) -> bool {
+        key::is_directory_bucket(&self.bucket)
+    }
 }
 
 impl FromStr for Source {

@@ -281,14 +281,19 @@ impl Fs {
     pub(super) async fn ask_listing(&self, prefix: &str, max_pages: usize) -> Result<(Listing, Instant)> {
         let asked = Instant::now();
         let mut listing = Listing::default();
-        let mut request = ListRequest { prefix: prefix.to_owned(), delimited: true, ..ListRequest::default() };
+        let mut request =
+            ListRequest { prefix: prefix.to_owned(), delimited: true, any_order: true, ..ListRequest::default() };
         loop {
             let page = self.bucket.list(&request).await?;
-            listing.pages += 1;
+            listing.pages += page.pages();
             request.token.clone_from(&page.next);
             self.lister.sort(prefix, page, &mut listing);
             listing.complete = request.token.is_none();
             if listing.complete || listing.pages >= max_pages {
+                if !self.settings.layout.lists_in_order() {
+                    // Nobody could go on behind it.
+                    listing.last_key.clear();
+                }
                 return Ok((listing, asked));
             }
         }
@@ -319,7 +324,7 @@ impl Fs {
             if !self.odd_keys.lock().is_new_prefix(&prefix) {
                 continue;
             }
-            let page = self.bucket.list(&ListRequest { prefix, ..ListRequest::default() }).await?;
+            let page = self.bucket.list(&ListRequest { prefix, any_order: true, ..ListRequest::default() }).await?;
             for object in page.objects {
                 self.odd_keys.lock().note(&object.key, oddity);
             }

@@ -191,6 +191,9 @@ impl Fs {
         let lister = pages::Lister { bucket: bucket.clone(), origins: origins.clone(), odd_keys, heads: heads.clone() };
         let shortest = if settings.layout.is_united() { 1 } else { settings.root_prefix.len() };
         let walks = walk::Walks::new(lister.clone(), shortest, settings.list_ttl);
+        if !settings.layout.lists_in_order() {
+            walks.disable();
+        }
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             bucket,

@@ -75,7 +75,7 @@ pub struct Listing {
     pub keys: usize,
     /// Those that are no names: odd ones, files beside a directory of the same name.
     pub odd: usize,
-    /// The last key or prefix so far.
+    /// The last key or prefix so far; empty where they come in no order.
     pub last_key: String,
     /// Every page was read.
     pub complete: bool,
@@ -278,7 +278,7 @@ impl Directory {
         let mut gone = Vec::new();
         let (marker, last_key) = (listing.marker.clone(), std::mem::take(&mut listing.last_key));
         // With names of an older listing among the children nobody could tell which are of this page.
-        let is_begun = listing.pages == 1 && !listing.complete && self.children.is_empty();
+        let is_begun = listing.pages == 1 && !listing.complete && self.children.is_empty() && !last_key.is_empty();
         self.begun = is_begun.then_some(Begun { asked, marker, last_key });
         self.hints = None;
         if listing.complete {

@@ -47,6 +47,10 @@ impl Lister {
             } else if let Some(oddity) = key::oddity(name) {
                 listing.odd += 1;
                 self.odd_keys.lock().note(&object.key, oddity);
+            } else if listing.names.get(name).is_some_and(|child| child.is_directory) {
+                // Where keys come in no order, the directory may be told before the file of its name.
+                listing.odd += 1;
+                self.odd_keys.lock().note(&object.key, Oddity::Shadowed);
             } else {
                 let seen = Some(self.origins.seen(&object, tells));
                 listing.names.insert(name.to_owned(), Child { ino: None, is_directory: false, seen });
@@ -127,7 +131,8 @@ async fn list_on(lister: Lister, prefix: String, from: Place, pages: mpsc::Sende
         request.token.clone_from(&page.next);
         let is_last = request.token.is_none();
         let last_key = page.last_key();
-        let mut listing = Listing { names: std::mem::take(&mut held_back), pages: 1, ..Listing::default() };
+        let (names, pages_worth) = (std::mem::take(&mut held_back), page.pages());
+        let mut listing = Listing { names, pages: pages_worth, ..Listing::default() };
         lister.sort(&request.prefix, page, &mut listing);
         if !is_last {
             held_back = hold_back(&mut listing, last_key.strip_prefix(&request.prefix).unwrap_or_default());

@@ -3,6 +3,7 @@
 
 mod connecting;
 mod credentials;
+mod directory_buckets;
 mod fake;
 mod fault_table;
 mod faults;

@@ -48,6 +48,7 @@ mod command;
 mod conflicts;
 mod crash;
 mod credentials;
+mod directory_buckets;
 #[path = "../hooks_room/guests.rs"]
 #[expect(dead_code, reason = "most of them are for the hooks by themselves")]
 mod guests;

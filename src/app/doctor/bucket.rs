@@ -40,7 +40,7 @@ pub(super) async fn examine(config: &Config, source: &Source, settings: ConnectS
     }
     let bucket = connection.bucket.as_ref();
     let caller = Caller { config, source, region: &connection.region };
-    let listing = ListRequest { prefix: source.prefix.clone(), ..ListRequest::default() };
+    let listing = ListRequest { prefix: source.prefix.clone(), any_order: true, ..ListRequest::default() };
     let page = match bucket.list(&listing).await {
         Ok(page) => page,
         Err(error) => return tell(caller.failed("bucket", &error, "s3:ListBucket", "a page cannot be listed")),

@@ -29,6 +29,11 @@ impl Caller<'_> {
 
     /// The advice to allow an action on what is mounted.
     pub(super) fn allow(&self, action: &str) -> String {
+        if self.source.is_directory_bucket() {
+            // One right for all that is done within a session.
+            return "allow s3express:CreateSession on the bucket to the caller, in its IAM policy or the bucket's"
+                .into();
+        }
         format!("allow {action} on {} to the caller, in its IAM policy or the bucket's", self.arn(action))
     }
 

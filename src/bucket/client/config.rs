@@ -47,7 +47,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 #[derive(Clone, Debug)]
 pub(super) struct Sdk {
     shared: SdkConfig,
-    endpoint_url: Option<String>,
+    pub(super) endpoint_url: Option<String>,
     path_style: bool,
     /// `None`: requests are not signed.
     identity: Option<Arc<Identity>>,
@@ -220,11 +220,6 @@ pub(super) fn is_loopback(host: &str) -> bool {
 fn check_bucket_name(settings: &ConnectSettings) -> Result<()> {
     let name = &settings.bucket;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if name.ends_with("--x-s3") {
-        let told =
-            format!("{name} is a directory bucket (S3 Express One Zone), which lists in no order: not supported yet");
-        return Err(failure(settings, Kind::Usage, told));
-    }
     let fits = name.starts_with("arn:") || (name.len() >= 3 && name.len() <= 255 && name.bytes().all(plain));
     if fits { Ok(()) } else { Err(failure(settings, Kind::Usage, format!("{name:?} cannot be the name of a bucket"))) }
 }
@@ -380,7 +375,7 @@ mod tests {
 
     #[test]
     fn impossible_names_and_endpoints_are_the_users_mistake() {
-        for name in ["", "a", "a b", "a/b", "ü-bucket", "fast--use1-az4--x-s3"] {
+        for name in ["", "a", "a b", "a/b", "ü-bucket"] {
             let error = check_bucket_name(&ConnectSettings::new(name, "")).unwrap_err();
             assert_eq!(error.kind, Kind::Usage, "{name:?}");
         }

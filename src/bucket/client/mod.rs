@@ -5,6 +5,7 @@
 mod answers;
 mod clock;
 mod config;
+mod directory_bucket;
 mod headers;
 mod proxy;
 mod several;
@@ -26,6 +27,7 @@ use super::retry::{RetryPolicy, Retrying};
 use super::s3::S3Bucket;
 use super::{Bucket, Error, ListPage, Result};
 use crate::error::Kind;
+use crate::key::is_directory_bucket;
 pub use proxy::Proxy;
 pub use several::{Direct, connect_several};
 use verify::Answer;
@@ -201,7 +203,11 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
         sdk = sdk.in_region(region);
         answer = verify::bucket(settings, &sdk).await?;
     }
-    let first_page = if let Answer::Page(page) = answer { Some(page) } else { None };
+    let first_page = match answer {
+        // In a directory bucket the rest may have anything: also a directory under the name of a file.
+        Answer::Page(first) if first.page.next.is_none() || !is_directory_bucket(&settings.bucket) => Some(first),
+        _ => None,
+    };
     let bucket_of = |client| {
         let bucket = S3Bucket::new(client, &settings.bucket).within(settings.deadline);
         bucket.choosing_class(settings.wishes.storage_class.clone())
@@ -211,12 +217,13 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
     // What it writes is deleted at once: under a lock it would stay.
     let unlocked = if settings.wishes.lock() { bucket_of(sdk.client_without_lock()) } else { direct.clone() };
     let tried = Counted::new(unlocked, Arc::clone(&shared.requests));
-    let capabilities = find_capabilities(settings, &sdk, &tried).await;
+    let capabilities = find_capabilities(settings, &sdk, tried).await;
     let bucket = if settings.show_versions {
         patient(settings, &sdk, History::over(direct.clone(), &settings.prefix), capabilities, &shared)
     } else {
         patient(settings, &sdk, direct.clone(), capabilities, &shared)
     };
+    let bucket = directory_bucket::in_order(settings, bucket);
     let direct = Direct::from(direct);
     Ok(Connection {
         bucket,
@@ -263,11 +270,13 @@ async fn check_lock(settings: &ConnectSettings, bucket: &S3Bucket) -> Result<()>
 }
 
 /// What the server does, as far as it must be known before the first write.
-async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: &dyn Bucket) -> Capabilities {
-    let found = match (sdk.is_aws(), settings.read_only || settings.untried) {
+async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: impl Bucket) -> Capabilities {
+    let is_directory = is_directory_bucket(&settings.bucket);
+    let found = match (sdk.is_aws() && !is_directory, settings.read_only || settings.untried) {
         (true, _) => Capabilities::AWS,
         (_, true) => Capabilities::default(),
-        _ => probe(wire, &settings.prefix).await,
+        _ if is_directory => directory_bucket::tried(settings, wire).await,
+        _ => probe(&wire, &settings.prefix).await,
     };
     if found.conditional_writes == Some(false) {
         tracing::warn!(

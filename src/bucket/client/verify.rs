@@ -7,6 +7,7 @@ use super::{ConnectSettings, FirstPage, clock, failure};
 use crate::bucket::s3::S3Bucket;
 use crate::bucket::{Bucket, Error, ListRequest, Result};
 use crate::error::Kind;
+use crate::key::is_directory_bucket;
 
 /// A quarter of it in silence, and the LIST is given up.
 const DEADLINE: Duration = Duration::from_secs(24);
@@ -72,6 +73,10 @@ fn explain(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> Error {
         Kind::NoSuchBucket => format!("there is no bucket {name:?} at {endpoint}"),
         Kind::NotFound | Kind::Corrupt => format!("{endpoint} does not answer like an S3 server: {cause}"),
         Kind::AccessDenied => denied(settings, sdk, error),
+        // The zone is a part of the server's name, and so is the region: there is no such server in another.
+        Kind::Unreachable if sdk.endpoint_url.is_none() && is_directory_bucket(name) => {
+            format!("cannot reach {name} in {}: {cause} (is its zone in that region? else give --region)", sdk.region)
+        }
         Kind::Unreachable => format!("cannot reach {endpoint}: {cause}{}", tls_advice(cause)),
         Kind::Deadline => format!("{endpoint} does not answer: {cause}"),
         Kind::Busy => format!("{endpoint} is not ready: {cause}"),
@@ -105,7 +110,10 @@ fn denied(settings: &ConnectSettings, sdk: &Sdk, error: &Error) -> String {
         Some(code @ ("ExpiredToken" | "TokenRefreshRequired")) => format!("the credentials have expired ({code})"),
         Some(code @ "InvalidAccessKeyId") => format!("{} does not know the access key ({code})", sdk.endpoint()),
         Some(code @ "SignatureDoesNotMatch") => format!("the secret key does not belong to the access key ({code})"),
-        _ if sdk.is_signed() => format!("no permission to list {place} (s3:ListBucket): {}", error.cause),
+        _ if sdk.is_signed() => {
+            let right = if is_directory_bucket(&settings.bucket) { "s3express:CreateSession" } else { "s3:ListBucket" };
+            format!("no permission to list {place} ({right}): {}", error.cause)
+        }
         _ => format!("{place} is not public: sign requests (without --no-sign-request)"),
     }
 }

@@ -80,6 +80,8 @@ struct State {
     ignores_conditions: bool,
     hides_checksums: bool,
     copies_lose_checksums: bool,
+    /// Keys in a page of a bucket that lists in no order.
+    directory_page: Option<usize>,
     /// Bytes of objects that came in and went out.
     moved: Moved,
     /// Requests under way by operation, and the most there were.
@@ -240,6 +242,11 @@ impl MemoryBucket {
         self.state.lock().hides_checksums = true;
     }
 
+    /// Lists as S3 does in a directory bucket, so many keys in a page.
+    pub fn list_as_directory_bucket(&self, page_keys: usize) {
+        self.state.lock().directory_page = Some(page_keys);
+    }
+
     /// Copies lose the checksum algorithm that was asked for.
     pub fn lose_checksums_of_copies(&self) {
         self.state.lock().copies_lose_checksums = true;
@@ -330,7 +337,12 @@ impl Bucket for MemoryBucket {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.request("ListObjectsV2", &request.prefix, |state| Ok(listing::page(state, request))).await
+        self.request("ListObjectsV2", &request.prefix, |state| match state.directory_page {
+            None => Ok(listing::page(state, request)),
+            Some(page_keys) => listing::page_of_directory_bucket(state, request, page_keys)
+                .ok_or_else(|| error(Kind::Refused, "ListObjectsV2", &request.prefix, "InvalidArgument", 400)),
+        })
+        .await
     }
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag> {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::create_session::CreateSessionError;
 
 use super::progress::Stalled;
 use crate::bucket::Error;
@@ -11,12 +12,16 @@ use crate::error::Kind;
 
 /// Longest text of a server that we pass on.
 const MAX_TEXT_CHARS: usize = 300;
+const SESSION: &str = "CreateSession";
 
 /// Translates a failed request.
 pub(super) fn from_sdk<E>(operation: &'static str, key: &str, error: &SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
+    if let Some(refused) = without_session(error) {
+        return from_sdk(SESSION, key, refused);
+    }
     let http_status = error.raw_response().map(|response| response.status().as_u16());
     let (kind, cause) = match error {
         SdkError::ServiceError(service) => {
@@ -33,6 +38,22 @@ where
     };
     let request_id = error.raw_response().and_then(|response| response.headers().get("x-amz-request-id"));
     Error { kind, operation, key: key.to_owned(), cause, http_status, request_id: request_id.map(str::to_owned) }
+}
+
+/// Why there is no session, without which a directory bucket is not asked for anything (AWS: `CreateSession`). The SDK
+/// reports it like a broken connection.
+fn without_session<E>(error: &SdkError<E, HttpResponse>) -> Option<&SdkError<CreateSessionError, HttpResponse>>
+where
+    E: StdError + 'static,
+{
+    let mut inner = error.source();
+    while let Some(error) = inner {
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
+        }
+        inner = error.source();
+    }
+    None
 }
 
 /// A request on which nothing moved.

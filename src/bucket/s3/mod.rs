@@ -37,6 +37,7 @@ use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
     PutOptions, Result, Sink,
 };
+use crate::key::is_directory_bucket;
 pub(in crate::bucket) use errors::root_cause;
 use progress::Progress;
 pub use restore::RestoreTier;
@@ -55,6 +56,8 @@ pub struct S3Bucket {
     /// What is read, instead of the latest.
     version: Option<String>,
     class_of_key: Option<ClassOfKey>,
+    /// A directory bucket: some headers and parameters must not be sent to it.
+    is_directory: bool,
     stall: Duration,
     slow_stall: Duration,
 }
@@ -63,7 +66,9 @@ impl S3Bucket {
     /// Speaks through a client whose own retries are off.
     #[must_use]
     pub fn new(client: Client, name: &str) -> Self {
-        Self { client, name: name.to_owned(), version: None, class_of_key: None, stall: STALL, slow_stall: SLOW_STALL }
+        let (name, is_directory) = (name.to_owned(), is_directory_bucket(name));
+        let (version, class_of_key) = (None, None);
+        Self { client, name, version, class_of_key, is_directory, stall: STALL, slow_stall: SLOW_STALL }
     }
 
     /// Leaves time for other tries within this deadline.

@@ -127,7 +127,9 @@ impl S3Bucket {
         let (mut after_key, mut after_id) = (None, None);
         loop {
             let call = self.client.list_multipart_uploads().bucket(&self.name).prefix(prefix);
-            let call = call.set_key_marker(after_key.clone()).set_upload_id_marker(after_id.clone());
+            // A directory bucket goes on behind a marker of its own, and knows no other.
+            let id_marker = after_id.clone().filter(|_| !self.is_directory);
+            let call = call.set_key_marker(after_key.clone()).set_upload_id_marker(id_marker);
             let output = self.send(LIST, prefix, call.encoding_type(EncodingType::Url).send()).await?;
             let encoded = output.encoding_type == Some(EncodingType::Url);
             pending.extend(output.uploads.unwrap_or_default().into_iter().filter_map(|upload| {

@@ -3,7 +3,8 @@
 use aws_sdk_s3::types;
 
 use super::S3Bucket;
-use crate::bucket::StorageClass;
+use crate::bucket::properties::Header;
+use crate::bucket::{Properties, StorageClass};
 
 /// Gives the properties to the builder of a request that makes an object under this key.
 macro_rules! with_properties {
@@ -15,9 +16,9 @@ macro_rules! with_properties {
             .set_content_type(properties.content_type_at($key))
             .set_cache_control(properties.header(Header::CacheControl))
             .set_content_disposition(properties.header(Header::ContentDisposition))
-            .set_content_encoding(properties.header(Header::ContentEncoding))
+            .set_content_encoding($bucket.kept_header(properties, Header::ContentEncoding))
             .set_content_language(properties.header(Header::ContentLanguage))
-            .set_website_redirect_location(properties.header(Header::WebsiteRedirectLocation))
+            .set_website_redirect_location($bucket.kept_header(properties, Header::WebsiteRedirectLocation))
             .set_storage_class($bucket.class_to_write(properties.storage_class.as_ref(), $key))
     }};
 }
@@ -48,12 +49,17 @@ pub(super) fn told_class(told: Option<types::StorageClass>) -> StorageClass {
 }
 
 impl S3Bucket {
+    /// A header that a directory bucket refuses: what comes there from another bucket goes without.
+    pub(super) fn kept_header(&self, properties: &Properties, header: Header) -> Option<String> {
+        properties.header(header).filter(|_| !self.is_directory)
+    }
+
     /// An object stays in its class, a new one goes into the one that the user has chosen for it. The
-    /// usual one needs no word, which not every server understands.
+    /// usual one needs no word, which not every server understands, nor does that of a directory bucket.
     pub(super) fn class_to_write(&self, own: Option<&StorageClass>, key: &str) -> Option<types::StorageClass> {
         let own = own.filter(|class| class.is_kept()).cloned();
         let class = own.or_else(|| (self.class_of_key.as_ref()?.0)(key));
-        class.filter(|class| *class != StorageClass::STANDARD).map(|class| class.as_str().into())
+        class.filter(|class| *class != StorageClass::STANDARD && !self.is_directory).map(|class| class.as_str().into())
     }
 }
 

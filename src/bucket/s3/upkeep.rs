@@ -21,12 +21,18 @@ impl S3Bucket {
 
     /// Whether what is deleted or overwritten stays as an old version; `None` as above.
     pub async fn keeps_versions(&self) -> Option<bool> {
+        if self.is_directory {
+            return Some(false);
+        }
         let found = self.client.get_bucket_versioning().bucket(&self.name).send().await.ok()?;
         Some(found.status == Some(BucketVersioningStatus::Enabled))
     }
 
     /// Whether versions can be locked here; `None` as above.
     pub async fn has_object_lock(&self) -> Option<bool> {
+        if self.is_directory {
+            return Some(false);
+        }
         match self.client.get_object_lock_configuration().bucket(&self.name).send().await {
             Ok(_) => Some(true),
             Err(error) => error.code().is_some_and(|code| NO_LOCK.contains(&code)).then_some(false),

@@ -44,8 +44,17 @@ impl S3Bucket {
     /// `ListObjectVersions` of one key, the newest first: all of them, in as many requests as that takes.
     ///
     /// # Errors
-    /// As of any request; [`Kind::AccessDenied`] without `s3:ListBucketVersions`.
+    /// As of any request; [`Kind::AccessDenied`] without `s3:ListBucketVersions`, [`Kind::Unsupported`] of a directory
+    /// bucket.
     pub async fn versions(&self, key: &str) -> Result<Vec<Version>> {
+        if self.is_directory {
+            return Err(plain(
+                Kind::Unsupported,
+                LIST,
+                key,
+                "a directory bucket (S3 Express One Zone) keeps no versions",
+            ));
+        }
         let (mut versions, mut after_key, mut after_id) = (Vec::new(), None, None);
         loop {
             let call = self.client.list_object_versions().bucket(&self.name).prefix(key);

@@ -74,7 +74,7 @@ impl S3Bucket {
     }
 
     pub(super) async fn delete_objects(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        let (writable, odd): (Vec<_>, Vec<_>) = keys.iter().partition(|key| fits_xml(key));
+        let (writable, odd): (Vec<_>, Vec<_>) = keys.iter().partition(|key| fits_batch(key));
         let mut failed = Vec::new();
         for key in odd {
             if let Err(error) = self.delete_object(key).await {
@@ -95,8 +95,10 @@ impl S3Bucket {
         let delete = delete.map_err(|error| refuse(&error))?;
         let call = self.client.delete_objects().bucket(&self.name).delete(delete);
         // Servers older than S3's CRCs insist on the MD5 that the SDK no longer sends.
-        let call = call.customize().mutate_request(|request| {
-            if let Some(md5) = request.body().bytes().map(|body| STANDARD.encode(Md5::digest(body))) {
+        let wants_md5 = !self.is_directory;
+        let call = call.customize().mutate_request(move |request| {
+            let body = request.body().bytes().filter(|_| wants_md5);
+            if let Some(md5) = body.map(|body| STANDARD.encode(Md5::digest(body))) {
                 request.headers_mut().insert("content-md5", md5);
             }
         });
@@ -155,9 +157,9 @@ pub(super) fn copy_source(bucket: &str, key: &str) -> String {
 }
 
 /// Whether XML 1.0 can hold the key ("Characters"); white space other than the blank is normalised
-/// by parsers, and would name another key.
-fn fits_xml(key: &str) -> bool {
-    !key.chars().any(|char| char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}'))
+/// by parsers, and would name another key. Nothing but blanks a directory bucket does not take.
+fn fits_batch(key: &str) -> bool {
+    !key.chars().any(|char| char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}')) && !key.trim().is_empty()
 }
 
 #[cfg(test)]
@@ -180,9 +182,9 @@ mod tests {
 
     #[test]
     fn keys_that_xml_cannot_hold_are_told() {
-        assert!(fits_xml("a b/ü"));
-        for key in ["a\u{1}b", "a\nb", "a\rb", "\u{ffff}"] {
-            assert!(!fits_xml(key), "{key:?}");
+        assert!(fits_batch("a b/ü"));
+        for key in ["a\u{1}b", "a\nb", "a\rb", "\u{ffff}", "  "] {
+            assert!(!fits_batch(key), "{key:?}");
         }
     }
 }

@@ -3,10 +3,7 @@
 
 use super::United;
 use crate::bucket::layout::Root;
-use crate::bucket::{ListPage, ListRequest, Listed, Result};
-
-/// Largest page (AWS: `ListObjectsV2`).
-const PAGE_KEYS: usize = 1000;
+use crate::bucket::{ListPage, ListRequest, Listed, PAGE_KEYS, Result};
 
 impl United {
     pub(super) async fn list_page(&self, request: &ListRequest) -> Result<ListPage> {

@@ -114,7 +114,8 @@ impl Fs {
         if was_emptied {
             return Ok(key);
         }
-        let mut request = ListRequest { prefix: key.clone(), max_keys: Some(2), ..ListRequest::default() };
+        let mut request =
+            ListRequest { prefix: key.clone(), max_keys: Some(2), any_order: true, ..ListRequest::default() };
         loop {
             let page = self.bucket.list(&request).await?;
             if page.objects.iter().any(|object| object.key != key) {

@@ -111,7 +111,8 @@ impl Fs {
         if let Some(target) = target {
             return self.empty_directory(target).await.map(drop);
         }
-        let request = ListRequest { prefix: to.to_owned(), max_keys: Some(1), ..ListRequest::default() };
+        let request =
+            ListRequest { prefix: to.to_owned(), max_keys: Some(1), any_order: true, ..ListRequest::default() };
         let page = self.bucket.list(&request).await?;
         if page.objects.is_empty() { Ok(()) } else { Err(Errno::ENOTEMPTY.into()) }
     }

@@ -270,7 +270,7 @@ impl Walks {
     }
 
     /// This server lists in an order of its own.
-    fn disable(&self) {
+    pub fn disable(&self) {
         tracing::debug!("flat listings do not come in the order of their keys: no walks on this server");
         self.disabled.store(true, Ordering::Relaxed);
     }

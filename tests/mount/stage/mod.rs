@@ -3,7 +3,8 @@
 //! With `S3MOUNT_TEST_DIR=/some/dir` the purely POSIX tests run on a plain directory there instead
 //! of a mount: what they expect must hold on the local file system too. With
 //! `S3MOUNT_TEST_SERVER=ministack` (or `seaweedfs`) everything that asks for the shared embedded
-//! server gets that one instead.
+//! server gets that one instead; with `S3MOUNT_TEST_BUCKETS=directory` every bucket is a directory
+//! bucket, which only the embedded server has.
 
 pub mod collector;
 pub mod ledger;
@@ -64,8 +65,13 @@ impl Dice {
 pub fn fresh_bucket_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("t-{}-{number}", std::process::id())
+    let is_directory = std::env::var("S3MOUNT_TEST_BUCKETS").is_ok_and(|kind| kind == "directory");
+    let ending = if is_directory { DIRECTORY_BUCKET } else { "" };
+    format!("t-{}-{number}{ending}", std::process::id())
 }
+
+/// What names of directory buckets end in.
+const DIRECTORY_BUCKET: &str = "--local--x-s3";
 
 /// A directory to do POSIX things in: a mount of its own, or a plain directory for comparison.
 pub enum Place {
@@ -136,6 +142,7 @@ pub struct Stage {
     args: Vec<String>,
     env: Vec<(String, String)>,
     hooks: Option<String>,
+    is_directory_bucket: bool,
 }
 
 impl Stage {
@@ -147,7 +154,13 @@ impl Stage {
 
     /// A mount of a fresh bucket at an endpoint.
     pub fn at(endpoint: Endpoint) -> Self {
-        Self { endpoint, prefix: String::new(), args: Vec::new(), env: Vec::new(), hooks: None }
+        let (prefix, args, env) = (String::new(), Vec::new(), Vec::new());
+        Self { endpoint, prefix, args, env, hooks: None, is_directory_bucket: false }
+    }
+
+    /// Of a bucket like those of S3 Express One Zone.
+    pub fn directory_bucket(self) -> Self {
+        Self { is_directory_bucket: true, ..self }
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -183,7 +196,10 @@ impl Stage {
     pub fn prepare(self) -> Mount {
         let scratch = scratch();
         let outside = Outside::new(&self.endpoint);
-        let bucket = fresh_bucket_name();
+        let mut bucket = fresh_bucket_name();
+        if self.is_directory_bucket && !bucket.ends_with(DIRECTORY_BUCKET) {
+            bucket.push_str(DIRECTORY_BUCKET);
+        }
         outside.create_bucket(&bucket);
         let mut args = self.args;
         if let Some(toml) = &self.hooks {

@@ -69,7 +69,10 @@ impl Outside {
     }
 
     pub fn create_bucket(&self, bucket: &str) {
-        let made = runtime().block_on(self.client.create_bucket().bucket(bucket).send());
+        // It cannot have a session before it is there.
+        let without_session = aws_sdk_s3::config::Builder::new().disable_s3_express_session_auth(true);
+        let call = self.client.create_bucket().bucket(bucket).customize().config_override(without_session);
+        let made = runtime().block_on(call.send());
         made.unwrap_or_else(|error| panic!("create bucket {bucket}: {error:?}"));
     }
 
@@ -173,19 +176,31 @@ impl Outside {
         done.unwrap_or_else(|error| panic!("DELETE {key:?}: {error:?}"));
     }
 
-    /// All keys under a prefix, in the server's order.
+    /// All keys under a prefix, in the server's order; of a directory bucket, which has none, in that of keys.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let is_directory = self.bucket.ends_with("--x-s3");
         let mut keys = Vec::new();
         let mut token = None;
         loop {
-            let call = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix);
+            let asked = if is_directory { "" } else { prefix };
+            let call = self.client.list_objects_v2().bucket(&self.bucket).prefix(asked);
             let page = runtime().block_on(call.set_continuation_token(token).send()).expect("LIST");
             keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
             token = page.next_continuation_token().map(str::to_owned);
             if token.is_none() {
+                if is_directory {
+                    keys.retain(|key| key.starts_with(prefix));
+                    keys.sort();
+                }
                 return keys;
             }
         }
+    }
+
+    /// Begins a multipart upload that nobody completes.
+    pub fn begin_upload(&self, key: &str) {
+        let call = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        runtime().block_on(call.send()).unwrap_or_else(|error| panic!("upload of {key:?}: {error:?}"));
     }
 
     /// Keys of multipart uploads that were begun and neither completed nor aborted.

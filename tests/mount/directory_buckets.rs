@@ -1,0 +1,201 @@
+//! A mount of a directory bucket (S3 Express One Zone), as the embedded server has them: listed in no order, by
+//! directories alone, within a session, and without all that S3 refuses there.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use crate::assert_errno;
+use crate::stage::servers::Inside;
+use crate::stage::{Maker, Mount, Stage, fresh_bucket_name, process, sys};
+
+const LARGE_BYTES: usize = 20 << 20;
+/// Three pages of the server.
+const MANY: usize = 2_300;
+
+fn stage() -> Stage {
+    Stage::on(Maker::Embedded).directory_bucket()
+}
+
+fn bytes(size: usize) -> Vec<u8> {
+    (0..size).map(|at| ((at * 31 + at / 251) % 253) as u8).collect()
+}
+
+/// Programs of a user's day in a mount.
+fn usual_life(mount: &Mount) {
+    let script = "
+        export LC_ALL=C
+        mkdir -p tree/a/deep tree/b; for i in 1 2 3 4 5; do echo $i > tree/a/f$i; done
+        echo deep > tree/a/deep/file; : > tree/b/empty; ln -s ../a/f1 tree/b/link
+        chmod 640 tree/a/f1; touch -d 2026-01-02 tree/a/f2
+        cp -a tree copy; diff -r tree copy; rsync -a tree/ synced/; rsync -a --delete tree/ synced/
+        mv copy moved; mv moved/a/f1 moved/a/f9; mv -T moved/b moved/c
+        tar cf - tree | tar tf - > /dev/null
+        find tree moved synced | sort > ../found; rm -r synced; ls -la tree tree/a
+    ";
+    process::bash(mount.path(), script);
+}
+
+#[test]
+fn programs_find_what_they_wrote_in_a_directory_bucket() {
+    let mut mount = stage().mount();
+    usual_life(&mount);
+    let found = fs::read_to_string(mount.beside("found")).unwrap();
+    let expected = "moved moved/a moved/a/deep moved/a/deep/file moved/a/f2 moved/a/f3 moved/a/f4 moved/a/f5 moved/a/f9 \
+        moved/c moved/c/empty moved/c/link synced synced/a synced/a/deep synced/a/deep/file synced/a/f1 synced/a/f2 \
+        synced/a/f3 synced/a/f4 synced/a/f5 synced/b synced/b/empty synced/b/link tree tree/a tree/a/deep \
+        tree/a/deep/file tree/a/f1 tree/a/f2 tree/a/f3 tree/a/f4 tree/a/f5 tree/b tree/b/empty tree/b/link";
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>());
+    mount.stop();
+    mount.forget_state();
+    mount.start();
+    let elsewhere =
+        process::bash(mount.path(), "find * | LC_ALL=C sort; stat -c '%a %Y' tree/a/f1 moved/a/f2; cat tree/b/link");
+    let expected = found.lines().filter(|path| !path.starts_with("synced"));
+    let told = format!("{}\n640 ", expected.collect::<Vec<_>>().join("\n"));
+    assert!(elsewhere.starts_with(&told) && elsewhere.ends_with("\n1\n"), "{elsewhere}");
+    process::bash(mount.path(), "rm -r tree moved");
+    mount.settle();
+    assert_eq!(mount.outside().keys(""), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_of_several_pages_is_read_whole_and_in_order() {
+    let mount = stage().mount();
+    let name = |number: usize| format!("f{number:05}");
+    for number in 0..MANY {
+        mount.outside().put(&format!("many/{}", name(number)), b"x");
+    }
+    mount.outside().put("many/sub/file", b"y");
+    mount.outside().put("other", b"z");
+    let shown: Vec<String> = fs::read_dir(mount.at("many"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let mut expected: Vec<String> = (0..MANY).map(name).chain(["sub".to_owned()]).collect();
+    let distinct: BTreeSet<&String> = shown.iter().collect();
+    assert_eq!(distinct.len(), expected.len(), "each once");
+    expected.sort();
+    let mut sorted = shown.clone();
+    sorted.sort();
+    assert_eq!(sorted, expected);
+    assert_eq!(fs::read(mount.at(&format!("many/{}", name(MANY - 1)))).unwrap(), b"x");
+    assert_errno!(fs::metadata(mount.at("many/nothing")), ENOENT);
+    assert_errno!(fs::remove_dir(mount.at("many")), ENOTEMPTY);
+    assert_errno!(sys::rename_with(&mount.at("many"), &mount.at("other"), libc::RENAME_NOREPLACE), EEXIST);
+    sys::rename_with(&mount.at("many"), &mount.at("moved"), libc::RENAME_NOREPLACE).unwrap();
+    assert_eq!(fs::read_dir(mount.at("moved")).unwrap().count(), MANY + 1);
+    fs::remove_dir_all(mount.at("moved")).unwrap();
+    mount.settle();
+    assert_eq!(mount.outside().keys(""), ["other"]);
+}
+
+#[test]
+fn a_large_file_of_a_directory_bucket_is_rewritten_in_parts() {
+    let mount = stage().mount();
+    let mut expected = bytes(LARGE_BYTES);
+    fs::write(mount.at("large"), &expected).unwrap();
+    assert_eq!(mount.outside().bytes("large"), expected);
+    let file = OpenOptions::new().write(true).open(mount.at("large")).unwrap();
+    for at in [0, 9 << 20, LARGE_BYTES - 100] {
+        file.write_all_at(b"changed", at as u64).unwrap();
+        expected[at..at + 7].copy_from_slice(b"changed");
+    }
+    sys::close(file).unwrap();
+    assert_eq!(mount.outside().bytes("large"), expected);
+    OpenOptions::new().append(true).open(mount.at("large")).unwrap().write_all(b"and more").unwrap();
+    expected.extend_from_slice(b"and more");
+    assert_eq!(mount.outside().bytes("large"), expected);
+    assert!(fs::read(mount.at("large")).unwrap() == expected);
+}
+
+#[test]
+fn of_two_mounts_of_a_directory_bucket_the_later_close_is_refused_and_kept() {
+    let left = stage().args(&["--attr-ttl", "0s", "--list-ttl", "0s"]).mount();
+    let mut right = left.elsewhere();
+    right.start();
+    fs::write(left.at("file"), "theirs: none\n").unwrap();
+    let mut ours = OpenOptions::new().append(true).open(left.at("file")).unwrap();
+    ours.write_all(b"ours\n").unwrap();
+    fs::write(right.at("file"), "theirs\n").unwrap();
+    assert_errno!(sys::close(ours), ESTALE);
+    assert_eq!(fs::read_to_string(left.at("file")).unwrap(), "theirs\n");
+    assert_eq!(left.conflicts().len(), 1);
+    // Of two who make the same name one wins.
+    let made = File::create_new(left.at("new")).unwrap();
+    fs::write(right.at("new"), "right").unwrap();
+    (&made).write_all(b"left").unwrap();
+    assert_errno!(sys::close(made), ESTALE);
+    assert_eq!(left.outside().bytes("new"), b"right");
+}
+
+#[test]
+fn after_a_kill_the_next_mount_of_a_directory_bucket_sends_what_was_promised() {
+    let mut mount = stage().args(&["--write-back"]).mount();
+    process::bash(
+        mount.path(),
+        "mkdir d; for i in 1 2 3; do echo $i > d/f$i; done; mv d/f1 d/f4; rm d/f2; chmod 600 d/f3",
+    );
+    mount.kill();
+    mount.start();
+    let shown = process::bash(mount.path(), "cd d; ls; cat f3 f4; stat -c %a f3");
+    assert_eq!(shown, "f3\nf4\n3\n1\n600\n");
+    mount.stop();
+    assert_eq!(mount.outside().keys(""), ["d/", "d/f3", "d/f4"]);
+    assert_eq!(mount.outside().pending_uploads(), Vec::<String>::new());
+}
+
+#[test]
+fn no_request_of_a_usual_life_is_one_that_a_directory_bucket_refuses() {
+    let inside = Inside::start("secret");
+    let mut mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    usual_life(&mount);
+    fs::write(mount.at("large"), bytes(LARGE_BYTES)).unwrap();
+    mount.stop();
+    let bucket = mount.outside().bucket().to_owned();
+    process::run(mount.command().args(["gc", &bucket]));
+    let doctor = process::output(mount.command().args(["doctor", &bucket]), crate::stage::PATIENCE);
+    let requests = inside.server().requests();
+    let refused: Vec<_> = requests
+        .iter()
+        // A name that is not there, and conditions, are asked for by HEAD and PUT.
+        .filter(|request| !matches!(request.status, 200..=299 | 404 | 412))
+        .map(|request| format!("{} {:?}: {}", request.operation, request.key, request.status))
+        .collect();
+    // Which doctor tries, and takes for an answer.
+    let refused: Vec<_> = refused.into_iter().filter(|told| !told.starts_with("GetBucketLifecycle")).collect();
+    assert_eq!(refused, Vec::<String>::new());
+    let sessions = requests.iter().filter(|request| request.operation == "CreateSession").count();
+    assert!((1..20).contains(&sessions), "{sessions} sessions");
+    assert!(doctor.status.success(), "{doctor:?}");
+    assert_eq!(mount.outside().keys(".s3mount"), Vec::<String>::new(), "the probe is left behind");
+}
+
+#[test]
+fn files_move_between_a_directory_bucket_and_another() {
+    let mut mount = stage().prepare();
+    let plain = mount.outside().clone().with_bucket(&fresh_bucket_name());
+    plain.create_bucket(plain.bucket());
+    mount.set_source(&format!("fast={},plain={}", mount.outside().bucket(), plain.bucket()));
+    mount.start();
+    plain.put_by("theirs", b"1", |put| put.content_encoding("gzip").cache_control("no-store"));
+    process::bash(mount.path(), "mkdir fast/d; echo 2 > fast/d/f; mv fast/d/f plain/f; mv plain/theirs fast/d/; ls -R");
+    mount.settle();
+    assert_eq!((mount.outside().keys(""), plain.keys("")), (vec!["d/".into(), "d/theirs".into()], vec!["f".into()]));
+    assert_eq!(plain.bytes("f"), b"2\n");
+    // Written anew, with what such a bucket keeps of it.
+    process::bash(mount.path(), "echo more >> fast/d/theirs; chmod 600 fast/d/theirs");
+    mount.stop();
+    assert_eq!(mount.outside().bytes("d/theirs"), b"1more\n");
+    assert_eq!(mount.outside().told("d/theirs").cache_control(), Some("no-store"));
+}
+
+#[test]
+fn an_upload_under_way_shows_its_directory_until_gc_ends_it() {
+    let mount = stage().args(&["--list-ttl", "0s"]).mount();
+    mount.outside().begin_upload("ghost/large");
+    assert_eq!(process::bash(mount.path(), "ls; ls ghost"), "ghost\n");
+    super::kills::abort_all_uploads(&mount);
+    assert_eq!(process::bash(mount.path(), "ls"), "");
+}
