@@ -63,9 +63,11 @@ pub(super) struct Gate;
 #[async_trait]
 impl S3Access for Gate {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let operation = context.s3_op().name().to_owned();
         let bucket = context.s3_path().get_bucket_name().unwrap_or_default().to_owned();
         let key = context.s3_path().get_object_key().unwrap_or_default().to_owned();
+        // `s3s` takes it for a PUT.
+        let is_rename = directory_buckets::is_rename(&bucket, context.uri());
+        let operation = if is_rename { "RenameObject" } else { context.s3_op().name() }.to_owned();
         let exchange = context.extensions_mut().get::<Arc<Exchange>>().cloned();
         if let Some(exchange) = &exchange {
             exchange.name(operation.clone(), bucket.clone(), key);
@@ -109,6 +111,7 @@ fn parameters(operation: &str) -> Option<&'static [&'static str]> {
         "ListBuckets" => &["prefix", "max-buckets", "continuation-token", "bucket-region"],
         "CreateBucket" | "HeadBucket" | "DeleteBucket" | "PutObject" | "CopyObject" => &[],
         "CreateSession" => &["session"],
+        "RenameObject" => &["renameObject"],
         "GetBucketLocation" => &["location"],
         "GetBucketVersioning" | "PutBucketVersioning" => &["versioning"],
         "GetBucketNotificationConfiguration" | "PutBucketNotificationConfiguration" => &["notification"],

@@ -3,16 +3,22 @@
 //! What S3 has not there is refused here as well (AWS: "Differences for directory buckets"), and what it does in its own
 //! way is done so: LIST in no order, tags of objects that are no MD5.
 
-use hyper::HeaderMap;
+use std::collections::HashSet;
+
+use hyper::{HeaderMap, Uri};
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 use s3s::dto::ListObjectsV2Input;
 use s3s::{S3Result, s3_error};
 
 use super::listing::{After, Entry, Page};
-use super::record::Object;
+use super::record::{Object, Record, Version};
 use super::sessions;
+use super::store::Store;
 
 /// What a session is needed for.
-const IN_SESSION: [&str; 14] = [
+const IN_SESSION: [&str; 15] = [
+    "RenameObject",
     "HeadBucket",
     "ListObjectsV2",
     "PutObject",
@@ -50,6 +56,50 @@ const STORAGE_CLASS: &str = "EXPRESS_ONEZONE";
 /// Whether a bucket of this name is one.
 pub(super) fn is_one(bucket: &str) -> bool {
     bucket.ends_with("--x-s3")
+}
+
+/// Whether a request is `RenameObject`.
+pub(super) fn is_rename(bucket: &str, uri: &Uri) -> bool {
+    is_one(bucket)
+        && uri.query().is_some_and(|query| query.split('&').any(|pair| pair.trim_end_matches('=') == "renameObject"))
+}
+
+/// Tokens of renames that were done.
+#[derive(Debug, Default)]
+pub(super) struct Renames(Mutex<HashSet<String>>);
+
+impl Renames {
+    /// `RenameObject`; sent again with its token, nothing more is done.
+    pub fn rename(&self, store: &Store, bucket: &str, to: String, headers: &HeaderMap) -> S3Result<()> {
+        let token = headers.get("x-amz-client-token").and_then(|token| token.to_str().ok()).unwrap_or_default();
+        let mut done = self.0.lock();
+        if token.is_empty() || !done.contains(token) {
+            rename(store, bucket, to, headers)?;
+            done.insert(token.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The same version under another key.
+fn rename(store: &Store, bucket: &str, to: String, headers: &HeaderMap) -> S3Result<()> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let source = header("x-amz-rename-source").ok_or_else(|| s3_error!(InvalidRequest, "no x-amz-rename-source"))?;
+    let from = percent_decode_str(source).decode_utf8().map_err(|_| s3_error!(InvalidArgument))?.into_owned();
+    if from.ends_with('/') || to.ends_with('/') {
+        return Err(s3_error!(InvalidRequest, "RenameObject is not for keys that end in /"));
+    }
+    let tag = header("x-amz-rename-source-if-match").map(|tag| tag.trim_matches('"').to_owned());
+    store.change(|catalog| {
+        let version = catalog.bucket(bucket)?.latest(&from).ok_or_else(|| s3_error!(NoSuchKey))?;
+        let found = version.object.as_ref().map(|object| &object.etag);
+        if tag.as_ref().is_some_and(|tag| Some(tag) != found) {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        let put = Record::Put { bucket: bucket.to_owned(), key: to, version: Box::new(Version::clone(version)) };
+        let remove = Record::Remove { bucket: bucket.to_owned(), key: from, version_id: version.id.clone() };
+        Ok((vec![put, remove], ()))
+    })
 }
 
 /// Checks a request to one.

@@ -8,21 +8,23 @@ use s3s::dto::{self, ETagCondition};
 use s3s::{S3, S3Request, S3Response, S3Result};
 
 use super::conditions::WriteConditions;
+use super::directory_buckets::Renames;
 use super::multipart::{self, Uploads};
 use super::store::Store;
-use super::{buckets, copies, listing, objects, removals, sessions, tags, versions};
+use super::{buckets, copies, directory_buckets, listing, objects, removals, sessions, tags, versions};
 
 /// The server behind `s3s`.
 #[derive(Debug)]
 pub(super) struct Demo {
     store: Arc<Store>,
     uploads: Uploads,
+    renames: Renames,
 }
 
 impl Demo {
     /// Serves a store.
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, uploads: Uploads::default() }
+        Self { store, uploads: Uploads::default(), renames: Renames::default() }
     }
 }
 
@@ -122,6 +124,11 @@ impl S3 for Demo {
     }
 
     async fn put_object(&self, request: S3Request<dto::PutObjectInput>) -> Answer<dto::PutObjectOutput> {
+        if directory_buckets::is_rename(&request.input.bucket, &request.uri) {
+            let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+            self.renames.rename(&self.store, &bucket, key, &request.headers)?;
+            return Ok(answer(dto::PutObjectOutput::default()));
+        }
         objects::put(&self.store, request).await.map(answer)
     }
 
