@@ -13,9 +13,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo, Part,
-    PendingUpload, PutOptions, Result, Sink,
+    PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 
 /// Most keys and common prefixes of a page, and so in memory for it: some 300 bytes each.
@@ -167,6 +168,10 @@ impl Bucket for InOrder {
         self.inner.copy(request).await
     }
 
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        self.inner.rename(request).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         self.inner.delete(key).await
     }
@@ -181,6 +186,10 @@ impl Bucket for InOrder {
 
     async fn upload_part(&self, key: &str, upload_id: &str, number: u16, body: Bytes) -> Result<Part> {
         self.inner.upload_part(key, upload_id, number, body).await
+    }
+
+    async fn upload_arriving_part(&self, key: &str, id: &str, number: u16, part: &Arc<Arriving>) -> Result<Part> {
+        self.inner.upload_arriving_part(key, id, number, part).await
     }
 
     async fn copy_part(

@@ -195,6 +195,24 @@ impl CopyRequest {
     }
 }
 
+/// An object that is to have another key.
+#[derive(Clone, Debug)]
+pub struct RenameRequest {
+    pub from: String,
+    /// What is there is replaced.
+    pub to: String,
+    /// Move this version or fail with [`Kind::Changed`].
+    pub from_etag: ETag,
+    /// By which the server knows the request when it is sent again, at most 64 characters.
+    pub token: String,
+}
+
+/// [`Kind::Unsupported`], without a word to the server.
+fn cannot_rename(request: &RenameRequest) -> Error {
+    let (key, cause) = (request.to.clone(), "only a directory bucket renames, within itself".to_owned());
+    Error { kind: Kind::Unsupported, operation: "RenameObject", key, cause, http_status: None, request_id: None }
+}
+
 /// A part that the server has: what `complete_upload` must repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -355,6 +373,11 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<ETag>;
     /// `CopyObject`.
     async fn copy(&self, request: &CopyRequest) -> Result<ETag>;
+    /// `RenameObject`: an object gets another key, with all that it carries, at once. Of directory buckets alone: other
+    /// servers answer it with success, and write something else over the target. [`Kind::Unsupported`] elsewhere.
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        Err(cannot_rename(request))
+    }
     /// `DeleteObject`; deleting what is not there succeeds.
     async fn delete(&self, key: &str) -> Result<()>;
     /// `DeleteObjects`, at most 1,000 keys; returns those that failed.

@@ -168,6 +168,8 @@ pub struct Fs {
     runtime: Option<tokio::runtime::Handle>,
     /// The server copies ranges into uploads; false once it has refused to.
     copies_parts: AtomicBool,
+    /// Directory buckets rename; false once one has refused to.
+    renames: AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -222,6 +224,7 @@ impl Fs {
             conflicts: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::try_current().ok(),
             copies_parts: AtomicBool::new(true),
+            renames: AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

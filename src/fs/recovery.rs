@@ -15,6 +15,7 @@ use crate::bucket::attributes::Attributes;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{DraftBytes, EventName, Intent, IntentId, NewEvent, Note, stored_etag};
+use crate::key::is_directory_bucket;
 
 /// How long a start may take to send what was left; the rest is sent while the mount serves.
 const RESUME_DEADLINE: Duration = Duration::from_mins(2);
@@ -228,8 +229,9 @@ impl Fs {
         let source = optional(source)?;
         let Some(target) = optional(target)? else { return Ok(Outcome::Dropped) };
         let etag = ETag::new(etag);
+        let tags_are_random = self.settings.layout.root_of(to).is_some_and(|root| is_directory_bucket(&root.bucket));
         match source {
-            Some(source) if source.etag == etag && is_copy(&source, &target, to_etag) => {
+            Some(source) if source.etag == etag && is_copy(&source, &target, to_etag, tags_are_random) => {
                 self.bucket.delete(from).await?;
             }
             Some(_) => return Ok(Outcome::Dropped),
@@ -285,17 +287,18 @@ fn optional(
     }
 }
 
-/// Whether `target` is what copying `source` made. A copy of a multipart object has another ETag:
-/// there the target must be another one than before, of the same size and metadata.
+/// Whether `target` is what copying `source` made. A copy of a multipart object has another ETag, and any copy where
+/// tags are random: there the target must be another one than before, of the same size and metadata.
 fn is_copy(
     source: &crate::bucket::ObjectInfo,
     target: &crate::bucket::ObjectInfo,
     target_before: Option<&str>,
+    tags_are_random: bool,
 ) -> bool {
     if source.size != target.size {
         return false;
     }
-    let in_parts = source.etag.as_str().contains('-');
+    let has_other_tag = tags_are_random || source.etag.as_str().contains('-');
     let replaced = target_before != Some(target.etag.as_str());
-    source.etag == target.etag || (in_parts && replaced && source.metadata == target.metadata)
+    source.etag == target.etag || (has_other_tag && replaced && source.metadata == target.metadata)
 }

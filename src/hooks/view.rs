@@ -19,7 +19,7 @@ use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::Arriving;
 use crate::bucket::{
     self, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo, Part,
-    PendingUpload, Properties, PutOptions, Result, Sink, check_version,
+    PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink, check_version,
 };
 use crate::error::Kind;
 
@@ -232,6 +232,12 @@ impl Bucket for Views {
         self.real("CopyObject", &request.from)?;
         self.real("CopyObject", &request.to)?;
         self.inner.copy(request).await
+    }
+
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        self.real("RenameObject", &request.from)?;
+        self.real("RenameObject", &request.to)?;
+        self.inner.rename(request).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

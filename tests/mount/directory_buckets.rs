@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
+use s3mount::demo::{Fault, FaultKind};
+
 use crate::assert_errno;
 use crate::stage::servers::Inside;
 use crate::stage::{Maker, Mount, Stage, fresh_bucket_name, process, sys};
@@ -198,4 +200,45 @@ fn an_upload_under_way_shows_its_directory_until_gc_ends_it() {
     assert_eq!(process::bash(mount.path(), "ls; ls ghost"), "ghost\n");
     super::kills::abort_all_uploads(&mount);
     assert_eq!(process::bash(mount.path(), "ls"), "");
+}
+
+fn counted(inside: &Inside, operation: &str) -> u64 {
+    inside.server().request_counts().get(operation).copied().unwrap_or(0)
+}
+
+#[test]
+fn a_directory_bucket_renames_a_file_itself_also_when_the_answer_is_lost() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    process::bash(mount.path(), "mkdir d; echo first > d/a.txt; chmod 604 d/a.txt; sync d/a.txt; echo old > b.txt");
+    mount.settle();
+    let before = ["CopyObject", "DeleteObject", "DeleteObjects"].map(|operation| counted(&inside, operation));
+    inside.server().faults().add(Fault::once("RenameObject", FaultKind::AppliedThenLostReply));
+    let shown = process::bash(mount.path(), "mv d/a.txt b.txt; cat b.txt; stat -c %a b.txt; ls d; echo more >> b.txt");
+    assert_eq!(shown, "first\n604\n");
+    mount.settle();
+    let after = ["CopyObject", "DeleteObject", "DeleteObjects"].map(|operation| counted(&inside, operation));
+    assert_eq!((after, counted(&inside, "RenameObject")), (before, 2), "sent twice, and done once");
+    assert_eq!(mount.outside().keys(""), ["b.txt", "d/"]);
+    assert_eq!(mount.outside().bytes("b.txt"), b"first\nmore\n");
+    // A zone that does not know it is asked once.
+    inside.server().faults().add(Fault::once("RenameObject", FaultKind::Status(501)));
+    process::bash(mount.path(), "mv b.txt c.txt; cat c.txt; echo x > e.txt; mv e.txt f.txt");
+    assert_eq!(counted(&inside, "RenameObject"), 3, "who refuses once is not asked again");
+    mount.settle();
+    assert_eq!(mount.outside().keys(""), ["c.txt", "d/", "f.txt"]);
+    assert_eq!(mount.outside().bytes("c.txt"), b"first\nmore\n");
+}
+
+#[test]
+fn no_other_bucket_is_asked_to_rename() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).mount();
+    process::bash(
+        mount.path(),
+        "echo 1 > a.txt; echo 2 > b.txt; mv a.txt b.txt; mkdir d; mv b.txt d; mv d e; cat e/b.txt",
+    );
+    mount.settle();
+    assert_eq!(counted(&inside, "RenameObject"), 0);
+    assert_eq!(mount.outside().bytes("e/b.txt"), b"1\n");
 }

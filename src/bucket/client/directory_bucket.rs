@@ -37,7 +37,10 @@ mod tests {
     use super::*;
     use crate::bucket::properties::Header;
     use crate::bucket::s3::S3Bucket;
-    use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Properties, PutOptions, StorageClass};
+    use crate::bucket::{
+        Condition, CopyRequest, ETag, ListRequest, Properties, PutOptions, RenameRequest, StorageClass,
+    };
+    use crate::error::Kind;
 
     /// Answers like a directory bucket, and keeps what it was asked.
     #[derive(Clone, Debug, Default)]
@@ -167,6 +170,34 @@ mod tests {
             assert!(prefix.is_none_or(|prefix| prefix.is_empty() || prefix.ends_with("%2F")), "{told}");
             assert!(!uri.contains("delimiter=") || uri.contains("delimiter=%2F"), "{told}");
         }
+    }
+
+    async fn asked_to_rename(bucket: &str, from: &str, to: &str) -> (Result<(), Kind>, Vec<HttpRequest>) {
+        let (express, client) = (Express::default(), load(&settings()).await.unwrap().client());
+        let connector = SharedHttpConnector::new(express.clone());
+        let http = http_client_fn(move |_, _| connector.clone());
+        let client = Client::from_conf(client.config().to_builder().http_client(http).build());
+        let (from, to, token) = (from.to_owned(), to.to_owned(), "once".to_owned());
+        let request = RenameRequest { from, to, from_etag: ETag::new("t"), token };
+        let answer = S3Bucket::new(client, bucket).rename(&request).await.map_err(|error| error.kind);
+        let requests = std::mem::take(&mut *express.0.lock());
+        (answer, requests)
+    }
+
+    #[tokio::test]
+    async fn only_a_directory_bucket_is_ever_asked_to_rename() {
+        for (bucket, from, to) in [("plain", "a", "b"), ("x--x-s3.example", "a", "b"), (EXPRESS, "a/", "b/")] {
+            let (answer, requests) = asked_to_rename(bucket, from, to).await;
+            assert_eq!((answer, requests.len()), (Err(Kind::Unsupported), 0), "{bucket}");
+        }
+        let (answer, requests) = asked_to_rename(EXPRESS, "d/ü b", "d/c").await;
+        assert_eq!((answer, requests.len()), (Ok(()), 2), "a session, and the request");
+        let (uri, headers) = (requests[1].uri(), requests[1].headers());
+        assert!(requests[1].method() == "PUT" && uri.contains(".amazonaws.com/d/c?renameObject"), "{uri}");
+        assert_eq!(headers.get("x-amz-rename-source"), Some("d/%C3%BC%20b"));
+        assert_eq!(headers.get("x-amz-rename-source-if-match"), Some("\"t\""));
+        assert_eq!(headers.get("x-amz-client-token"), Some("once"));
+        assert_eq!(headers.get("x-amz-s3session-token"), Some("the-token"));
     }
 
     /// Where a GET would go: nothing is sent.

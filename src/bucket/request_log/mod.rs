@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink,
+    PutOptions, RenameRequest, Result, Sink,
 };
 use crate::error::Kind;
 pub use tally::OperationCounts;
@@ -187,6 +187,10 @@ impl<B: Bucket> Bucket for Counted<B> {
 
     async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
         self.count("CopyObject", self.inner.copy(request)).await
+    }
+
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        self.count("RenameObject", self.inner.rename(request)).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

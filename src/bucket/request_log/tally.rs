@@ -7,11 +7,12 @@ use crate::error::Kind;
 use crate::telemetry::{Histogram, Observed};
 
 /// Every operation that is counted.
-pub(super) const OPERATIONS: [&str; 13] = [
+pub(super) const OPERATIONS: [&str; 14] = [
     "HeadObject",
     "GetObject",
     "ListObjectsV2",
     "PutObject",
+    "RenameObject",
     "CopyObject",
     "DeleteObject",
     "DeleteObjects",

@@ -23,7 +23,7 @@ use super::request_log::RequestLog;
 use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink, only_whole_parts,
+    PutOptions, RenameRequest, Result, Sink, only_whole_parts,
 };
 use crate::error::Kind;
 use crate::telemetry::spans;
@@ -364,6 +364,12 @@ impl<B: Bucket> Bucket for Retrying<B> {
             answer => answer,
         };
         self.settle(answer)
+    }
+
+    /// By its token the server knows a request again that it has fulfilled.
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        let send = || self.inner.rename(request);
+        self.repeat("RenameObject", &request.to, self.operation(0), send).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -35,7 +35,7 @@ use super::client::ClassOfKey;
 use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink,
+    PutOptions, RenameRequest, Result, Sink,
 };
 use crate::key::is_directory_bucket;
 pub(in crate::bucket) use errors::root_cause;
@@ -181,6 +181,10 @@ impl Bucket for S3Bucket {
 
     async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
         self.copy_object(request).await
+    }
+
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        self.rename_object(request).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

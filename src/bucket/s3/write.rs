@@ -15,11 +15,12 @@ use super::progress::{Progress, WatchedBody};
 use super::properties::with_properties;
 use super::{S3Bucket, condition_headers, send};
 use crate::bucket::properties::Header;
-use crate::bucket::{CopyRequest, ETag, Error, Metadata, PutOptions, Result, checksum};
+use crate::bucket::{CopyRequest, ETag, Error, Metadata, PutOptions, RenameRequest, Result, cannot_rename, checksum};
 use crate::error::Kind;
 
 const PUT: &str = "PutObject";
 const COPY: &str = "CopyObject";
+const RENAME: &str = "RenameObject";
 const DELETE: &str = "DeleteObject";
 const DELETE_MANY: &str = "DeleteObjects";
 /// Bodies above this are handed over in chunks, so that their progress can be seen.
@@ -66,6 +67,17 @@ impl S3Bucket {
     /// Whence a copy comes, in the words of its header.
     pub(super) fn copied_from(&self, request: &CopyRequest) -> String {
         copy_source(request.from_bucket.as_ref().unwrap_or(&self.name), &request.from)
+    }
+
+    pub(super) async fn rename_object(&self, request: &RenameRequest) -> Result<()> {
+        // S3 renames no markers of directories.
+        if !self.is_directory || request.from.ends_with('/') || request.to.ends_with('/') {
+            return Err(cannot_rename(request));
+        }
+        let call = self.client.rename_object().bucket(&self.name).key(&request.to);
+        let call = call.rename_source(encoded(&request.from)).source_if_match(request.from_etag.quoted());
+        self.send(RENAME, &request.to, call.client_token(&request.token).send()).await?;
+        Ok(())
     }
 
     pub(super) async fn delete_object(&self, key: &str) -> Result<()> {
@@ -151,9 +163,14 @@ pub(super) fn tag(operation: &'static str, key: &str, tag: Option<String>) -> Re
 /// `x-amz-copy-source`: bucket and key, percent-encoded but for the slashes. Behind the ARN of an access
 /// point the key has a word before it (AWS: `CopyObject`).
 pub(super) fn copy_source(bucket: &str, key: &str) -> String {
-    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     let object = if bucket.starts_with("arn:") { "/object" } else { "" };
-    format!("{bucket}{object}/{}", utf8_percent_encode(key, ENCODED))
+    format!("{bucket}{object}/{}", encoded(key))
+}
+
+/// A key in a header.
+fn encoded(key: &str) -> String {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(key, ENCODED).to_string()
 }
 
 /// Whether XML 1.0 can hold the key ("Characters"); white space other than the blank is normalised

@@ -18,7 +18,7 @@ use super::layout::{Layout, Root};
 use super::upload::Arriving;
 use super::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink,
+    PutOptions, RenameRequest, Result, Sink, cannot_rename,
 };
 use crate::error::Kind;
 
@@ -130,6 +130,16 @@ impl Bucket for United {
         let there = self.target("CopyObject", &request.to)?;
         let asked = self.copy_there("CopyObject", &there, request)?;
         there.bucket.copy(&asked).await.map_err(about(&request.to))
+    }
+
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        let there = self.target("RenameObject", &request.to)?;
+        let from = self.there("RenameObject", &request.from)?;
+        if from.index != there.index {
+            return Err(cannot_rename(request));
+        }
+        let asked = RenameRequest { from: from.key, to: there.key, ..request.clone() };
+        there.bucket.rename(&asked).await.map_err(about(&request.to))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

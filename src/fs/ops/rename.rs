@@ -9,16 +9,17 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, PutOptions};
+use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, PutOptions, RenameRequest};
 use crate::cache::Pinned;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::Content;
 use crate::fs::inodes::{Ino, Node, Pages};
-use crate::fs::persist::{Snapshot, created};
+use crate::fs::persist::{Snapshot, created, removed};
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, stored_etag};
+use crate::key::is_directory_bucket;
 
 /// From where to where.
 #[derive(Clone, Debug)]
@@ -171,6 +172,16 @@ impl Fs {
         let intent = self.intend(|| Intent::Rename { from, to, etag: stored_etag(&etag), to_etag }).await?;
         failpoint::reach(Failpoint::RenameIntended);
         let changed = content.filter(|content| content.attributes_dirty.swap(false, Ordering::AcqRel));
+        if changed.is_none()
+            && !self.is_retyped(plan.ino, before, &key)
+            && let Some(etag) = self.move_at_once(before, &key, &etag).await?
+        {
+            let events = [created(EventName::CreatedCopy, &key, before.stat.size, &etag), removed(&before.key)];
+            let events = if listens { events.into() } else { Vec::new() };
+            failpoint::reach(Failpoint::RenameNoted);
+            self.settle(intent.as_slice(), events).await?;
+            return self.moved(plan, &key, &etag, content).await;
+        }
         let moved = self.copy_unchanged(plan, before, &key, etag, changed.is_some()).await;
         if let (Some(content), Err(_)) = (changed, &moved) {
             content.attributes_dirty.store(true, Ordering::Release);
@@ -186,13 +197,42 @@ impl Fs {
         let (etag, removal) = moved?;
         // Sent from now on, so that hooks hear of the copy first.
         self.remove_noted(&before.key, removal, settled)?;
+        self.moved(plan, &key, &etag, content).await
+    }
+
+    /// S3 has it under its new key.
+    async fn moved(&self, plan: &Move, key: &str, etag: &ETag, content: Option<&Content>) -> Result<()> {
         if let Some(content) = content {
             self.end_waiting_attributes(content);
         }
         self.relink(plan).await?;
-        self.stored(plan.ino, &key, &etag);
-        self.rebase(plan.ino, &key, &etag);
+        self.stored(plan.ino, key, etag);
+        self.rebase(plan.ino, key, etag);
         Ok(())
+    }
+
+    /// Has a directory bucket move it, which is one step and costs no copy; the tag that it has then. `None` where that
+    /// cannot be.
+    async fn move_at_once(&self, before: &Snapshot, key: &str, etag: &ETag) -> Result<Option<ETag>> {
+        let (root, layout) = (self.settings.layout.root_of(key), &self.settings.layout);
+        let is_within =
+            root.is_some_and(|root| is_directory_bucket(&root.bucket)) && root == layout.root_of(&before.key);
+        if !is_within || !self.renames.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let (from, to) = (before.key.clone(), key.to_owned());
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        match self.bucket.rename(&RenameRequest { from, to, from_etag: etag.clone(), token }).await {
+            Ok(()) => {}
+            // A zone that has no such request.
+            Err(error) if error.kind == Kind::Unsupported => {
+                self.renames.store(false, Ordering::Relaxed);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        failpoint::reach(Failpoint::RenameCopied);
+        Ok(Some(self.bucket.head(key).await?.etag))
     }
 
     /// The type follows the extension where nobody has said one: editors and rsync write under another

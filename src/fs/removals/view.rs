@@ -11,7 +11,7 @@ use super::book::{Book, Kept, Wanted};
 use crate::bucket::upload::Arriving;
 use crate::bucket::{
     Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    Properties, PutOptions, Result, Sink,
+    Properties, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::error::Kind;
 
@@ -146,6 +146,12 @@ impl Bucket for View {
         self.free(&request.to).await?;
         self.seen("CopyObject", &request.from)?;
         self.inner.copy(request).await
+    }
+
+    async fn rename(&self, request: &RenameRequest) -> Result<()> {
+        self.free(&request.to).await?;
+        self.seen("RenameObject", &request.from)?;
+        self.inner.rename(request).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
