@@ -1,7 +1,7 @@
 //! One mount from its start to its end.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::running::{DRAIN_DEADLINE, Ended, Running};
 use super::status::{Addresses, Facts};
 use super::supervisor::Watch;
 use super::{Failure, Ready};
+use crate::bucket::client::Connection;
 use crate::config::Config;
 use crate::error::Kind;
 use crate::hooks;
@@ -99,15 +100,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     // Before anything that takes time: a port in use is told at once.
     let metrics = metrics::listen(config.metrics_listen).await?;
     let starting = async {
-        let is_awaited = control::is_served(&socket);
-        let mut connection = rooms::connect(&config).await?;
-        if is_awaited {
-            // What the process before this one still stores is not in it.
-            connection.first_page = None;
-        }
-        if let Some(key) = &state_key {
-            connection.layout = connection.layout.served_as(key);
-        }
+        let connection = connect(&config, &socket, state_key.as_deref()).await?;
         let places = Places::open(&config, &connection.layout, &mountpoint)?;
         let log_path = places.state.join(LOG_NAME);
         log.open(&log_path).map_err(|cause| local("open the log", &log_path, &cause))?;
@@ -158,6 +151,19 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     // The next mount of the same place may take over now, and only then the command is told.
     drop((rooms, control, places));
     Ok(ended)
+}
+
+/// The buckets. Of the root nothing is taken as known while the process before this one still stores something.
+async fn connect(config: &Config, socket: &Path, state_key: Option<&str>) -> Result<Connection, Failure> {
+    let is_awaited = control::is_served(socket);
+    let mut connection = rooms::connect(config).await?;
+    if is_awaited {
+        connection.first_page = None;
+    }
+    if let Some(key) = state_key {
+        connection.layout = connection.layout.served_as(key);
+    }
+    Ok(connection)
 }
 
 /// Lambda's API for the hooks, if it is wanted.
