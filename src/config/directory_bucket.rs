@@ -6,15 +6,18 @@ use super::{Config, Error};
 /// # Errors
 /// The first option that the bucket cannot fulfil, and why.
 pub(super) fn check(config: &Config) -> Result<(), Error> {
-    let buckets = || config.sources.each().map(|(_, source)| source);
-    if let Some(point) = buckets().find(|source| source.bucket.ends_with("--xa-s3")) {
+    if let Some((_, point, _)) = config.each().find(|(_, source, _)| source.bucket.ends_with("--xa-s3")) {
         let told = format!("{point} is an access point of a directory bucket, which is not supported");
         return Err(Error::new(told, "name the bucket itself: its name ends in --x-s3"));
     }
-    let Some(bucket) = buckets().find(|source| source.is_directory_bucket()) else { return Ok(()) };
-    match refusals(config).into_iter().find(|(is_asked, ..)| *is_asked) {
+    let directory_buckets = config.each().filter(|(_, source, _)| source.is_directory_bucket());
+    let mut refused = directory_buckets.filter_map(|(_, bucket, own)| {
+        let (_, option, why) = refusals(own).into_iter().find(|(is_asked, ..)| *is_asked)?;
+        Some((bucket, option, why))
+    });
+    match refused.next() {
         None => Ok(()),
-        Some((_, option, why)) => Err(Error::new(
+        Some((bucket, option, why)) => Err(Error::new(
             format!("{option}: {bucket} is a directory bucket (S3 Express One Zone), which {why}"),
             format!("leave {option} out"),
         )),
@@ -45,9 +48,8 @@ fn refusals(config: &Config) -> [(bool, &'static str, &'static str); 13] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::config::buckets::BucketOptions;
     use crate::config::{Options, Sse};
 
     const BUCKET: &str = "fast--use1-az4--x-s3";
@@ -92,16 +94,23 @@ mod tests {
         assert!(said(fips).is_ok());
         let class = Some("EXPRESS_ONEZONE".parse().unwrap());
         assert!(said(Options { storage_class: class, ..Options::default() }).is_ok());
-        let buckets = BTreeMap::from([("a".to_owned(), "plain".to_owned()), ("b".to_owned(), BUCKET.to_owned())]);
-        let several = Options {
-            buckets: Some(buckets),
-            mountpoint: Some("/m".into()),
-            acl: Some("private".into()),
-            cache_dir: Some("/c".into()),
-            state_dir: Some("/s".into()),
-            ..Options::default()
+        let acl = || Some("private".to_owned());
+        let several = |of_mount: Option<String>, of_other: Option<String>| {
+            let named =
+                |bucket: &str, acl| BucketOptions(Options { bucket: Some(bucket.into()), acl, ..Options::default() });
+            let buckets = [("a".to_owned(), named("plain", of_other)), ("b".to_owned(), named(BUCKET, None))];
+            let options = Options {
+                buckets: Some(buckets.into()),
+                mountpoint: Some("/m".into()),
+                acl: of_mount,
+                cache_dir: Some("/c".into()),
+                state_dir: Some("/s".into()),
+                ..Options::default()
+            };
+            Config::resolve(options, None)
         };
-        assert!(Config::resolve(several, None).unwrap_err().message.starts_with("--acl: "));
+        assert!(several(acl(), None).unwrap_err().message.starts_with("b: --acl: "));
+        assert!(several(None, acl()).is_ok());
         let point = Config::of_bucket("point--use1-az4--xa-s3", Options::default(), None).unwrap_err();
         assert!(point.message.contains("access point of a directory bucket"), "{}", point.message);
     }
