@@ -83,9 +83,9 @@ impl Fs {
             }
             self.options_to_write(ino, before, op_id).await
         };
-        let sent = |settings| async {
-            let settings = settings;
-            upload::upload_changes(&self.bucket, &from, parts, &edges, options, &settings).await
+        let sent = |settings: UploadSettings| {
+            let (from, edges) = (&from, &edges);
+            async move { upload::upload_changes(&self.bucket, from, parts, edges, options, &settings).await }
         };
         self.journaled(&before.key, sent).await
     }
