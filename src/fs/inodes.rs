@@ -204,6 +204,26 @@ impl Tree {
         children.filter(|child| self.nodes.get(child).is_some_and(Node::is_drafted)).collect()
     }
 
+    /// Whether S3 has something below a directory, without what is leaving it. Names that have no node are
+    /// known from S3.
+    pub fn is_implied(&self, ino: Ino, leaving: Option<&str>) -> bool {
+        let is_stored = |node: &Node| node.etag.is_some() || self.is_implied(node.ino, None);
+        let directory = self.nodes.get(&ino).and_then(|node| node.directory.as_ref());
+        let children = directory.into_iter().flat_map(Directory::children);
+        let mut others = children.filter(|(name, _)| Some(name.as_str()) != leaving);
+        others.any(|(_, child)| child.ino.and_then(|ino| self.nodes.get(&ino)).is_none_or(is_stored))
+    }
+
+    /// What S3 has under the name of a node was changed here: older listings must not contradict.
+    pub fn note_change(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.checked = Instant::now();
+        let (parent, name) = (node.parent, node.name.clone());
+        if let Some(directory) = self.directory_mut(parent) {
+            directory.note_change(&name);
+        }
+    }
+
     /// The key of a node: a directory's ends in `/`, the root's is the mount's prefix.
     pub fn key(&self, ino: Ino) -> Option<String> {
         let node = self.nodes.get(&ino)?;
@@ -334,5 +354,30 @@ impl Tree {
             directory.forget_node(&name);
         }
         self.drop_if_idle(parent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(ino: Ino, parent: Ino, name: &str, kind: FileKind) -> Node {
+        Node::new(ino, parent, name, Stat::fresh(kind, 0o755, 0, 0), Instant::now())
+    }
+
+    #[test]
+    fn what_s3_has_below_a_directory_implies_it_unless_it_is_leaving() {
+        let mut tree = Tree::new(String::new(), Stat::fresh(FileKind::Directory, 0o755, 0, 0));
+        tree.link(node(2, ROOT_INO, "a", FileKind::Directory));
+        tree.link(node(3, 2, "b", FileKind::Directory));
+        tree.link(node(4, 3, "f", FileKind::File));
+        assert!(!tree.is_implied(2, None), "nothing is stored");
+        tree.get_mut(4).unwrap().etag = Some(ETag::new("v1"));
+        assert!(tree.is_implied(2, None) && tree.is_implied(3, None));
+        assert!(!tree.is_implied(3, Some("f")) && !tree.is_implied(2, Some("b")));
+        tree.link(node(5, 3, "g", FileKind::File));
+        assert!(!tree.is_implied(3, Some("f")), "the other one is not stored");
+        tree.directory_mut(3).unwrap().forget_node("g");
+        assert!(tree.is_implied(3, Some("f")), "what has no node is known from S3");
     }
 }

@@ -3,18 +3,35 @@
 //!
 //! A note in the journal answers for them meanwhile ([`crate::journal::Note::Attributes`]); the uploader tells S3. So
 //! what `mkdir`, `chmod` and `utimes` say of a directory one after the other is one request.
+//!
+//! It is none where a new directory has only the attributes that every directory has here, and something
+//! lies in it by then: a prefix of a key is a directory, for us and for every other client.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::inodes::Ino;
 use super::persist::Snapshot;
+use super::stat::Stat;
 use super::waiting::attributes_note;
 use super::{Fs, Result};
 use crate::failpoint::{self, Failpoint};
 use crate::key::ROOT_INO;
+
+/// How long a new directory waits for the first thing in it to be stored, before it gets a marker: others
+/// are to see it soon.
+const IMPLIED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is noted of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It was made.
+    Made,
+    /// It has other attributes.
+    Changed,
+}
 
 /// What S3 is to be told of a directory.
 #[derive(Debug, Default)]
@@ -30,6 +47,23 @@ struct Open {
     /// The note in the journal.
     number: Option<u64>,
     changes: u64,
+    /// All that is to be told is that it is there: whatever lies in it tells as much.
+    bare: Option<Bare>,
+}
+
+impl Open {
+    /// Nothing is to be told any more: the number of the note.
+    fn take(&mut self) -> Option<u64> {
+        self.bare = None;
+        self.number.take()
+    }
+}
+
+#[derive(Debug)]
+struct Bare {
+    since: Instant,
+    /// The last name that was about to leave it: not to be relied on.
+    leaving: Option<String>,
 }
 
 impl Noted {
@@ -44,10 +78,17 @@ impl Noted {
         open.number.map(|_| open.changes)
     }
 
+    /// A name is about to leave the directory.
+    pub fn note_leaving(&self, name: &str) {
+        if let Some(bare) = &mut self.open.lock().bare {
+            bare.leaving = Some(name.to_owned());
+        }
+    }
+
     /// S3 was told of this change: the number of the note, unless another has come since.
     fn end(&self, change: u64) -> Option<u64> {
         let mut open = self.open.lock();
-        if open.changes == change { open.number.take() } else { None }
+        if open.changes == change { open.take() } else { None }
     }
 }
 
@@ -78,16 +119,19 @@ impl Fs {
     ///
     /// # Errors
     /// What the journal says: then nothing is noted.
-    pub(super) fn note_directory(&self, ino: Ino) -> Result<()> {
+    pub(super) fn note_directory(&self, ino: Ino, news: News) -> Result<()> {
         let noted = match self.tree.lock().get_mut(ino) {
             Some(node) => node.noted.get_or_insert_default().clone(),
             None => return Ok(()),
         };
-        let note = attributes_note(self.snapshot(ino)?)?;
+        let snapshot = self.snapshot(ino)?;
+        let is_bare = news == News::Made && snapshot.stat.is_like(&Stat::directory(&self.settings));
+        let note = attributes_note(snapshot)?;
         {
             let mut open = noted.open.lock();
             self.note_latest(&mut open.number, &note)?;
             open.changes += 1;
+            open.bare = is_bare.then(|| Bare { since: Instant::now(), leaving: None });
         }
         failpoint::reach(Failpoint::AttributesNoted);
         self.backlog.add_directory(ino, Instant::now());
@@ -110,6 +154,9 @@ impl Fs {
             // Its number is another directory's by now.
             return Ok(());
         }
+        if self.end_if_implied(ino, &noted) {
+            return Ok(());
+        }
         let Some(change) = noted.last_change() else { return Ok(()) };
         let is_new = self.snapshot(ino)?.etag.is_none();
         match self.store_attributes_stable(ino).await {
@@ -129,9 +176,42 @@ impl Fs {
         }
     }
 
+    /// Ends the note of a directory of which something in the bucket tells already.
+    ///
+    /// Looked at and ended in one step: whoever takes the last name out of it finds it either noted still,
+    /// or without a marker, which it is to get then ([`Fs::keep_soon`]).
+    fn end_if_implied(&self, ino: Ino, noted: &Noted) -> bool {
+        let (key, number) = {
+            let mut tree = self.tree.lock();
+            let mut open = noted.open.lock();
+            let Some(bare) = &open.bare else { return false };
+            if !tree.is_implied(ino, bare.leaving.as_deref()) {
+                return false;
+            }
+            let number = open.take();
+            drop(open);
+            // A listing that was asked for before that was stored does not know of the directory.
+            tree.note_change(ino);
+            (tree.key(ino), number)
+        };
+        self.close_notes(number.as_slice());
+        if let Some(key) = key {
+            self.remember(ino, &key, None);
+        }
+        true
+    }
+
+    /// Whether a directory need not be told of yet, since what lies in it will tell.
+    pub(super) fn may_be_implied(&self, ino: Ino) -> bool {
+        let tree = self.tree.lock();
+        let Some(noted) = tree.get(ino).and_then(|node| node.noted.as_ref()) else { return false };
+        let is_young = noted.open.lock().bare.as_ref().is_some_and(|bare| bare.since.elapsed() < IMPLIED_WITHIN);
+        is_young && !tree.is_implied(ino, None) && !tree.drafted_children(ino).is_empty()
+    }
+
     /// The directory is gone: S3 need not be told of it. For callers that hold its gate.
     pub(super) fn forget_noted(&self, ino: Ino, noted: &Noted) {
-        let number = noted.open.lock().number.take();
+        let number = noted.open.lock().take();
         self.close_notes(number.as_slice());
         self.backlog.remove(ino);
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::inodes::{Ino, Node, Pages};
+use super::noted::News;
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
 use crate::bucket::attributes::Attributes;
@@ -96,7 +97,7 @@ impl Fs {
                     content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
                     self.wait_with_attributes(ino, content)
                 }
-                None if self.may_note_directory(ino) => self.note_directory(ino),
+                None if self.may_note_directory(ino) => self.note_directory(ino, News::Changed),
                 _ => self.store_attributes_stable(ino).await,
             }
         }
@@ -188,14 +189,11 @@ impl Fs {
             // is ours, only the next listing tells.
             let ahead_s = self.settings.layout.clock_ahead_s(key);
             node.modified = if node.is_directory() { Modified::Unknown } else { Modified::written(ahead_s) };
-            node.checked = Instant::now();
             if was_cached {
                 node.pages = Pages::Of(Some(etag.clone()));
             }
-            let (parent, name, size) = (node.parent, node.name.clone(), node.stat.size);
-            if let Some(directory) = tree.directory_mut(parent) {
-                directory.note_change(&name);
-            }
+            let size = node.stat.size;
+            tree.note_change(ino);
             (previous, size)
         };
         self.handles.repin(ino, previous.as_ref(), &Pinned { key: key.into(), etag: etag.clone(), size });

@@ -103,6 +103,12 @@ impl Stat {
         }
     }
 
+    /// Whether it says nothing that the other does not, besides times.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { mtime, atime, ctime, .. } = *self;
+        *self == Self { mtime, atime, ctime, ..other.clone() }
+    }
+
     /// From what the object says; `Last-Modified` stands in for the times that it does not tell.
     ///
     /// `directory` is decided by the key, not by the metadata: a mode that contradicts it keeps

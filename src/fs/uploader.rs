@@ -33,7 +33,7 @@ impl Uploader {
 /// How sending a file has ended.
 enum Sent {
     Done,
-    /// Somebody writes to it: the next close makes it whole.
+    /// Somebody writes to it, and the next close makes it whole; or a directory is being filled.
     Unfinished,
 }
 
@@ -69,6 +69,9 @@ impl Fs {
     async fn try_to_send(&self, ino: Ino) -> Result<Sent> {
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else {
+            if self.may_be_implied(ino) {
+                return Ok(Sent::Unfinished);
+            }
             return self.tell_noted(ino).await.map(|()| Sent::Done);
         };
         let _gate = content.gate.lock().await;

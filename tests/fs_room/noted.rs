@@ -183,3 +183,67 @@ async fn a_directory_that_another_client_made_meanwhile_is_theirs() {
     assert_eq!(house.names(ino).await, ["f"]);
     assert_eq!(house.fs.getattr(ino).await.unwrap().stat.perm, 0o775);
 }
+
+#[tokio::test]
+async fn a_new_directory_costs_no_request_where_something_lies_in_it() {
+    let house = house(true).await;
+    let above = mkdir(&house, ROOT, "a", 0o755).await;
+    let below = mkdir(&house, above, "b", 0o755).await;
+    house.write_file(below, "f", b"bytes").await;
+    mkdir(&house, above, "empty", 0o755).await;
+    let closed = mkdir(&house, ROOT, "closed", 0o700).await;
+    house.write_file(closed, "f", b"bytes").await;
+    let dated = mkdir(&house, ROOT, "dated", 0o755).await;
+    house.write_file(dated, "f", b"bytes").await;
+    let past = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    house.fs.setattr(dated, SetAttr { mtime: Some(NewTime::At(past)), ..SetAttr::default() }).await.unwrap();
+    let made = house.lookup(above, "b").await.unwrap().stat;
+    let uploader = house.fs.start_uploader();
+    while house.fs.count_unstored() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    uploader.stop().await;
+    let keys = ["a/b/f", "a/empty/", "closed/", "closed/f", "dated/", "dated/f"];
+    assert_eq!((house.bucket.keys(), puts(&house), open_notes(&house)), (keys.map(str::to_owned).into(), 6, 0));
+    assert_eq!(
+        (house.names(ROOT).await, house.names(above).await.len()),
+        (vec!["a", "closed", "dated"].iter().map(|it| (*it).to_owned()).collect(), 2)
+    );
+    let house = restarted(house, true).await;
+    let above = house.lookup(ROOT, "a").await.unwrap().ino;
+    let seen = house.lookup(above, "b").await.unwrap().stat;
+    assert_eq!((seen.perm, seen.uid, seen.gid, seen.mtime), (0o755, made.uid, made.gid, made.mtime));
+}
+
+#[tokio::test]
+async fn a_directory_without_a_marker_stays_when_its_last_file_goes() {
+    let house = house(true).await;
+    let above = mkdir(&house, ROOT, "a", 0o755).await;
+    let below = mkdir(&house, above, "b", 0o755).await;
+    house.write_file(below, "f", b"bytes").await;
+    assert!(house.fs.sync(None).await.is_empty());
+    assert_eq!(house.bucket.keys(), ["a/b/f"]);
+    house.fs.unlink(below, OsStr::new("f")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), ["a/b/"]);
+    house.fs.rmdir(above, OsStr::new("b")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), ["a/"]);
+    // Its marker was never needed, and nobody has asked for one: the file goes before S3 is told.
+    let short = mkdir(&house, ROOT, "short", 0o755).await;
+    house.write_file(short, "f", b"bytes").await;
+    house.fs.unlink(short, OsStr::new("f")).await.unwrap();
+    assert!(house.fs.sync(None).await.is_empty());
+    assert_eq!(house.bucket.keys(), ["a/", "short/"]);
+}
+
+#[tokio::test]
+async fn fsync_of_a_new_directory_waits_for_no_file() {
+    let house = house(true).await;
+    let made = mkdir(&house, ROOT, "d", 0o755).await;
+    house.write_file(made, "f", b"bytes").await;
+    house.fs.sync_directory(made).await.unwrap();
+    assert_eq!(house.bucket.keys(), ["d/"]);
+    assert!(house.fs.sync(None).await.is_empty());
+    assert_eq!((house.bucket.keys(), puts(&house)), (vec!["d/".into(), "d/f".into()], 2));
+}

@@ -13,6 +13,7 @@ use super::read::MAX_LINK_BYTES;
 use crate::bucket::{Condition, ETag, PutOptions};
 use crate::error::Kind;
 use crate::fs::inodes::{Ino, Node};
+use crate::fs::noted::News;
 use crate::fs::stat::{FileKind, Stat};
 use crate::fs::{Caller, Fs, Result};
 use crate::key::MAX_KEY_BYTES;
@@ -92,7 +93,7 @@ impl Fs {
 
     /// A directory that was linked is noted, or not there.
     fn note_made(&self, parent: Ino, name: &str, ino: Ino, key: &str) -> Result<()> {
-        let noted = self.note_directory(ino);
+        let noted = self.note_directory(ino, News::Made);
         match noted {
             Ok(()) => self.remember(ino, key, None),
             Err(_) => drop(self.tree.lock().unlink(parent, name)),

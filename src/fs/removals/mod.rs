@@ -219,6 +219,9 @@ impl Fs {
         let needed = {
             let tree = self.tree.lock();
             let node = tree.get(ino).ok_or(Errno::ESTALE)?;
+            if let Some(noted) = &node.noted {
+                noted.note_leaving(leaving);
+            }
             let others = node.directory.as_ref().is_some_and(|directory| {
                 directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
             });
