@@ -1,5 +1,6 @@
 //! The rooms of one mount: opened in order, closed in reverse.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,10 +73,9 @@ async fn connect_as(config: &Config, untried: bool) -> Result<Connection, Failur
         }
     };
     let Ok(outcome) = tokio::time::timeout(CONNECT_DEADLINE, connecting).await else {
-        let mut places: Vec<&str> =
+        let places: BTreeSet<&str> =
             config.each().map(|(_, _, own)| own.endpoint_url.as_deref().unwrap_or("S3")).collect();
-        places.dedup();
-        let place = places.join(", ");
+        let place = places.into_iter().collect::<Vec<_>>().join(", ");
         let seconds = CONNECT_DEADLINE.as_secs();
         return Err(Failure::new(Kind::Deadline, format!("{place} did not answer within {seconds} s"))
             .hint("is the endpoint right, is the network up?"));

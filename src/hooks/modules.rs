@@ -5,14 +5,15 @@
 //! are the SHA-256 of the rest, so that a file cut by a crash is compiled anew.
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use super::sandbox::{Program, Sandbox};
 use super::{Error, HookSpec, Result};
@@ -103,14 +104,15 @@ fn read_kept(path: &Path) -> Option<Vec<u8>> {
     (Sha256::digest(&bytes).as_slice() == digest).then_some(bytes)
 }
 
-/// Written beside its place and moved there: whoever opens it finds it whole.
+/// Written beside its place and moved there: whoever opens it finds it whole. Each writer has a file of
+/// his own, since several hooks may have the same module.
 fn keep(path: &Path, compiled: &[u8]) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(path))?;
     file.write_all(compiled)?;
     file.write_all(&Sha256::digest(compiled))?;
-    file.sync_all()?;
-    fs::rename(new, path)
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Each build of a hook leaves a file of megabytes: those of no hook any more go.
@@ -161,6 +163,18 @@ mod tests {
             prepare(&sandbox, &cache, &specs).unwrap();
             assert_eq!(fs::read(&file).unwrap(), whole);
         }
+    }
+
+    #[test]
+    fn a_module_of_many_hooks_is_kept_whoever_is_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("module.cwasm");
+        let compiled = vec![7; 4 << 20];
+        std::thread::scope(|threads| {
+            let keeping: Vec<_> = (0..8).map(|_| threads.spawn(|| keep(&path, &compiled))).collect();
+            keeping.into_iter().for_each(|kept| kept.join().unwrap().unwrap());
+        });
+        assert_eq!((kept(dir.path()), read_kept(&path)), (vec![path.clone()], Some(compiled)));
     }
 
     #[test]

@@ -30,9 +30,7 @@ const REPLY_BYTES: u64 = 16 << 20;
 pub fn ask(socket: &Path, request: &Request, mut heard: impl FnMut(Reply)) -> Result<Option<()>, Failure> {
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
-        Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
+        Err(cause) if nobody_listens(&cause) => return Ok(None),
         Err(cause) => return Err(broken(socket, &cause)),
     };
     let deadline = if *request == Request::Status { STATUS_DEADLINE } else { UNMOUNT_DEADLINE };
@@ -58,8 +56,12 @@ pub fn ask(socket: &Path, request: &Request, mut heard: impl FnMut(Reply)) -> Re
 /// Whether a mount's process listens there, or may: also one that is about to end.
 #[must_use]
 pub fn is_served(socket: &Path) -> bool {
-    let nobody = |cause: io::Error| matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
-    !UnixStream::connect(socket).is_err_and(nobody)
+    !UnixStream::connect(socket).is_err_and(|cause| nobody_listens(&cause))
+}
+
+/// No socket, or one that a process has left behind.
+fn nobody_listens(cause: &io::Error) -> bool {
+    matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// The process of a mount.

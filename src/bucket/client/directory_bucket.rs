@@ -101,12 +101,10 @@ mod tests {
         };
         let options = PutOptions { properties, condition: Condition::IfAbsent, ..PutOptions::default() };
         let copy = |replace: Option<PutOptions>| CopyRequest {
-            from: "d/from".to_owned(),
-            to: "d/to".to_owned(),
             from_etag: Some(ETag::new("t")),
             replace,
             storage_class: Some(StorageClass::from("GLACIER_IR".to_owned())),
-            from_bucket: None,
+            ..CopyRequest::new("d/from".to_owned(), "d/to".to_owned())
         };
         bucket.put("d/put", "x".into(), &options).await.unwrap();
         bucket.copy(&copy(None)).await.unwrap();
