@@ -172,7 +172,9 @@ mod tests {
         let compiled = vec![7; 4 << 20];
         std::thread::scope(|threads| {
             let keeping: Vec<_> = (0..8).map(|_| threads.spawn(|| keep(&path, &compiled))).collect();
-            keeping.into_iter().for_each(|kept| kept.join().unwrap().unwrap());
+            for kept in keeping {
+                kept.join().unwrap().unwrap();
+            }
         });
         assert_eq!((kept(dir.path()), read_kept(&path)), (vec![path.clone()], Some(compiled)));
     }
