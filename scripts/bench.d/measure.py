@@ -36,6 +36,9 @@ class Result:
     # Requests that waited for an answer at the same time, at most.
     in_flight: int = 0
     requests: dict = field(default_factory=dict)
+    # The fewest that it could do with, and each that was sent, where that is what it is about.
+    floor: int | None = None
+    asked: list = field(default_factory=list)
 
     def as_dict(self):
         return asdict(self)
@@ -58,6 +61,7 @@ def measure(step, work, mount, wire, deadline_s):
         if wire.last_seen and wire.last_seen > ended:
             result.durable_s = result.wall_s + wire.last_seen - ended
     wire.read()
+    result.asked = wire.asked if step.floor else []
     result.requests, result.moved_mb, result.in_flight = dict(wire.requests), wire.moved_mb(), wire.most_unanswered
     result.disk_mb = disk and disk.most_mb
     cpu_after = mount.cpu_s()
@@ -67,6 +71,17 @@ def measure(step, work, mount, wire, deadline_s):
     result.cpu_s = cpu_after - cpu_before
     result.peak_mb = mount.peak_mb()
     return result
+
+
+def prepare(step, work, mount, wire, deadline_s):
+    """What a step wants done in its mount before, and the time without a request. Tells a failure."""
+    if step.prepare:
+        result, _ = in_child(lambda: step.prepare(work), 1, wire, mount, deadline_s)
+        if result.failure:
+            return f"not prepared: {result.failure}"
+        settle(wire, mount.tool.write_back_s, time.monotonic() + SETTLE_DEADLINE_S)
+    time.sleep(step.idle_s)
+    return None
 
 
 class Disk:

@@ -1,6 +1,7 @@
 """What the workloads find: objects in the bucket, and files outside of the mounts."""
 
 import io
+import os
 import random
 import tarfile
 from dataclasses import dataclass
@@ -43,11 +44,11 @@ def noise(name, length):
     return random.Random(name).randbytes(length)
 
 
-def tree(name, count):
-    """A source tree: small files, ten to a directory."""
+def tree(name, count, files_per_directory=FILES_PER_DIRECTORY):
+    """A source tree: small files, so many to a directory."""
     sizes = random.Random(name)
     for number in range(count):
-        path = f"part{number // FILES_PER_DIRECTORY:03}/file{number:04}.txt"
+        path = f"part{number // files_per_directory:03}/file{number:04}.txt"
         yield path, noise(f"{name}{number}", sizes.randint(512, 8 * KIB))
 
 
@@ -80,6 +81,45 @@ def small_objects(sizes):
         yield f"removed/{path}", body
     for number in range(sizes.moved):
         yield f"moved/{number:04}", noise(number, SMALL_BYTES)
+    yield from everyday_objects()
+
+
+# What everyday commands find and make is of one size: their floors are.
+EVERYDAY = ("untar", "untar-plain", "cp-r", "cp-a", "cloned", "sqlite", "vim", "vim-swap", "sed", "rm", "rm-known")
+EDITED = ("vim", "vim-swap", "sed")
+REMOVED = ("rm", "rm-known")
+EDITED_TEXT = "one\ntwo\nthree\n"
+COPIED_MTIME_S = 1_600_000_000
+AUTHOR = ["-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false"]
+
+
+def unpacked_files():
+    return tree("unpacked", 200, files_per_directory=5)
+
+
+def copied_files():
+    return [(f"{number:02}", noise(f"copied{number}", SMALL_BYTES)) for number in range(20)]
+
+
+def dropped_files():
+    return [(f"{number:02}", noise(f"dropped{number}", SMALL_BYTES)) for number in range(20)]
+
+
+def moved_files():
+    return [(f"{number:04}", noise(f"renamed{number}", SMALL_BYTES)) for number in range(200)]
+
+
+def everyday_objects():
+    """A directory for each command, in which there is something already."""
+    for name in EVERYDAY:
+        yield f"{name}/README", EDITED_TEXT.encode()
+    for name in EDITED:
+        yield f"{name}/text", EDITED_TEXT.encode()
+    for name in REMOVED:
+        for path, body in dropped_files():
+            yield f"{name}/old/{path}", body
+    for path, body in moved_files():
+        yield f"renamed/{path}", body
 
 
 def directory(key):
@@ -98,18 +138,37 @@ def names(sizes):
 
 
 def make_sources(place, sizes):
-    """What lies outside of the mounts: an archive to extract, a repository to clone."""
-    with tarfile.open(place / "tree.tar", "w") as archive:
-        for path, body in tree("untarred", sizes.tree):
+    """What lies outside of the mounts: archives to extract, repositories to clone, files to copy."""
+    make_archive(place / "tree.tar", tree("untarred", sizes.tree))
+    make_repository(place / "repository", tree("cloned", sizes.cloned))
+    make_archive(place / "untar-plain.tar", unpacked_files())
+    write_files(place / "unpacked", unpacked_files())
+    run("tar", "-c", "-f", place / "untar.tar", "-C", place / "unpacked", *sorted(os.listdir(place / "unpacked")))
+    make_repository(place / "small-repository", tree("small-repository", 40))
+    write_files(place / "copied", copied_files())
+    for path, _ in copied_files():
+        os.utime(place / "copied" / path, (COPIED_MTIME_S, COPIED_MTIME_S))
+
+
+def make_archive(place, files):
+    """An archive of files, without their directories."""
+    with tarfile.open(place, "w") as archive:
+        for path, body in files:
             entry = tarfile.TarInfo(path)
             entry.size, entry.mode, entry.mtime = len(body), 0o644, 1_700_000_000
             archive.addfile(entry, io.BytesIO(body))
-    repository = place / "repository"
-    for path, body in tree("cloned", sizes.cloned):
-        (repository / path).parent.mkdir(parents=True, exist_ok=True)
-        (repository / path).write_bytes(body)
-    run("git", "init", "-q", repository)
-    run("git", "-C", repository, "add", ".")
-    author = ["-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false"]
-    run("git", "-C", repository, *author, "commit", "-q", "-m", "Add the files")
-    run("git", "-C", repository, "gc", "-q")
+
+
+def write_files(place, files):
+    for path, body in files:
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_bytes(body)
+
+
+def make_repository(place, files):
+    """A repository of one commit, packed."""
+    write_files(place, files)
+    run("git", "init", "-q", place)
+    run("git", "-C", place, "add", ".")
+    run("git", "-C", place, *AUTHOR, "commit", "-q", "-m", "Add the files")
+    run("git", "-C", place, "gc", "-q")

@@ -1,4 +1,4 @@
-"""What reads, listings and writes must hold, on the S3-like profile: each bound once, and whether a run holds it.
+"""What reads, listings, writes and everyday commands must hold, on the S3-like profile: each bound once, and whether a run holds it.
 
 Ratios are taken within one run. Figures in seconds are for the default sizes; with others they say less.
 """
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+import everyday
 import report
+import steps
 
 PROFILE = "s3"
 PEERS = ("s3fs", "rclone")
@@ -52,6 +54,11 @@ class Figures:
         """Seconds until the last request of it was answered."""
         result = self.of(step, tool)
         return result["durable_s"] or result["wall_s"]
+
+    def of_floor(self, step, tool):
+        """The requests of an everyday command, of the fewest that it could do with."""
+        result = self.of(step, tool)
+        return sum(result["requests"].values()) / result["floor"]
 
     def peer_s(self, step, fits=lambda result: True):
         """The better of the peers whose result fits."""
@@ -169,8 +176,19 @@ PROMISES = [
 ]  # fmt: skip
 
 
-def needed_steps():
+def of_floor(step, tool):
+    option = " --write-back" if tool == WRITE_BACK else ""
+    return Promise((step.name,), f"requests of {step.title}{option}", lambda f: f.of_floor(step.name, tool),
+                   most=everyday.FACTOR, unit=" × the floor")  # fmt: skip
+
+
+PROMISES += [of_floor(step, tool) for tool in everyday.BOTH for step in steps.EVERYDAY if tool in step.floor.held]
+
+
+def needed_steps(everyday_only=False):
     """Names of all steps that some promise is about."""
+    if everyday_only:
+        return {step.name for step in steps.EVERYDAY}
     return {step for promise in PROMISES for step in promise.steps}
 
 

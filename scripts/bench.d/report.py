@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from everyday import FACTOR
 from servers import SERVERS
 
 DEFAULT_SERVER = SERVERS[0].name
@@ -25,6 +26,12 @@ def wall(result):
 
 def requests(result):
     return f"{sum(result['requests'].values()):,}"
+
+
+def by_verb(result):
+    """All requests, and those of each verb."""
+    made = sorted(result["requests"].items(), key=lambda pair: (-pair[1], pair[0]))
+    return f"{sum(count for _, count in made):,}: " + ", ".join(f"{count} {verb}" for verb, count in made)
 
 
 def first_cell(result):
@@ -60,6 +67,35 @@ def rows(run, profile, cell):
             yield [title, *(cell(result) for result in results)]
 
 
+def floor_cell(result, held):
+    """The requests of a command; bold where more than was promised."""
+    if result is None:
+        return "–"
+    if result["failure"]:
+        # What a program says begins with its name and the path.
+        return f"{result['failure'].rpartition(': ')[2]} ({requests(result)})".replace("|", "\\|")
+    exceeds = held and sum(result["requests"].values()) > FACTOR * result["floor"]
+    return f"**{by_verb(result)}**" if exceeds else by_verb(result)
+
+
+def floor_text(floor, results):
+    """What the least is made of, and how much that is."""
+    counts = {result["floor"] for result in results if result and result["floor"] is not None}
+    return f"{floor['text']}: {' or '.join(str(count) for count in sorted(counts)) or '–'}"
+
+
+def floor_rows(run, profile):
+    """For each command the floor and the requests of each tool."""
+    for step, floor in run["floors"].items():
+        results = {tool: run["results"].get(profile, {}).get(tool, {}).get(step) for tool in run["tools"]}
+        cells = [floor_cell(result, tool in floor["held"]) for tool, result in results.items()]
+        yield [run["steps"][step], floor_text(floor, results.values()), *cells]
+
+
+def wall_cell(result):
+    return "–" if result is None or result["failure"] else wall(result)
+
+
 MARKS = {
     "sdk": "the AWS SDK alone, 32 connections: the large object",
     "sdk-parallel": "the AWS SDK alone, 32 connections: four objects at once",
@@ -68,9 +104,20 @@ MARKS = {
 }
 
 
+def heads_of(run):
+    return [f"{tool} {version}" for tool, version in run["tools"].items()]
+
+
+def everyday_tables(run):
+    """(heading, rows with their header) of the tables about everyday commands."""
+    for profile, title in run["profiles"].items():
+        yield f"{title}: S3 requests of everyday commands", [["command", "floor", *heads_of(run)], *floor_rows(run, profile)]
+        yield f"{title}: wall s → until stored", [["command", *heads_of(run)], *rows(run, profile, wall_cell)]
+
+
 def tables(run):
     """(heading, rows with their header) of each table."""
-    heads = [f"{tool} {version}" for tool, version in run["tools"].items()]
+    heads = heads_of(run)
     for profile, title in run["profiles"].items():
         yield f"{title}: wall s → until stored / S3 requests", [["step", *heads], *rows(run, profile, first_cell)]
         yield f"{title}: CPU s / peak memory in MB", [["step", *heads], *rows(run, profile, second_cell)]
@@ -79,7 +126,7 @@ def tables(run):
             yield f"{title}: what reading and writing are held against", [["what", "wall s"], *marks]
 
 
-def as_text(run):
+def as_text(run, tables=tables):
     blocks = []
     for heading, table in tables(run):
         widths = [max(map(len, column)) for column in zip(*table)]
@@ -88,7 +135,7 @@ def as_text(run):
     return "\n\n".join(blocks)
 
 
-def as_markdown(run):
+def as_markdown(run, tables=tables):
     blocks = [f"`{run['command']}`", "", run["machine"], ""]
     for heading, (head, *body) in tables(run):
         blocks += [f"### {heading}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -100,6 +147,11 @@ def as_markdown(run):
 def write_markdown(run, path):
     """Writes the tables to a file, or between the two marks of one that has them."""
     write_between(run, "", as_markdown(run), Path(path))
+
+
+def write_everyday(run, path):
+    """Writes the tables about everyday commands between marks of their own."""
+    write_between(run, " --everyday", as_markdown(run, everyday_tables), Path(path))
 
 
 def write_between(run, option, text, path):

@@ -47,10 +47,16 @@ class Bench:
         self.server = chosen(args.server, servers.SERVERS, "server")[0]
         self.tools = chosen(args.tools, [mounts.S3mount(binary), mounts.S3mountWriteBack(binary), mounts.S3fs(), mounts.Rclone()], "tool")
         self.profiles = chosen(args.profiles, servers.PROFILES, "profile")
-        self.steps = self.possible(chosen(args.steps, steps.STEPS, "step") if args.steps else steps.STEPS)
+        self.steps = self.possible(self.wanted_steps(args))
         self.seed = data_dir / "seed"
         self.log = work_dir / "log"
         self.sources = work_dir / "sources"
+
+    @staticmethod
+    def wanted_steps(args):
+        if args.steps:
+            return chosen(args.steps, steps.STEPS + steps.EVERYDAY, "step")
+        return steps.EVERYDAY if args.everyday else steps.STEPS
 
     def possible(self, wanted):
         """Without the steps that this server is not prepared for; says which."""
@@ -146,12 +152,17 @@ class Bench:
                 mount.forget()
             mount.start(step.options)
         work, deadline_s = Work(mount.path, self.sources, self.sizes), max(self.timeout, step.deadline_s)
+        if failure := measure.prepare(step, work, mount, wire, deadline_s):
+            results[step.name] = measure.Result(failure=failure).as_dict()
+            mount.kill()
+            return
         result = measure.measure(step, work, mount, wire, deadline_s)
         if result.timed_out or result.failure:
             mount.kill()
         elif step.check:
             try:
                 step.check(client, self.sizes)
+                result.floor = step.floor.count(client) if step.floor else None
             except Refused as wrong:
                 result.failure = f"wrong: {wrong}"
         results[step.name] = result.as_dict()

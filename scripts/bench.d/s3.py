@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 REGION = "us-east-1"
 DEADLINE_S = 120
-PARALLEL_UPLOADS = 8
+PARALLEL = 8
 
 
 class S3:
@@ -31,7 +31,7 @@ class S3:
 
     def put_all(self, objects):
         """Uploads (key, body) pairs, several at a time."""
-        with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+        with ThreadPoolExecutor(PARALLEL) as pool:
             for _ in pool.map(lambda pair: self.put(*pair), objects):
                 pass
 
@@ -47,18 +47,33 @@ class S3:
         headers = {"range": f"bytes={offset}-{offset + length - 1}"}
         return self._request("GET", key, headers=headers, expect=(206,))[2]
 
+    def get_all(self, keys):
+        """(key, body) of each, several at a time."""
+        keys = list(keys)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            return list(zip(keys, pool.map(lambda key: self._request("GET", key)[2], keys)))
+
+    def metadata(self, key):
+        """What a client has said of an object: header → value."""
+        _, headers, _ = self._request("HEAD", key)
+        return {name: value for name, value in headers.items() if name.lower().startswith("x-amz-meta-")}
+
     def count(self, prefix):
         """Objects below a prefix, directory markers left out."""
-        count, token = 0, {}
+        return len(self.listing(prefix))
+
+    def listing(self, prefix):
+        """Keys below a prefix, directory markers left out."""
+        found, token = [], {}
         while True:
             query = {"list-type": "2", "prefix": prefix, **token}
             page = xml.fromstring(self._request("GET", query=query)[2])
             names = {"": page.tag.partition("}")[0].lstrip("{")}
             keys = [key.text for key in page.iterfind("Contents/Key", names)]
-            count += sum(not key.endswith("/") for key in keys)
+            found += [key for key in keys if not key.endswith("/")]
             more = page.findtext("NextContinuationToken", namespaces=names)
             if more is None:
-                return count
+                return found
             token = {"continuation-token": more}
 
     def _request(self, method, key="", *, query=None, body=b"", headers=None, expect=(200,)):

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
+import everyday as day
 import workloads as do
+from everyday import BEHIND, Floor
 from objects import CROWDS
 
 COLD = "cold"  # a new mount; what the tool kept on disk is gone
@@ -32,9 +34,15 @@ class Step:
     watches_disk: bool = False
     # What takes less than a moment is done several times, and the median taken.
     times: int = 1
+    # What is done in the mount before, and how long nothing is then; neither is measured.
+    prepare: Callable | None = None
+    idle_s: float = 0
+    # The fewest requests that it could do with, where that is what it is about.
+    floor: Floor | None = None
 
     def is_for(self, tool):
-        return (self.tools is None or tool.name in self.tools) and (tool.steps is None or self.name in tool.steps)
+        is_tools = tool.steps is None or self.floor is not None or self.name in tool.steps
+        return is_tools and (self.tools is None or tool.name in self.tools)
 
     def is_possible_on(self, server):
         return server.holds_crowds or self.finds not in CROWDS
@@ -72,4 +80,39 @@ STEPS = [
     Step("append", "append 4 KiB to another {rewritten_mib} MiB, cold", do.append, finds="appended", check=do.check_appended),
     Step("clone", "`git clone` of {cloned} files", do.clone, check=do.check_cloned),
     Step("status", "`git status` after a remount", do.status, start=REMOUNTED, needs="clone"),
+]
+
+
+def everyday(name, title, run, check, floor, **others):
+    """An everyday command, in a directory in which there is something already."""
+    return Step(f"day-{name}", title, run, **{"finds": name, "check": check, "floor": floor, "idle_s": day.IDLE_S, **others})
+
+
+EVERYDAY = [
+    everyday("untar", "`tar x`, 200 files of 0.5–8 KB in 40 directories", partial(day.untar, archive="untar"),
+             partial(day.check_untar, archive="untar"), Floor("200 PUT, 1 LIST", 201)),
+    everyday("untar-plain", "the same, from an archive that does not name them", partial(day.untar, archive="untar-plain"),
+             partial(day.check_untar, archive="untar-plain"), Floor("200 PUT, 1 LIST", 201)),
+    everyday("cp-r", "`cp -r` of a directory of 20 files", partial(day.copy, option="-r", into="cp-r"),
+             partial(day.check_copy, into="cp-r"), Floor("20 PUT, 1 LIST", 21)),
+    everyday("cp-a", "`cp -a` of it", partial(day.copy, option="-a", into="cp-a"),
+             partial(day.check_copy, into="cp-a", keeps_times=True), Floor("20 PUT, 1 LIST", 21)),
+    everyday("clone", "`git clone` of 40 files", day.clone, partial(day.check_repository, commits=1),
+             Floor("1 PUT for each file, Git's own too, 1 LIST", day.count_cloned), finds="cloned"),
+    everyday("commit", "`git commit` of a change, `git fsck`", day.commit, partial(day.check_repository, commits=2),
+             Floor("about", 30), finds="cloned", start=AGAIN, needs="day-clone", prepare=day.change),
+    everyday("sqlite", "`sqlite3`: create a table, insert twice", day.sqlite, day.check_sqlite,
+             Floor("1–2 for each of 3 transactions", 6)),
+    everyday("vim", "`vim -n`: edit and save", day.vim_plain, partial(day.check_edited, directory="vim"),
+             Floor("LIST, GET, PUT", 3)),
+    everyday("vim-swap", "`vim` with swap file and backup: the same", day.vim_swap,
+             partial(day.check_edited, directory="vim-swap"), Floor("LIST, GET, PUT, 1 for the swap file", 4)),
+    everyday("sed", "`sed -i`", day.sed, partial(day.check_edited, directory="sed"), Floor("LIST, GET, PUT", 3)),
+    everyday("mv", "`mv` of a directory of 200 files", day.move, day.check_moved,
+             Floor("200 COPY, 1 DeleteObjects", 201), finds="renamed"),
+    everyday("rm", "`rm -r` of 20 files", partial(day.remove, directory="rm"), partial(day.check_removed, directory="rm"),
+             Floor("1 LIST, 1 DeleteObjects", 2)),
+    everyday("rm-known", "`rm -r` of 20 files after `ls -l`", partial(day.remove, directory="rm-known"),
+             partial(day.check_removed, directory="rm-known"), Floor("1 DeleteObjects", 1),
+             prepare=partial(day.look, directory="rm-known/old"), idle_s=0),
 ]

@@ -8,6 +8,7 @@ the way of the data, and the tools need not know.
 import ctypes
 import socket
 import struct
+import urllib.parse
 from collections import Counter
 
 import network
@@ -20,7 +21,8 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
 
 METHODS = [b"GET ", b"PUT ", b"POST", b"HEAD", b"DELE"]
 ANSWER = b"HTTP"
-SNAP_BYTES = 512
+# Enough for the headers by which a copy is told from a PUT.
+SNAP_BYTES = 2048
 BUFFER_BYTES = 64 << 20
 
 # Classic BPF opcodes (linux/filter.h).
@@ -61,10 +63,27 @@ def http_filter(port):
     )
 
 
+# Requests kept one by one; others are only counted.
+KEPT = 5000
+
+
 def verb(request):
-    """The method of a request; listings, which are GETs too, apart."""
+    """The method of a request; apart from it listings, which are GETs too, copies, and batches of removals."""
     method, target = request.split(b" ", 2)[:2]
-    return "LIST" if b"list-type=2" in target else method.decode()
+    query = target.partition(b"?")[2]
+    if method == b"GET" and (b"list-type=2" in query or b"prefix=" in query):
+        return "LIST"
+    if method == b"PUT" and b"\r\nx-amz-copy-source:" in request.lower():
+        return "COPY"
+    if method == b"POST" and query.startswith(b"delete"):
+        return "DeleteObjects"
+    return method.decode()
+
+
+def asked(request):
+    """A request in words: its verb, and what it is about."""
+    target = request.split(b" ", 2)[1].decode(errors="replace")
+    return f"{verb(request)} {urllib.parse.unquote(target)}"
 
 
 class Wire:
@@ -97,6 +116,7 @@ class Wire:
 
     def _forget(self):
         self.requests, self.unanswered, self.last_seen = Counter(), 0, None
+        self.asked = []
         self.most_unanswered, self.moved_before = 0, network.moved_bytes()
 
     def moved_mb(self):
@@ -125,6 +145,8 @@ class Wire:
             self.unanswered += 1
             self.most_unanswered = max(self.most_unanswered, self.unanswered)
             self.requests[verb(payload)] += 1
+            if len(self.asked) < KEPT:
+                self.asked.append(asked(payload))
         for _, kind, data in control:
             if kind == SO_TIMESTAMPNS:
                 seconds, nanos = struct.unpack("qq", data[:16])
