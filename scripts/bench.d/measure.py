@@ -44,14 +44,14 @@ class Result:
         return asdict(self)
 
 
-def measure(step, work, mount, wire, deadline_s):
-    """Runs a step on a mount that is at rest. A mount whose step ran out of time is gone afterwards."""
+def measure(step, work, mount, wire, deadline_s, place=None):
+    """Runs a step on a mount that is at rest, in the directory with the descriptor `place`. A mount whose step ran out of time is gone afterwards."""
     settle(wire, 0, time.monotonic() + SETTLE_DEADLINE_S)
     mount.forget_peak()
     cpu_before = mount.cpu_s()
     wire.reset()
     disk = Disk(mount) if step.watches_disk else None
-    result, ended = in_child(lambda: step.run(work), step.times, wire, mount, deadline_s, disk)
+    result, ended = in_child(lambda: step.run(work), step.times, wire, mount, deadline_s, disk, place)
     if result.timed_out:
         wire.read()
         result.requests = dict(wire.requests)
@@ -73,10 +73,10 @@ def measure(step, work, mount, wire, deadline_s):
     return result
 
 
-def prepare(step, work, mount, wire, deadline_s):
+def prepare(step, work, mount, wire, deadline_s, place):
     """What a step wants done in its mount before, and the time without a request. Tells a failure."""
     if step.prepare:
-        result, _ = in_child(lambda: step.prepare(work), 1, wire, mount, deadline_s)
+        result, _ = in_child(lambda: step.prepare(work), 1, wire, mount, deadline_s, place=place)
         if result.failure:
             return f"not prepared: {result.failure}"
         settle(wire, mount.tool.write_back_s, time.monotonic() + SETTLE_DEADLINE_S)
@@ -108,9 +108,9 @@ def settle(wire, write_back_s, deadline):
             seen, quiet_since = sum(wire.requests.values()), time.monotonic()
 
 
-def in_child(function, times, wire, mount, deadline_s, disk=None):
+def in_child(function, times, wire, mount, deadline_s, disk=None, place=None):
     """Runs a function in a child process that can be given up on: a system call on a broken mount
-    may never return. Returns the result and when it ended."""
+    may never return; in the directory `place`, if any. Returns the result and when it ended."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -118,6 +118,8 @@ def in_child(function, times, wire, mount, deadline_s, disk=None):
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if place is not None:
+            os.fchdir(place)
         os.write(writer, json.dumps(timed(function, times)).encode())
         os._exit(0)
     os.close(writer)

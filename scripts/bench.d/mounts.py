@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 from processes import START_DEADLINE_S, STOP_DEADLINE_S, output, spawn, until
@@ -135,6 +136,16 @@ class Mount:
         command = [*command, *options]
         self.process = spawn(command, self.log, env)
         until(lambda: is_mounted(self.path), START_DEADLINE_S, f"the mount of {self.tool.name}", self.process)
+
+    @contextmanager
+    def inside(self, directory):
+        """A descriptor of a directory of the mount, for who is to be in it without looking it up; None of none."""
+        place = None if directory is None else os.open(self.path / directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield place
+        finally:
+            if place is not None:
+                os.close(place)
 
     def stop(self, deadline_s=STOP_DEADLINE_S):
         """Unmounts in order; what does not go is killed and taken away."""

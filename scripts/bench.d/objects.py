@@ -85,7 +85,7 @@ def small_objects(sizes):
 
 
 # What everyday commands find and make is of one size: their floors are.
-EVERYDAY = ("untar", "untar-plain", "cp-r", "cp-a", "cloned", "sqlite", "vim", "vim-swap", "sed", "rm", "rm-known")
+EVERYDAY = ("untar", "untar-plain", "cp-r", "cp-a", "cloned", "sqlite", "vim", "vim-swap", "sed", "mv", "rm", "rm-known")
 EDITED = ("vim", "vim-swap", "sed")
 REMOVED = ("rm", "rm-known")
 EDITED_TEXT = "one\ntwo\nthree\n"
@@ -119,7 +119,7 @@ def everyday_objects():
         for path, body in dropped_files():
             yield f"{name}/old/{path}", body
     for path, body in moved_files():
-        yield f"renamed/{path}", body
+        yield f"mv/old/{path}", body
 
 
 def directory(key):

@@ -151,12 +151,8 @@ class Bench:
             if step.start == steps.COLD:
                 mount.forget()
             mount.start(step.options)
-        work, deadline_s = Work(mount.path, self.sources, self.sizes), max(self.timeout, step.deadline_s)
-        if failure := measure.prepare(step, work, mount, wire, deadline_s):
-            results[step.name] = measure.Result(failure=failure).as_dict()
-            mount.kill()
-            return
-        result = measure.measure(step, work, mount, wire, deadline_s)
+        with mount.inside(step.inside) as place:
+            result = self.measure_step(step, mount, wire, place)
         if result.timed_out or result.failure:
             mount.kill()
         elif step.check:
@@ -166,3 +162,10 @@ class Bench:
             except Refused as wrong:
                 result.failure = f"wrong: {wrong}"
         results[step.name] = result.as_dict()
+
+    def measure_step(self, step, mount, wire, place):
+        """Prepares and measures it."""
+        work, deadline_s = Work(mount.path, self.sources, self.sizes), max(self.timeout, step.deadline_s)
+        if failure := measure.prepare(step, work, mount, wire, deadline_s, place):
+            return measure.Result(failure=failure)
+        return measure.measure(step, work, mount, wire, deadline_s, place)
