@@ -27,7 +27,7 @@ class Floor:
     text: str
     requests: int | Callable
     # Who is held to `FACTOR` times as many. A close that is a commit stores what has another name a moment
-    # later, or is gone: where a command does that, only closes that are answered before can be held to it.
+    # later, or is gone: where a command does that, only a mount that stores behind closes can be held to it.
     held: tuple = BOTH
 
     def count(self, s3):

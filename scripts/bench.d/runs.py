@@ -151,8 +151,11 @@ class Bench:
             if step.start == steps.COLD:
                 mount.forget()
             mount.start(step.options)
-        with mount.inside(step.inside) as place:
-            result = self.measure_step(step, mount, wire, place)
+        try:
+            with mount.inside(step.inside) as place:
+                result = self.measure_step(step, mount, wire, place)
+        except FileNotFoundError:
+            result = measure.Result(failure=f"does not show “{step.inside}”")
         if result.timed_out or result.failure:
             mount.kill()
         elif step.check:
