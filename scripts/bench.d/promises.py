@@ -194,8 +194,10 @@ def needed_steps(everyday_only=False):
 
 def check(run):
     """(verdict, text, figure, bound) of each promise; the verdict is None where nothing was measured."""
-    figures = Figures(run)
+    figures, wanted = Figures(run), needed_steps(run["everyday"])
     for promise in PROMISES:
+        if not wanted.issuperset(promise.steps):
+            continue
         try:
             figure = promise.figure(figures)
             verdict, shown = promise.holds(figure), f"{figure:.4g}{promise.unit}"
