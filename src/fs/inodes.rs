@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::content::Content;
 use super::forgotten::Forgotten;
-use super::names::Directory;
+use super::names::{Child, Directory, Listing};
 use super::noted::Noted;
 use super::passthrough::Backing;
 use super::stat::{FileKind, Stat};
@@ -204,14 +204,51 @@ impl Tree {
         children.filter(|child| self.nodes.get(child).is_some_and(Node::is_drafted)).collect()
     }
 
-    /// Whether S3 has something below a directory, without what is leaving it. Names that have no node are
-    /// known from S3.
-    pub fn is_implied(&self, ino: Ino, leaving: Option<&str>) -> bool {
-        let is_stored = |node: &Node| node.etag.is_some() || self.is_implied(node.ino, None);
+    /// Children that stay, whatever a listing says: those that are drafted, and directories it lacks that have such
+    /// below them.
+    pub fn held_children(&self, ino: Ino, listing: &Listing) -> Vec<Ino> {
         let directory = self.nodes.get(&ino).and_then(|node| node.directory.as_ref());
         let children = directory.into_iter().flat_map(Directory::children);
-        let mut others = children.filter(|(name, _)| Some(name.as_str()) != leaving);
-        others.any(|(_, child)| child.ino.and_then(|ino| self.nodes.get(&ino)).is_none_or(is_stored))
+        let held = children.filter_map(|(name, child)| {
+            let is_missing = child.is_directory && !listing.names.contains_key(name);
+            child.ino.filter(|child| {
+                self.nodes.get(child).is_some_and(Node::is_drafted) || (is_missing && self.is_held(*child))
+            })
+        });
+        held.collect()
+    }
+
+    /// Whether S3 has something in a directory, besides what is leaving it; names that have no node are known from
+    /// S3. What lies in a directory of which S3 has yet to be told counts for nothing: it may go before that is done.
+    pub fn holds_stored(&self, ino: Ino, leaving: Option<&str>) -> bool {
+        let is_stored = |node: &Node| node.etag.is_some() || (!node.is_noted() && self.holds_stored(node.ino, None));
+        self.children_but(ino, leaving)
+            .any(|child| child.ino.and_then(|ino| self.nodes.get(&ino)).is_none_or(is_stored))
+    }
+
+    /// The same of directories that have a marker: they stay, whatever other clients do with files.
+    pub fn holds_marker(&self, ino: Ino, leaving: Option<&str>) -> bool {
+        let has_marker = |node: &Node| {
+            node.is_directory() && (node.etag.is_some() || (!node.is_noted() && self.holds_marker(node.ino, None)))
+        };
+        self.children_but(ino, leaving)
+            .any(|child| child.ino.and_then(|ino| self.nodes.get(&ino)).is_some_and(has_marker))
+    }
+
+    fn children_but(&self, ino: Ino, leaving: Option<&str>) -> impl Iterator<Item = &Child> {
+        let directory = self.nodes.get(&ino).and_then(|node| node.directory.as_ref());
+        let children = directory.into_iter().flat_map(Directory::children);
+        children.filter(move |(name, _)| Some(name.as_str()) != leaving).map(|(_, child)| child)
+    }
+
+    /// Whether it, or something below it, is drafted: S3 need not know of it.
+    pub fn is_held(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_some_and(Node::is_drafted) || self.holds_held(ino)
+    }
+
+    /// Whether something below a directory is drafted.
+    pub fn holds_held(&self, ino: Ino) -> bool {
+        self.children_but(ino, None).filter_map(|child| child.ino).any(|child| self.is_held(child))
     }
 
     /// What S3 has under the name of a node was changed here: older listings must not contradict.
@@ -366,18 +403,21 @@ mod tests {
     }
 
     #[test]
-    fn what_s3_has_below_a_directory_implies_it_unless_it_is_leaving() {
+    fn what_s3_has_in_a_directory_counts_unless_it_is_leaving_or_untold() {
         let mut tree = Tree::new(String::new(), Stat::fresh(FileKind::Directory, 0o755, 0, 0));
         tree.link(node(2, ROOT_INO, "a", FileKind::Directory));
         tree.link(node(3, 2, "b", FileKind::Directory));
         tree.link(node(4, 3, "f", FileKind::File));
-        assert!(!tree.is_implied(2, None), "nothing is stored");
+        assert!(!tree.holds_stored(2, None), "nothing is stored");
         tree.get_mut(4).unwrap().etag = Some(ETag::new("v1"));
-        assert!(tree.is_implied(2, None) && tree.is_implied(3, None));
-        assert!(!tree.is_implied(3, Some("f")) && !tree.is_implied(2, Some("b")));
+        assert!(tree.holds_stored(2, None) && tree.holds_stored(3, None));
+        assert!(!tree.holds_stored(3, Some("f")) && !tree.holds_stored(2, Some("b")));
+        assert!(!tree.holds_marker(2, None), "a file goes whenever another client wants");
         tree.link(node(5, 3, "g", FileKind::File));
-        assert!(!tree.is_implied(3, Some("f")), "the other one is not stored");
+        assert!(!tree.holds_stored(3, Some("f")), "the other one is not stored");
         tree.directory_mut(3).unwrap().forget_node("g");
-        assert!(tree.is_implied(3, Some("f")), "what has no node is known from S3");
+        assert!(tree.holds_stored(3, Some("f")), "what has no node is known from S3");
+        tree.get_mut(3).unwrap().etag = Some(ETag::new("m"));
+        assert!(tree.holds_marker(2, None) && !tree.holds_marker(2, Some("b")) && !tree.holds_marker(3, None));
     }
 }

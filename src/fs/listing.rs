@@ -334,9 +334,9 @@ impl Fs {
 
     fn merge(&self, ino: Ino, listing: &mut Listing, asked: Instant) {
         let mut tree = self.tree.lock();
-        let drafted = tree.drafted_children(ino);
+        let held = tree.held_children(ino, listing);
         let Some(directory) = tree.directory_mut(ino) else { return };
-        let gone = directory.merge(listing, asked, |child| drafted.contains(&child));
+        let gone = directory.merge(listing, asked, |child| held.contains(&child));
         let confirmed: Vec<_> = directory
             .children()
             .filter_map(|(name, child)| Some((child.ino?, child.seen.clone(), directory.changed_since(name, asked))))

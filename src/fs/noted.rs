@@ -4,15 +4,16 @@
 //! A note in the journal answers for them meanwhile ([`crate::journal::Note::Attributes`]); the uploader tells S3. So
 //! what `mkdir`, `chmod` and `utimes` say of a directory one after the other is one request.
 //!
-//! It is none where a new directory has only the attributes that every directory has here, and something
-//! lies in it by then: a prefix of a key is a directory, for us and for every other client.
+//! It is none where a new directory has only the attributes that every directory has here, and another with a
+//! marker lies in it by then: a prefix of a key is a directory, for us and for every other client. A file in it
+//! would tell as much, but other clients (and hooks) take files away, and what was made is to stay then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::inodes::Ino;
+use super::inodes::{Ino, Node};
 use super::persist::Snapshot;
 use super::stat::Stat;
 use super::waiting::attributes_note;
@@ -20,9 +21,11 @@ use super::{Fs, Result};
 use crate::failpoint::{self, Failpoint};
 use crate::key::ROOT_INO;
 
-/// How long a new directory waits for the first thing in it to be stored, before it gets a marker: others
-/// are to see it soon.
+/// How long a new directory waits for the first directory in it to be told of, before it gets a marker itself:
+/// others are to see it soon.
 const IMPLIED_WITHIN: Duration = Duration::from_secs(2);
+/// What a directory without a marker has in every mount that was not told otherwise.
+const USUAL_PERM: u16 = 0o755;
 
 /// What is noted of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ struct Open {
     /// The note in the journal.
     number: Option<u64>,
     changes: u64,
-    /// All that is to be told is that it is there: whatever lies in it tells as much.
+    /// All that is to be told is that it is there: a directory in it tells as much.
     bare: Option<Bare>,
 }
 
@@ -125,11 +128,13 @@ impl Fs {
             None => return Ok(()),
         };
         let snapshot = self.snapshot(ino)?;
-        let is_bare = news == News::Made && snapshot.stat.is_like(&Stat::directory(&self.settings));
+        let is_usual = snapshot.stat.perm == USUAL_PERM && snapshot.stat.is_like(&Stat::directory(&self.settings));
         let note = attributes_note(snapshot)?;
         {
             let mut open = noted.open.lock();
             self.note_latest(&mut open.number, &note)?;
+            // Who finds the name before mkdir has answered may have changed it already.
+            let is_bare = is_usual && news == News::Made && open.changes == 0;
             open.changes += 1;
             open.bare = is_bare.then(|| Bare { since: Instant::now(), leaving: None });
         }
@@ -176,7 +181,7 @@ impl Fs {
         }
     }
 
-    /// Ends the note of a directory of which something in the bucket tells already.
+    /// Ends the note of a directory of which another in it tells already.
     ///
     /// Looked at and ended in one step: whoever takes the last name out of it finds it either noted still,
     /// or without a marker, which it is to get then ([`Fs::keep_soon`]).
@@ -185,7 +190,7 @@ impl Fs {
             let mut tree = self.tree.lock();
             let mut open = noted.open.lock();
             let Some(bare) = &open.bare else { return false };
-            if !tree.is_implied(ino, bare.leaving.as_deref()) {
+            if !tree.holds_marker(ino, bare.leaving.as_deref()) {
                 return false;
             }
             let number = open.take();
@@ -201,12 +206,13 @@ impl Fs {
         true
     }
 
-    /// Whether a directory need not be told of yet, since what lies in it will tell.
+    /// Whether a directory need not be told of yet, since another in it is about to be.
     pub(super) fn may_be_implied(&self, ino: Ino) -> bool {
         let tree = self.tree.lock();
         let Some(noted) = tree.get(ino).and_then(|node| node.noted.as_ref()) else { return false };
         let is_young = noted.open.lock().bare.as_ref().is_some_and(|bare| bare.since.elapsed() < IMPLIED_WITHIN);
-        is_young && !tree.is_implied(ino, None) && !tree.drafted_children(ino).is_empty()
+        let is_directory = |ino: &Ino| tree.get(*ino).is_some_and(Node::is_directory);
+        is_young && !tree.holds_marker(ino, None) && tree.drafted_children(ino).iter().any(is_directory)
     }
 
     /// The directory is gone: S3 need not be told of it. For callers that hold its gate.

@@ -140,7 +140,7 @@ impl Fs {
     /// S3 does not have the name (any more).
     pub(super) fn lose(&self, parent: Ino, name: &str, asked: Instant) {
         let mut tree = self.tree.lock();
-        if tree.child(parent, name).is_some_and(Node::is_drafted) {
+        if tree.child(parent, name).is_some_and(|node| tree.is_held(node.ino)) {
             return;
         }
         let Some(directory) = tree.directory_mut(parent) else { return };

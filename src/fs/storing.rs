@@ -102,25 +102,11 @@ impl Fs {
     ) -> Vec<(Ino, String)> {
         let _paused = self.backlog.pause();
         let outage = Mutex::new(None);
-        let outage = ends_in_outage.then_some(&outage);
-        let mut left = Vec::new();
-        let (directories, files) = self.directories_last(inos);
-        for inos in [files, directories] {
-            let stores =
-                inos.into_iter().map(|ino| async move { Some((ino, self.store_one(ino, until, outage).await?)) });
-            let failed = stream::iter(stores).buffer_unordered(PARALLEL_UPLOADS).filter_map(std::future::ready);
-            left.extend(failed.collect::<Vec<_>>().await);
-        }
-        left
-    }
-
-    /// Directories, from below, and files: what was stored in a new directory tells that it is there.
-    fn directories_last(&self, inos: Vec<Ino>) -> (Vec<Ino>, Vec<Ino>) {
-        let tree = self.tree.lock();
-        let (mut directories, files): (Vec<_>, Vec<_>) =
-            inos.into_iter().partition(|ino| tree.get(*ino).is_some_and(Node::is_directory));
-        directories.sort_by_cached_key(|ino| std::cmp::Reverse(tree.key(*ino)));
-        (directories, files)
+        let stores = inos.into_iter().map(|ino| {
+            let outage = ends_in_outage.then_some(&outage);
+            async move { Some((ino, self.store_one(ino, until, outage).await?)) }
+        });
+        stream::iter(stores).buffer_unordered(PARALLEL_UPLOADS).filter_map(std::future::ready).collect().await
     }
 
     /// Why a file could not be stored, if so. What `outage` holds is the answer for all, and once S3 does

@@ -184,66 +184,95 @@ async fn a_directory_that_another_client_made_meanwhile_is_theirs() {
     assert_eq!(house.fs.getattr(ino).await.unwrap().stat.perm, 0o775);
 }
 
-#[tokio::test]
-async fn a_new_directory_costs_no_request_where_something_lies_in_it() {
-    let house = house(true).await;
-    let above = mkdir(&house, ROOT, "a", 0o755).await;
-    let below = mkdir(&house, above, "b", 0o755).await;
-    house.write_file(below, "f", b"bytes").await;
-    mkdir(&house, above, "empty", 0o755).await;
-    let closed = mkdir(&house, ROOT, "closed", 0o700).await;
-    house.write_file(closed, "f", b"bytes").await;
-    let dated = mkdir(&house, ROOT, "dated", 0o755).await;
-    house.write_file(dated, "f", b"bytes").await;
-    let past = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    house.fs.setattr(dated, SetAttr { mtime: Some(NewTime::At(past)), ..SetAttr::default() }).await.unwrap();
-    let made = house.lookup(above, "b").await.unwrap().stat;
+/// Everything is sent by the uploader, in its own time.
+async fn told(house: &House) {
     let uploader = house.fs.start_uploader();
     while house.fs.count_unstored() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     uploader.stop().await;
-    let keys = ["a/b/f", "a/empty/", "closed/", "closed/f", "dated/", "dated/f"];
-    assert_eq!((house.bucket.keys(), puts(&house), open_notes(&house)), (keys.map(str::to_owned).into(), 6, 0));
-    assert_eq!(
-        (house.names(ROOT).await, house.names(above).await.len()),
-        (vec!["a", "closed", "dated"].iter().map(|it| (*it).to_owned()).collect(), 2)
-    );
-    let house = restarted(house, true).await;
-    let above = house.lookup(ROOT, "a").await.unwrap().ino;
-    let seen = house.lookup(above, "b").await.unwrap().stat;
-    assert_eq!((seen.perm, seen.uid, seen.gid, seen.mtime), (0o755, made.uid, made.gid, made.mtime));
 }
 
 #[tokio::test]
-async fn a_directory_without_a_marker_stays_when_its_last_file_goes() {
+async fn a_new_directory_costs_no_request_where_another_lies_in_it() {
     let house = house(true).await;
     let above = mkdir(&house, ROOT, "a", 0o755).await;
     let below = mkdir(&house, above, "b", 0o755).await;
     house.write_file(below, "f", b"bytes").await;
-    assert!(house.fs.sync(None).await.is_empty());
-    assert_eq!(house.bucket.keys(), ["a/b/f"]);
-    house.fs.unlink(below, OsStr::new("f")).await.unwrap();
-    house.fs.settle_removals().await.unwrap();
-    assert_eq!(house.bucket.keys(), ["a/b/"]);
-    house.fs.rmdir(above, OsStr::new("b")).await.unwrap();
-    house.fs.settle_removals().await.unwrap();
-    assert_eq!(house.bucket.keys(), ["a/"]);
-    // Its marker was never needed, and nobody has asked for one: the file goes before S3 is told.
-    let short = mkdir(&house, ROOT, "short", 0o755).await;
-    house.write_file(short, "f", b"bytes").await;
-    house.fs.unlink(short, OsStr::new("f")).await.unwrap();
-    assert!(house.fs.sync(None).await.is_empty());
-    assert_eq!(house.bucket.keys(), ["a/", "short/"]);
+    mkdir(&house, mkdir(&house, ROOT, "closed", 0o700).await, "c", 0o755).await;
+    let dated = mkdir(&house, ROOT, "dated", 0o755).await;
+    mkdir(&house, dated, "d", 0o755).await;
+    let past = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    house.fs.setattr(dated, SetAttr { mtime: Some(NewTime::At(past)), ..SetAttr::default() }).await.unwrap();
+    let made = house.lookup(ROOT, "a").await.unwrap().stat;
+    told(&house).await;
+    let keys = ["a/b/", "a/b/f", "closed/", "closed/c/", "dated/", "dated/d/"];
+    assert_eq!((house.bucket.keys(), puts(&house), open_notes(&house)), (keys.map(str::to_owned).into(), 6, 0));
+    assert_eq!(
+        (house.names(ROOT).await.join(" "), house.names(above).await.join(" ")),
+        ("a closed dated".into(), "b".into())
+    );
+    let house = restarted(house, true).await;
+    let seen = house.lookup(ROOT, "a").await.unwrap().stat;
+    assert_eq!((seen.perm, seen.uid, seen.gid, seen.mtime), (0o755, made.uid, made.gid, made.mtime));
 }
 
 #[tokio::test]
-async fn fsync_of_a_new_directory_waits_for_no_file() {
+async fn a_new_directory_stays_whatever_others_do_with_its_files() {
     let house = house(true).await;
-    let made = mkdir(&house, ROOT, "d", 0o755).await;
-    house.write_file(made, "f", b"bytes").await;
-    house.fs.sync_directory(made).await.unwrap();
-    assert_eq!(house.bucket.keys(), ["d/"]);
+    let ino = mkdir(&house, mkdir(&house, ROOT, "a", 0o755).await, "b", 0o755).await;
+    house.write_file(ino, "f", b"bytes").await;
+    told(&house).await;
+    house.bucket.delete("a/b/f").await.unwrap();
+    let above = house.lookup(ROOT, "a").await.unwrap().ino;
+    assert_eq!(house.lookup(above, "b").await.unwrap().ino, ino);
+    assert_eq!(house.names(ino).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_directory_without_a_marker_gets_one_before_the_last_directory_in_it_goes() {
+    let house = house(true).await;
+    let above = mkdir(&house, ROOT, "a", 0o755).await;
+    mkdir(&house, above, "b", 0o755).await;
+    told(&house).await;
+    assert_eq!(house.bucket.keys(), ["a/b/"]);
+    // What only we know of keeps no directory in the bucket.
+    let (_, opened) = house.fs.create(above, OsStr::new("draft"), 0o644, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"half").await.unwrap();
+    house.fs.rmdir(above, OsStr::new("b")).await.unwrap();
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), ["a/"]);
+    let marker = Attributes::from_metadata(&house.bucket.head("a/").await.unwrap().metadata);
+    assert_eq!((marker.mode, marker.uid), (None, None), "the options of a mount are not what somebody has said");
+    assert_eq!(house.names(above).await, ["draft"]);
+}
+
+#[tokio::test]
+async fn a_directory_with_drafts_below_stays_here_though_s3_has_it_no_more() {
+    let house = house(true).await;
+    house.bucket.insert("a/b/f", "theirs", Metadata::new());
+    let above = house.lookup(ROOT, "a").await.unwrap().ino;
+    let ino = house.lookup(above, "b").await.unwrap().ino;
+    house.write_file(ino, "g", b"bytes").await;
+    house.bucket.delete("a/b/f").await.unwrap();
+    assert_eq!((house.names(ROOT).await, house.names(above).await), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap().ino, above);
+    assert_eq!(house.lookup(above, "b").await.unwrap().ino, ino);
+    assert_eq!(house.fs.rmdir(ROOT, OsStr::new("a")).await.unwrap_err().errno(), Errno::ENOTEMPTY);
     assert!(house.fs.sync(None).await.is_empty());
-    assert_eq!((house.bucket.keys(), puts(&house)), (vec!["d/".into(), "d/f".into()], 2));
+    assert_eq!(house.bucket.keys(), ["a/b/g"]);
+}
+
+#[tokio::test]
+async fn a_directory_renamed_over_another_keeps_its_own_attributes() {
+    let house = house(true).await;
+    mkdir(&house, ROOT, "closed", 0o700).await;
+    let above = mkdir(&house, ROOT, "a", 0o755).await;
+    mkdir(&house, above, "b", 0o755).await;
+    told(&house).await;
+    assert_eq!(house.bucket.keys(), ["a/b/", "closed/"]);
+    house.fs.rename(ROOT, OsStr::new("a"), ROOT, OsStr::new("closed"), 0).await.unwrap();
+    assert_eq!(house.bucket.keys(), ["closed/", "closed/b/"]);
+    let house = restarted(house, true).await;
+    assert_eq!(house.lookup(ROOT, "closed").await.unwrap().stat.perm, 0o755);
 }

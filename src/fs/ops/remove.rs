@@ -104,7 +104,7 @@ impl Fs {
                 return Err(Errno::ENOTDIR.into());
             }
             // What S3 does not have yet is in no listing.
-            if !tree.drafted_children(ino).is_empty() {
+            if tree.holds_held(ino) {
                 return Err(Errno::ENOTEMPTY.into());
             }
             let directory = tree.get(ino).and_then(|node| node.directory.as_ref());

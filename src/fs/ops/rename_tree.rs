@@ -64,6 +64,7 @@ impl Fs {
             self.must_be_empty(plan.target, &to).await?;
         }
         self.permit_rename_tree(plan.ino, &from, &to).await?;
+        self.replace_marker(plan).await?;
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
@@ -115,6 +116,15 @@ impl Fs {
             ListRequest { prefix: to.to_owned(), max_keys: Some(1), any_order: true, ..ListRequest::default() };
         let page = self.bucket.list(&request).await?;
         if page.objects.is_empty() { Ok(()) } else { Err(Errno::ENOTEMPTY.into()) }
+    }
+
+    /// The marker of the directory that is replaced is not to stay as that of a directory that has none.
+    async fn replace_marker(&self, plan: &Move) -> Result<()> {
+        let has_marker = |ino| self.snapshot(ino).is_ok_and(|there| there.etag.is_some());
+        if plan.target.is_some_and(has_marker) && !has_marker(plan.ino) {
+            self.store_attributes_stable(plan.ino).await?;
+        }
+        Ok(())
     }
 
     /// Whether all that lies below may have other keys; of what nobody may say no to, S3 is not asked.

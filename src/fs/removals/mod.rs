@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use self::book::{Book, Kept, Removal, Standing, Wanted};
 use self::view::View;
 use super::inodes::Ino;
+use super::persist::Snapshot;
 use super::{Fs, Result};
 use crate::bucket::{self, Bucket, ETag, Metadata};
 use crate::failpoint::{self, Failpoint};
@@ -222,17 +223,20 @@ impl Fs {
             if let Some(noted) = &node.noted {
                 noted.note_leaving(leaving);
             }
-            let others = node.directory.as_ref().is_some_and(|directory| {
-                directory.listed_at().is_some() && directory.children().any(|(name, _)| name != leaving)
-            });
+            let is_listed = node.directory.as_ref().is_some_and(|directory| directory.listed_at().is_some());
             let stays = ino == ROOT_INO || tree.key(ino).is_some_and(|key| self.settings.layout.is_top(&key));
-            !stays && node.etag.is_none() && !node.is_noted() && !others
+            let tells = || is_listed && tree.holds_stored(ino, Some(leaving));
+            !stays && node.etag.is_none() && !node.is_noted() && !tells()
         };
         if !needed {
             return Ok(None);
         }
-        let snapshot = self.snapshot(ino)?;
-        Ok(Some((snapshot.key, snapshot.stat.to_attributes(None).to_metadata()?)))
+        let Snapshot { key, stat, .. } = self.snapshot(ino)?;
+        let mut attributes = stat.to_attributes(None);
+        // What nobody has said of it, but the options of this mount, is not to become its own.
+        let said = self.index.get(&key).map(|remembered| remembered.attributes).unwrap_or_default();
+        (attributes.mode, attributes.uid, attributes.gid) = (said.mode, said.uid, said.gid);
+        Ok(Some((key, attributes.to_metadata()?)))
     }
 
     /// Returns when all that was removed so far is gone from the bucket: what fsync of a directory
