@@ -31,6 +31,7 @@ impl Fs {
                 None => self.resolve_anew(ino, name).await?,
             };
         }
+        self.walks.forget_all();
         let mut below = Below::default();
         {
             let mut tree = self.tree.lock();

@@ -4,7 +4,7 @@
 //! Nouns: [`inodes`] (who is where), [`names`] (what a directory holds), [`handles`] (who has what
 //! open), [`draft`] (the local image of a file being written), [`passthrough`] (what the kernel reads
 //! by itself), [`removals`] (what is still to go from the bucket). Verbs: [`ops`], one file per
-//! system call or family. [`listing`], [`refresh`] and [`resolve`] learn from S3, [`commit`] and
+//! system call or family. [`listing`], [`refresh`], [`resolve`] and [`revalidate`] learn from S3, [`commit`] and
 //! [`persist`] tell S3; in a write-back mount a close is a [`deferral`], and the [`uploader`] tells S3. A
 //! [`gatekeeper`] may forbid it. What a bucket keeps of older versions is found by [`history`].
 //!
@@ -44,6 +44,7 @@ mod rejected;
 mod removals;
 mod resolve;
 mod resume;
+mod revalidate;
 mod siblings;
 mod small;
 mod stat;
@@ -253,9 +254,14 @@ impl Fs {
             return Ok(());
         }
         let key = self.tree.lock().key(ino).unwrap_or_default();
-        let is_shown = views.iter().any(|view| key.starts_with(view.as_str())) || self.is_history(&key);
-        let is_fixed = is_shown || self.settings.layout.is_read_only(&key);
+        drop(views);
+        let is_fixed = self.is_shown(&key) || self.settings.layout.is_read_only(&key);
         if is_fixed { Err(Error::from(nix::errno::Errno::EROFS)) } else { Ok(()) }
+    }
+
+    /// A key in a view, or below `.versions`.
+    fn is_shown(&self, key: &str) -> bool {
+        self.views.read().iter().any(|view| key.starts_with(view.as_str())) || self.is_history(key)
     }
 
     /// `EXDEV` where the server cannot copy from one directory to the other: as between two file systems,

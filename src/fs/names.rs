@@ -48,6 +48,8 @@ pub struct Directory {
     begun: Option<Begun>,
     /// What S3 has told of some names before they were asked for.
     pub hints: Option<Hints>,
+    /// When one of the directories in it was last asked for by listing that.
+    answered_itself: Option<Instant>,
     /// The last listing took more than one page: too dear to repeat for a single name.
     pub is_large: bool,
     /// The last whole listing held keys that are no names.
@@ -142,6 +144,22 @@ impl Directory {
     /// The last name in it was removed here, as far as a listing knows that is no older than `ttl`.
     pub fn was_emptied(&self, ttl: Duration) -> bool {
         self.is_fresh(ttl) && self.children.is_empty() && !self.holds_odd && self.has_changes()
+    }
+
+    /// When S3 was asked for a directory in which it had nothing, as far as names tell; `None` if there was something,
+    /// or has been since.
+    pub fn nothing_at(&self) -> Option<Instant> {
+        let is_nothing = self.children.is_empty() && !self.holds_odd && !self.is_large && !self.has_changes();
+        self.listed.filter(|_| is_nothing)
+    }
+
+    /// Whether a directory in it may be asked for by listing that, once within `ttl`.
+    pub fn may_answer_itself(&mut self, ttl: Duration) -> bool {
+        let may = self.answered_itself.is_none_or(|at| at.elapsed() >= ttl);
+        if may {
+            self.answered_itself = Some(Instant::now());
+        }
+        may
     }
 
     /// The directory was made here just now: nothing can be in it.

@@ -13,7 +13,6 @@ use super::stat::Stat;
 use super::{Fs, Result};
 use crate::cache::Remembered;
 use crate::error::Kind;
-use crate::key::ROOT_INO;
 
 /// HEADs under way at once for one listing.
 pub(super) const PARALLEL_HEADS: usize = 64;
@@ -52,7 +51,7 @@ impl Fs {
         if let Some(ino) = self.resolve_hinted(parent, name).await? {
             return Ok(Some(ino));
         }
-        let believed = self.settings.attr_ttl.min(self.settings.negative_ttl);
+        let believed = self.believed();
         let pages = {
             let mut tree = self.tree.lock();
             let directory = tree.directory_mut(parent).ok_or(Errno::ENOTDIR)?;
@@ -91,6 +90,11 @@ impl Fs {
     /// promise is that it is there, and asking for every level of a path each second is dear.
     pub(super) fn is_fresh(&self, node: &Node) -> bool {
         node.is_pending() || node.checked.elapsed() < self.ttl(node.is_directory())
+    }
+
+    /// How long a listing speaks for any name that is asked for, there or missing.
+    pub(super) fn believed(&self) -> Duration {
+        self.settings.attr_ttl.min(self.settings.negative_ttl)
     }
 
     /// How long attributes of a directory, or of anything else, are believed.
@@ -280,21 +284,5 @@ impl Fs {
             None => self.implicit_directory(key),
         };
         Ok(Some((remembered, asked)))
-    }
-
-    /// Asks S3 about a node whose attributes are too old to be believed.
-    pub(super) async fn revalidate(&self, ino: Ino) -> Result<()> {
-        let (parent, name) = {
-            let tree = self.tree.lock();
-            let node = tree.get(ino).ok_or(Errno::ENOENT)?;
-            if !node.linked || ino == ROOT_INO || self.is_fresh(node) {
-                return Ok(());
-            }
-            (node.parent, node.name.clone())
-        };
-        match self.resolve(parent, &name).await? {
-            Some(_) => Ok(()),
-            None => Err(Errno::ESTALE.into()),
-        }
     }
 }

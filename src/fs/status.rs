@@ -150,6 +150,7 @@ impl Fs {
     pub fn forget_key(&self, key: &str) {
         let Some(path) = key.strip_prefix(self.settings.root_prefix.as_str()) else { return };
         self.cache.forget(key);
+        self.walks.forget(key);
         if let Some(ino) = self.expire_path(path) {
             self.tell_kernel(|kernel| kernel.forget_pages(ino));
         }

@@ -17,6 +17,7 @@ mod sending;
 mod siblings;
 mod waiting;
 mod walks;
+mod working;
 mod write_back;
 
 use std::ffi::OsStr;

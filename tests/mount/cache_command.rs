@@ -1,6 +1,7 @@
 //! `s3mount cache stats | warm | invalidate | clear`.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Output;
@@ -85,6 +86,20 @@ fn an_invalidated_path_is_asked_for_again() {
     wait_for("the new version", PATIENCE, || (fs::read(mount.at("alone")).ok()? == b"another version").then_some(()));
     wait_for("the new name", PATIENCE, || (fs::read(mount.at("dir/sub/new")).ok()? == b"new").then_some(()));
     assert!(mount.is_alive());
+}
+
+#[test]
+fn a_command_in_a_directory_costs_one_listing_of_all_below_it() {
+    let mount = tree(&["--attr-ttl", "1h", "--list-ttl", "1h", "--negative-ttl", "1h"]);
+    // Held open as by who works there.
+    let directory = fs::File::open(mount.at("dir")).unwrap();
+    let below = |path: &str| format!("/proc/self/fd/{}/{path}", directory.as_raw_fd());
+    succeed(&mount, &["invalidate", text(&mount.at("dir"))]);
+    let before = requests(&mount, "ListObjectsV2");
+    assert!(fs::metadata(below("missing")).is_err());
+    assert_eq!(fs::read(below("sub/f3")).unwrap(), b"bytes 3");
+    assert_eq!(fs::read_dir(below("sub")).unwrap().count(), 7);
+    assert_eq!(requests(&mount, "ListObjectsV2"), before + 1);
 }
 
 #[test]

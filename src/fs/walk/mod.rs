@@ -7,9 +7,12 @@
 //! Who goes down level by level may be in a small tree (`.git`): then one page is read beside the
 //! listing that he waits for, and if that does not hold where he goes next, that was all.
 //!
-//! What it reads is kept by prefix, with the moment it was asked for, until somebody asks for that
+//! Who works in a directory with little below it is told all of that by one page ([`small`]), which no walk follows.
+//!
+//! What is read is kept by prefix, with the moment it was asked for, until somebody asks for that
 //! directory: then it is a listing like any other.
 
+mod small;
 mod sorter;
 mod stream;
 mod table;
@@ -21,12 +24,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::small::SmallTrees;
 use self::stream::{Progress, Walk};
 use self::table::Table;
 use super::names::{Listing, Seen};
 use super::pages::Lister;
 use crate::bucket;
-use crate::key;
 use crate::telemetry::spans;
 
 /// Siblings that are listed by themselves before a walk begins at their parent.
@@ -59,6 +62,7 @@ struct State {
     table: Table,
     walks: Vec<Arc<Walk>>,
     next_walk: u64,
+    small: SmallTrees,
     entered: HashMap<String, Entered>,
     /// Looking below who goes down.
     looking: Pause,
@@ -127,6 +131,9 @@ impl Walks {
             return Ok(Some(found));
         }
         if self.ahead_of(prefix).is_none() {
+            if let Some(found) = self.listing_of_tree(prefix, ttl, since).await? {
+                return Ok(Some(found));
+            }
             if self.looks_below(prefix) {
                 return Ok(None);
             }
@@ -180,23 +187,36 @@ impl Walks {
         self.start(root, first, (count * KEYS_IN_ONE).div_ceil(KEYS_IN_PAGE), false);
     }
 
-    /// Many keys changed at once (the rename of a directory): nothing that was asked for before now
-    /// is used any more.
+    /// Many keys changed at once (the rename of a directory), or somebody wants S3 to be asked: nothing that
+    /// was asked for before now is used any more.
     pub fn forget_all(&self) {
         let mut state = self.state.lock();
         state.not_before = Some(Instant::now());
         state.table = Table::default();
     }
 
+    /// Another part of the program changed this key: what was read of the directories on the way to it is not used.
+    pub fn forget(&self, key: &str) {
+        let mut state = self.state.lock();
+        for (slash, _) in key.match_indices('/') {
+            state.table.forget(&key[..=slash]);
+        }
+    }
+
     fn take(&self, prefix: &str, ttl: Duration, since: Instant) -> Option<(Listing, Instant)> {
         let mut state = self.state.lock();
         let since = oldest(&state, ttl.min(self.ttl), since);
         let (listing, asked, source) = state.table.take(prefix, since)?;
+        let is_one_of_many = state.small.note_told(prefix);
         if let Some(walk) = state.walks.iter().find(|walk| walk.number == source.walk).cloned() {
             if walk.is_look() {
                 state.looking = Pause::default();
             }
             walk.hit(source.page);
+        }
+        drop(state);
+        if is_one_of_many {
+            self.ask_ahead(prefix, &listing);
         }
         Some((listing, asked))
     }
@@ -276,9 +296,7 @@ impl Walks {
     }
 
     fn start(self: &Arc<Self>, root: &str, first: &str, pages: usize, is_look: bool) {
-        // Versions are listed directory by directory.
-        let is_history = key::split_versions(root).is_some();
-        if is_history || self.disabled.load(Ordering::Relaxed) || root.len() < self.shortest {
+        if !self.is_walkable(root) {
             return;
         }
         let walk = {

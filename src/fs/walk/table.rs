@@ -68,6 +68,11 @@ impl Table {
         (walked.asked > since).then(|| (walked.listing.marker.clone(), walked.asked))
     }
 
+    /// Lets go of a directory.
+    pub fn forget(&mut self, prefix: &str) {
+        self.remove(prefix);
+    }
+
     /// Lets go of what is older than `ttl`.
     pub fn expire(&mut self, ttl: Duration) {
         while let Some((prefix, serial)) = self.order.front().cloned() {
