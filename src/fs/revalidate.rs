@@ -55,7 +55,7 @@ impl Fs {
         let (asked, parent, name) = {
             let tree = self.tree.lock();
             let node = tree.get(ino).ok_or(Errno::ESTALE)?;
-            let nothing = node.directory.as_ref().filter(|_| node.etag.is_none() && !node.is_drafted());
+            let nothing = node.directory.as_ref().filter(|_| node.etag.is_none() && !tree.is_held(ino));
             let Some(asked) = nothing.and_then(Directory::nothing_at) else { return Ok(()) };
             (asked, node.parent, node.name.clone())
         };

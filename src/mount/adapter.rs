@@ -20,6 +20,7 @@ use fuser::{
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures::FutureExt;
+use nix::libc;
 use tokio::runtime::Handle;
 
 use super::replies::{
@@ -27,7 +28,7 @@ use super::replies::{
     reply_written, reply_xattr,
 };
 use super::requests::{Operation, Requests};
-use crate::fs::ops::{NewTime, SetAttr};
+use crate::fs::ops::{NewTime, Place, SetAttr};
 use crate::fs::{Caller, Error, Fs, Result};
 use crate::telemetry::spans;
 
@@ -300,17 +301,18 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        if let Some(outcome) = self.fs.try_write(handle.0, offset, data) {
+        let place = Place { offset, appends: flags.0 & libc::O_APPEND != 0 };
+        if let Some(outcome) = self.fs.try_write(handle.0, place, data) {
             self.requests.count(Operation::Write);
             return reply_written(reply)(self.noted(outcome));
         }
         // The data lies in the reading thread's buffer: what has to wait needs its own.
         let (fs, data) = (self.fs.clone(), data.to_vec());
-        self.answer(Operation::Write, async move { fs.write(handle.0, offset, &data).await }, reply_written(reply));
+        self.answer(Operation::Write, async move { fs.write(handle.0, place, &data).await }, reply_written(reply));
     }
 
     fn flush(&self, request: &Request, _ino: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

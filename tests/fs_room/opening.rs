@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use s3mount::bucket::Metadata;
 use s3mount::bucket::memory::{Effect, Fault};
 use s3mount::error::{Errno, Kind};
-use s3mount::fs::ops::Opened;
-use s3mount::fs::{Ino, Kernel};
+use s3mount::fs::ops::{Opened, Place};
+use s3mount::fs::{Ino, Kernel, Settings};
 
 use super::{House, ME, ROOT, after_the_ttl};
 
@@ -270,4 +270,27 @@ async fn an_outage_is_over_for_everybody_with_the_first_answer() {
     house.bucket.heal();
     house.write_file(ROOT, "c", b"stored").await;
     assert_eq!(house.read_file(b).await, "bytes");
+}
+
+#[tokio::test]
+async fn what_is_appended_goes_behind_lines_that_the_kernel_has_not_heard_of() {
+    let house = House::with(Arc::default(), tempfile::tempdir().unwrap(), |settings| Settings {
+        attr_ttl: Duration::ZERO,
+        list_ttl: Duration::ZERO,
+        ..settings
+    })
+    .await;
+    house.bucket.insert("log", "ours\n", Metadata::new());
+    let ino = house.lookup(ROOT, "log").await.unwrap().ino;
+    house.bucket.insert("log", "ours\ntheirs\n", Metadata::new());
+    let appending = libc::O_WRONLY | libc::O_APPEND;
+    let opened = house.fs.open(ino, appending, ME).await.unwrap();
+    assert!(opened.direct_io, "or the kernel would keep the line where it takes the end to be");
+    let at_old_end = Place { offset: 5, appends: true };
+    house.fs.write(opened.handle, at_old_end, b"ours again\n").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.bytes("log").unwrap(), "ours\ntheirs\nours again\n");
+    house.fs.write(opened.handle, 0, b"OURS").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.bytes("log").unwrap(), "OURS\ntheirs\nours again\n", "who says where is heard");
 }

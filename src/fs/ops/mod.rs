@@ -20,6 +20,7 @@ pub use lookup::Entry;
 pub use open::Opened;
 pub use readdir::Listed;
 pub use space::Space;
+pub use write::Place;
 
 use std::ffi::OsStr;
 

@@ -90,8 +90,11 @@ impl Fs {
         }
         let pinned = pin(&key, node);
         let backing = self.backing_of_open(node, given);
-        let direct_io = pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
         let told_otherwise = std::mem::replace(&mut node.kernel_stat, KernelStat::Current) == KernelStat::Outdated;
+        // The kernel would keep what is appended where it takes the end to be, among the pages of the file.
+        let appends_elsewhere = told_otherwise && flags & libc::O_APPEND != 0;
+        let direct_io =
+            appends_elsewhere || pinned.as_ref().is_some_and(|pinned| self.handles.reads_other_version(ino, pinned));
         let may_fill = backing.is_none() && !told_otherwise;
         let whole = whole.filter(|whole| may_fill && self.may_fill(node, whole, flags));
         let mut keep_cache = node.pages == Pages::Of(node.etag.clone());
