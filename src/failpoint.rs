@@ -62,6 +62,10 @@ failpoints! {
     PutAfter = "put-after",
     /// A version is stored and settled in the journal, and its close is not answered.
     PutSettled = "put-settled",
+    /// The journal knows of an append of which nothing was sent.
+    AppendNoted = "append-noted",
+    /// S3 has what was appended, the attributes of the time before, and nothing here knows.
+    AppendDone = "append-done",
     /// New attributes of a closed file are noted, and chmod is not answered.
     AttributesNoted = "attributes-noted",
     /// New attributes of a closed file or a directory are in S3, and nothing here knows.
@@ -132,6 +136,10 @@ failpoints! {
     RecoverAttributes = "recover-attributes",
     /// A start has sent attributes that were noted, and their note is still there.
     RecoverAttributesSettle = "recover-attributes-settle",
+    /// A start has found an append that was under way, and asked nothing yet.
+    RecoverAppend = "recover-append",
+    /// A start has sent the attributes that an append left to follow, and their note is still there.
+    RecoverAppendSettle = "recover-append-settle",
     /// A start has found a file's rename that was under way, and done nothing about it yet.
     RecoverRename = "recover-rename",
     /// A start has finished a file's rename or left it, and its record is still there.

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use super::Failure;
 use crate::bucket::{Layout, Root};
 use crate::error::Kind;
-use crate::journal::{Intent, Journal, Note};
+use crate::journal::{Intent, Journal};
 
 const FILE_NAME: &str = "buckets.json";
 
@@ -82,7 +82,7 @@ fn write(state: &Path, path: &Path, now: &BTreeMap<String, String>) -> io::Resul
 fn changes(journal: &Journal, at: &str) -> Result<usize, Failure> {
     let is_there = |key: &String| key.starts_with(at);
     let intents = journal.open_intents()?.into_iter().filter(|(_, intent)| keys_of(intent).into_iter().any(is_there));
-    let notes = journal.open_notes()?.into_iter().filter(|(_, note)| is_there(key_of(note)));
+    let notes = journal.open_notes()?.into_iter().filter(|(_, note)| is_there(note.key()));
     Ok(intents.count() + notes.count())
 }
 
@@ -106,12 +106,6 @@ fn keys_of(intent: &Intent) -> Vec<&String> {
     }
 }
 
-fn key_of(note: &Note) -> &String {
-    match note {
-        Note::Remove { key, .. } | Note::Keep { key, .. } | Note::Attributes { key, .. } => key,
-    }
-}
-
 fn local(what: &str, path: &Path, cause: &io::Error) -> Failure {
     Failure::new(Kind::Local, format!("cannot {what} {}: {cause}", path.display()))
 }
@@ -119,6 +113,7 @@ fn local(what: &str, path: &Path, cause: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Note;
 
     fn layout(buckets: &[(&str, &str)]) -> Layout {
         let root = |(name, bucket): &(&str, &str)| {

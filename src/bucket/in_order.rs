@@ -15,8 +15,8 @@ use bytes::Bytes;
 
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo, Part,
-    PendingUpload, PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo,
+    Part, PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 
 /// Most keys and common prefixes of a page, and so in memory for it: some 300 bytes each.
@@ -170,6 +170,10 @@ impl Bucket for InOrder {
 
     async fn rename(&self, request: &RenameRequest) -> Result<()> {
         self.inner.rename(request).await
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        self.inner.append(request, body).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 //! request log, faults for tests) see what the wire sees. What takes several requests, such as a
 //! multipart upload, is a function over the trait ([`upload`]).
 
+mod append;
 pub mod attributes;
 pub mod check_first;
 pub mod checksum;
@@ -32,6 +33,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Kind;
+use append::cannot_append;
+pub use append::{AppendRequest, Tail};
 pub use layout::{Layout, Root};
 pub use properties::{Properties, StorageClass};
 use upload::Arriving;
@@ -377,6 +380,12 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// servers answer it with success, and write something else over the target. [`Kind::Unsupported`] elsewhere.
     async fn rename(&self, request: &RenameRequest) -> Result<()> {
         Err(cannot_rename(request))
+    }
+    /// `PutObject` at the end of an object, with a CRC32C that the server checks; what else the object carries stays as it
+    /// is. Of directory buckets alone: other servers answer it with success, and have nothing but these bytes then.
+    /// [`Kind::Unsupported`] elsewhere.
+    async fn append(&self, request: &AppendRequest, _body: Bytes) -> Result<ETag> {
+        Err(cannot_append(&request.key))
     }
     /// `DeleteObject`; deleting what is not there succeeds.
     async fn delete(&self, key: &str) -> Result<()>;

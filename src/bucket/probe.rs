@@ -6,9 +6,11 @@ use bytes::Bytes;
 use futures::join;
 use uuid::Uuid;
 
-use super::{Bucket, Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions, Result};
+use super::{AppendRequest, Bucket, Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions, Result};
 use crate::error::Kind;
 
+/// What the objects hold.
+const PROBED: &[u8] = b"s3mount";
 /// The probe has ended by then; what it did not find out stays unknown.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -19,11 +21,13 @@ pub struct Capabilities {
     pub conditional_writes: Option<bool>,
     /// Whether LIST tells the checksum algorithm of an object that was put, and of a copy.
     pub list_checksums: Option<bool>,
+    /// Whether a directory bucket appends; others are not asked.
+    pub appends: Option<bool>,
 }
 
 impl Capabilities {
     /// What AWS itself does: nothing to try there.
-    pub const AWS: Self = Self { conditional_writes: Some(true), list_checksums: Some(true) };
+    pub const AWS: Self = Self { conditional_writes: Some(true), list_checksums: Some(true), appends: None };
 
     /// What holds for two buckets: it is known of both, or one of them cannot do it.
     #[must_use]
@@ -36,11 +40,13 @@ impl Capabilities {
         Self {
             conditional_writes: weaker(self.conditional_writes, other.conditional_writes),
             list_checksums: weaker(self.list_checksums, other.list_checksums),
+            appends: weaker(self.appends, other.appends),
         }
     }
 }
 
-/// Tries things on two objects below `prefix` that are gone afterwards: seven small requests. What
+/// Tries things on two objects below `prefix` that are gone afterwards: seven small requests, and four more in a
+/// directory bucket. What
 /// gives no proof, e.g. because writing is not allowed, stays unknown.
 ///
 /// Done when a bucket outside AWS is mounted for writing; who mounts read-only writes nothing, not
@@ -79,11 +85,40 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
     let (right_tag, existing, copied) =
         join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent), bucket.copy(&copy));
     let listing = ListRequest { prefix: key.to_owned(), max_keys: Some(2), ..ListRequest::default() };
-    let list_checksums = match (copied, bucket.list(&listing).await) {
+    let list_checksums = match (&copied, bucket.list(&listing).await) {
         (Ok(_), Ok(page)) => Some(page.objects.len() == 2 && page.objects.iter().all(Listed::has_our_checksum)),
         _ => None,
     };
-    Some(Capabilities { conditional_writes: honoured(&right_tag, &existing), list_checksums })
+    let appends = match copied {
+        Ok(tag) => appends_to(bucket, copy_of(key), tag).await,
+        Err(_) => None,
+    };
+    Some(Capabilities { conditional_writes: honoured(&right_tag, &existing), list_checksums, appends })
+}
+
+/// Success alone proves nothing: servers are known that have nothing but the new bytes then.
+async fn appends_to(bucket: &dyn Bucket, key: String, etag: ETag) -> Option<bool> {
+    let request = AppendRequest { key, etag, offset: PROBED.len() as u64, content_type: None };
+    match bucket.append(&request, Bytes::from_static(PROBED)).await {
+        Ok(tag) => {
+            let is_longer = bucket.head(&request.key).await.ok()?.size == 2 * PROBED.len() as u64;
+            Some(is_longer && restates(bucket, &request, &tag).await)
+        }
+        // Any other bucket, which was not asked.
+        Err(error) if error.kind == Kind::Unsupported && error.http_status.is_none() => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// Attributes follow an append in a copy onto itself, which must not take away what is appended meanwhile.
+async fn restates(bucket: &dyn Bucket, appended: &AppendRequest, tag: &ETag) -> bool {
+    let copied = |condition: &ETag| {
+        let replace = Some(PutOptions { condition: Condition::IfMatch(condition.clone()), ..PutOptions::default() });
+        let request = CopyRequest { replace, ..CopyRequest::new(appended.key.clone(), appended.key.clone()) };
+        async move { bucket.copy(&request).await }
+    };
+    let with_older = copied(&appended.etag).await;
+    with_older.is_err_and(|error| error.kind == Kind::Changed) && copied(tag).await.is_ok()
 }
 
 fn copy_of(key: &str) -> String {
@@ -102,7 +137,7 @@ fn honoured(right_tag: &Result<ETag>, existing: &Result<ETag>) -> Option<bool> {
 
 async fn put(bucket: &dyn Bucket, key: &str, condition: Condition) -> Result<ETag> {
     // Not every server copies empty objects.
-    bucket.put(key, Bytes::from_static(b"s3mount"), &PutOptions { condition, ..PutOptions::default() }).await
+    bucket.put(key, Bytes::from_static(PROBED), &PutOptions { condition, ..PutOptions::default() }).await
 }
 
 #[cfg(test)]
@@ -117,7 +152,7 @@ mod tests {
             if ignores {
                 bucket.ignore_conditions();
             }
-            let expected = Capabilities { conditional_writes: found, list_checksums: Some(true) };
+            let expected = Capabilities { conditional_writes: found, list_checksums: Some(true), appends: None };
             assert_eq!(probe(&bucket, "p/").await, expected);
             assert!(bucket.keys().is_empty(), "the probe is left behind");
             assert_eq!(bucket.requests().values().sum::<u64>(), 7);
@@ -136,7 +171,7 @@ mod tests {
 
     #[test]
     fn of_several_buckets_the_weakest_decides() {
-        let all = |able| Capabilities { conditional_writes: able, list_checksums: able };
+        let all = |able| Capabilities { conditional_writes: able, list_checksums: able, appends: able };
         for (one, other, both) in [
             (Some(true), Some(true), Some(true)),
             (Some(true), Some(false), Some(false)),

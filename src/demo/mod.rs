@@ -17,6 +17,7 @@
 //! it began with. What is not built answers 501, never a success without effect.
 
 mod access;
+mod append;
 mod bodies;
 mod buckets;
 mod catalog;

@@ -9,6 +9,7 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
+use super::append::append;
 use super::catalog::{Bucket, Catalog};
 use super::checksums::{Algorithm, checksum_fields, fields, tell_checksum};
 use super::conditions::{ReadConditions, WriteConditions, etag, timestamp};
@@ -26,7 +27,8 @@ const MAX_KEY_BYTES: usize = 1024;
 pub(super) async fn put(store: &Store, request: S3Request<PutObjectInput>) -> S3Result<PutObjectOutput> {
     let mut input = request.input;
     refuse_unbuilt!(input)?;
-    refuse(&[("append (x-amz-write-offset-bytes)", input.write_offset_bytes.is_some())])?;
+    let appends = input.write_offset_bytes.is_some();
+    refuse(&[("append (x-amz-write-offset-bytes)", appends && !directory_buckets::is_one(&input.bucket))])?;
     check_key(&input.key)?;
     store.read(|catalog| catalog.bucket(&input.bucket).map(|_| ()))?;
     let algorithm = input.checksum_algorithm.as_ref();
@@ -47,6 +49,9 @@ pub(super) async fn put(store: &Store, request: S3Request<PutObjectInput>) -> S3
         checksum: received.checksum(),
         parts: Vec::new(),
     };
+    if let Some(offset) = input.write_offset_bytes {
+        return append(store, &input.bucket, input.key, offset, object, &conditions);
+    }
     directory_buckets::settle(&input.bucket, &mut object);
     let mut output = PutObjectOutput {
         e_tag: Some(etag(&object)),

@@ -19,6 +19,8 @@ pub const PARALLEL_UPLOADS: usize = 32;
 /// How long a closed file waits at least. What programs do right after a close (rename the temporary
 /// file, set its mode, remove it) then rides along, and costs no request of its own.
 const LINGER: Duration = Duration::from_millis(100);
+/// The same of a file that was appended to, whose times are to follow: who appends often does so again soon.
+const LINGER_APPENDED: Duration = Duration::from_secs(1);
 /// The same of a directory: whoever unpacks one sets its times when its files are there.
 const LINGER_DIRECTORY: Duration = Duration::from_millis(500);
 /// How soon a file is looked at again that somebody is writing to.
@@ -155,6 +157,11 @@ impl Backlog {
         self.enter(ino, bytes, now, LINGER);
     }
 
+    /// The attributes of a file wait whose bytes were appended.
+    pub fn add_appended(&self, ino: Ino, now: Instant) {
+        self.enter(ino, 0, now, LINGER_APPENDED);
+    }
+
     /// A directory waits.
     pub fn add_directory(&self, ino: Ino, now: Instant) {
         self.enter(ino, 0, now, LINGER_DIRECTORY);
@@ -169,7 +176,9 @@ impl Backlog {
         let entry = queue.entries.entry(ino).or_insert(fresh);
         let before = std::mem::replace(&mut entry.bytes, bytes);
         queue.bytes = queue.bytes + bytes - before;
-        if is_new {
+        let is_late = |entry: &Entry| entry.failures == 0 && entry.due.is_some_and(|due| due > now + linger);
+        let is_late = queue.entries.get(&ino).is_some_and(is_late);
+        if is_new || is_late {
             queue.set_due(ino, Some(now + linger));
             drop(queue);
             self.changed.notify_one();

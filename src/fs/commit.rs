@@ -74,6 +74,13 @@ impl Fs {
         self.commit_gated(ino, &content).await
     }
 
+    /// As [`Fs::commit`], with the attributes that an append leaves to follow.
+    pub(super) async fn commit_all(&self, ino: Ino) -> Result<()> {
+        self.commit(ino).await?;
+        let are_left = self.content(ino).is_some_and(|content| content.attributes_dirty.load(Ordering::Acquire));
+        if are_left { self.commit(ino).await } else { Ok(()) }
+    }
+
     /// What a close answers for: see [`Fs::close_gated`].
     pub(super) async fn close(&self, ino: Ino) -> Result<()> {
         let _stable = self.namespace.read().await;
@@ -151,7 +158,21 @@ impl Fs {
         self.content(ino).is_some_and(|now| Arc::ptr_eq(&now, content))
     }
 
+    /// Makes what the draft holds a version, by what is new at its end where that is enough.
     pub(super) async fn commit_bytes(
+        &self,
+        ino: Ino,
+        content: &Arc<Content>,
+        before: &Snapshot,
+        only: Option<u64>,
+    ) -> Result<()> {
+        if self.commit_growth(ino, content, before, only).await? {
+            return Ok(());
+        }
+        self.commit_version(ino, content, before, only).await
+    }
+
+    async fn commit_version(
         &self,
         ino: Ino,
         content: &Arc<Content>,
@@ -253,7 +274,7 @@ impl Fs {
             draft.advance_base(pinned.clone());
         } else {
             // All of it is here: there was little of it.
-            draft.detach_base();
+            if self.appends_at(key) { draft.stand_on(pinned.clone()) } else { draft.detach_base() }
         }
         pinned
     }
@@ -292,7 +313,8 @@ impl Fs {
         let size = content.draft.lock().size();
         let _memory = self.settings.upload.lend(size).await;
         let (bytes, generation) = {
-            let draft = content.draft.lock();
+            let mut draft = content.draft.lock();
+            draft.begin_sending();
             (draft.read_local(0..draft.size())?, content.generation())
         };
         still.admit(generation)?;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::draft::{Draft, Kept};
 use super::gatekeeper::Verdicts;
 use super::outgoing::Slot;
-use crate::bucket::Metadata;
 use crate::bucket::attributes::Attributes;
+use crate::bucket::{Metadata, Tail};
 use crate::journal::IntentId;
 
 /// A draft, the locks around it and what the flush rule must know.
@@ -28,6 +28,8 @@ pub struct Content {
     stored: AtomicU64,
     /// Attributes changed while open; they ride in the next upload.
     pub attributes_dirty: AtomicBool,
+    /// Nothing of them changed but the times of bytes that were appended.
+    pub times_follow: AtomicBool,
     /// The note that answers for them once the file is closed.
     pub attributes_note: Mutex<Option<u64>>,
     /// Nothing was written since it was created or emptied.
@@ -67,6 +69,8 @@ pub struct Doubt {
     pub generation: u64,
     pub attributes: Attributes,
     pub size: u64,
+    /// It was an append: how it is known again, and the note that stands for its attributes.
+    pub appended: Option<(Tail, u64)>,
 }
 
 impl Content {
@@ -82,7 +86,7 @@ impl Content {
 
     /// A draft that an earlier process left; S3 may have it by now.
     pub fn resumed(draft: Draft, attributes: Attributes) -> Self {
-        let doubt = Doubt { generation: 1, attributes, size: draft.size() };
+        let doubt = Doubt { generation: 1, attributes, size: draft.size(), appended: None };
         Self { doubt: Mutex::new(Some(doubt)), is_resumed: true, ..Self::with(draft, 1, false) }
     }
 
@@ -95,6 +99,7 @@ impl Content {
             generation: AtomicU64::new(generation),
             stored: AtomicU64::new(0),
             attributes_dirty: AtomicBool::new(false),
+            times_follow: AtomicBool::new(false),
             attributes_note: Mutex::new(None),
             untouched: AtomicBool::new(untouched),
             deferred: Mutex::new(None),

@@ -155,7 +155,7 @@ impl Fs {
         let is_older = |deferral: &Deferral| deferral.key == there.key && deferral.generation != content.generation();
         let is_older = content.deferred.lock().as_ref().is_some_and(is_older);
         // Without the old version's bytes the draft alone is not the file.
-        if !is_older || content.draft.lock().base().is_some() {
+        if !is_older || !content.draft.lock().is_whole() {
             return;
         }
         if let Err(error) = self.defer_at(content, there, only, &[]).await {

@@ -32,7 +32,8 @@ pub fn doubt_upload(content: &Content, before: &Snapshot) {
         let draft = content.draft.lock();
         (content.generation(), draft.size())
     };
-    *content.doubt.lock() = Some(Doubt { generation, attributes: before.stat.to_attributes(None), size });
+    let attributes = before.stat.to_attributes(None);
+    *content.doubt.lock() = Some(Doubt { generation, attributes, size, appended: None });
 }
 
 impl Fs {
@@ -43,6 +44,9 @@ impl Fs {
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
             return Ok(());
+        }
+        if let Some((tail, note)) = doubt.appended {
+            return self.resolve_append(ino, content, doubt.generation, tail, note).await;
         }
         let found = match self.bucket.head(&snapshot.key).await {
             Ok(there) => Some(there),

@@ -11,6 +11,7 @@
 //! **Invariant:** locks are taken in the order *namespace → gate → draft → tree*, and neither the
 //! draft's nor the tree's lock is ever held across an await.
 
+mod append;
 mod backlog;
 mod changes;
 mod commit;
@@ -171,6 +172,8 @@ pub struct Fs {
     copies_parts: AtomicBool,
     /// Directory buckets rename; false once one has refused to.
     renames: AtomicBool,
+    /// Directory buckets append; false once one cannot.
+    appends: AtomicBool,
     /// Held shared by whatever uses a key while it talks to S3; exclusively by the rename of a
     /// directory, which changes the keys of everything below it.
     namespace: tokio::sync::RwLock<()>,
@@ -226,6 +229,7 @@ impl Fs {
             runtime: tokio::runtime::Handle::try_current().ok(),
             copies_parts: AtomicBool::new(true),
             renames: AtomicBool::new(true),
+            appends: AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),
         })
     }

@@ -9,14 +9,14 @@ use super::inodes::{Ino, Node, Pages};
 use super::noted::News;
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
-use crate::bucket::attributes::Attributes;
+use crate::bucket::attributes::{Attributes, OP_ID};
 use crate::bucket::upload::{COPY_PARTS_FROM_BYTES, copy_large};
 use crate::bucket::{Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::{Modified, Pinned, Remembered};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Intent, IntentId, NewEvent, stored_etag};
-use crate::key::{self, ROOT_INO};
+use crate::key::{self, ROOT_INO, is_directory_bucket};
 
 /// What a node is and where, read in one go.
 #[derive(Clone, Debug)]
@@ -61,6 +61,7 @@ impl Fs {
                 return Ok(());
             }
             if let Some(content) = &node.content {
+                content.times_follow.store(false, std::sync::atomic::Ordering::Release);
                 content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
             }
             (before, node.content.is_some())
@@ -94,6 +95,7 @@ impl Fs {
             };
             match &guard {
                 Some(content) if self.attributes_may_wait(ino, content) => {
+                    content.times_follow.store(false, std::sync::atomic::Ordering::Release);
                     content.attributes_dirty.store(true, std::sync::atomic::Ordering::Release);
                     self.wait_with_attributes(ino, content)
                 }
@@ -154,8 +156,29 @@ impl Fs {
             return self.bucket.put(key, Bytes::new(), &PutOptions { condition, ..options }).await;
         }
         let (from, to) = (key.to_owned(), key.to_owned());
-        let replace = Some(PutOptions { condition: Condition::None, ..options });
-        self.copy(&CopyRequest { from_etag: etag.cloned(), replace, ..CopyRequest::new(from, to) }, size).await
+        let request = CopyRequest { from_etag: etag.cloned(), ..CopyRequest::new(from, to) };
+        let plain = PutOptions { condition: Condition::None, ..options };
+        if !self.is_in_directory_bucket(key) {
+            return self.copy(&CopyRequest { replace: Some(plain), ..request }, size).await;
+        }
+        // What another client appends while the copy is made must not be lost to it. Tags are random there: the copy is
+        // known again by an id.
+        let condition = etag.cloned().map_or(Condition::None, Condition::IfMatch);
+        let mut metadata = plain.metadata.clone();
+        metadata.insert(OP_ID.to_owned(), uuid::Uuid::new_v4().simple().to_string());
+        let careful = PutOptions { metadata, condition, ..plain.clone() };
+        match self.copy(&CopyRequest { replace: Some(careful), ..request.clone() }, size).await {
+            // No room for the id, or a server without that condition, which is not appended to either.
+            Err(error) if matches!(error.kind, Kind::Refused | Kind::Unsupported) => {
+                self.copy(&CopyRequest { replace: Some(plain), ..request }, size).await
+            }
+            copied => copied,
+        }
+    }
+
+    /// Whether a key lies in a directory bucket.
+    pub(super) fn is_in_directory_bucket(&self, key: &str) -> bool {
+        self.settings.layout.root_of(key).is_some_and(|root| is_directory_bucket(&root.bucket))
     }
 
     /// A server-side copy of a file of any size.

@@ -120,7 +120,7 @@ impl Fs {
         if let Some(cause) = outage.and_then(|outage| outage.lock().clone()) {
             return Some(cause);
         }
-        let stored = within(until, self.commit(ino)).await;
+        let stored = within(until, self.commit_all(ino)).await;
         // Also where another client was faster: theirs is to be seen then.
         self.drop_clean_content(ino);
         let Some(stored) = stored else { return Some("not stored before the deadline".to_owned()) };

@@ -88,7 +88,9 @@ impl Fs {
         let sends = stream::iter(waiting).map(|ino| async move {
             let Some(content) = self.content(ino) else { return self.tell_noted(ino).await };
             let _gate = content.gate.lock().await;
-            self.commit_gated(ino, &content).await
+            self.commit_gated(ino, &content).await?;
+            // What an append leaves of them.
+            if content.attributes_note.lock().is_some() { self.commit_gated(ino, &content).await } else { Ok(()) }
         });
         let outcomes: Vec<Result<()>> = sends.buffer_unordered(PARALLEL_UPLOADS).collect().await;
         outcomes.into_iter().collect()
@@ -103,10 +105,18 @@ impl Fs {
     pub(super) async fn recover_attributes(&self, report: &mut RecoveryReport) -> Result<()> {
         let (mut latest, mut over) = (BTreeMap::new(), Vec::new());
         for (number, note) in self.journal.open_notes()? {
-            let Note::Attributes { key, etag, size, metadata, properties } = note else { continue };
-            let options = PutOptions { metadata, properties, condition: Condition::None };
-            let noted = Noted { key: key.clone(), etag: etag.as_deref().map(ETag::new), size, options };
-            over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
+            match note {
+                Note::Attributes { key, etag, size, metadata, properties } => {
+                    let options = PutOptions { metadata, properties, condition: Condition::None };
+                    let noted = Noted { key: key.clone(), etag: etag.as_deref().map(ETag::new), size, options };
+                    over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
+                }
+                Note::Append { key, tail, metadata, properties } => {
+                    let options = PutOptions { metadata, properties, condition: Condition::None };
+                    self.recover_append(number, &key, &tail, options, report).await?;
+                }
+                Note::Remove { .. } | Note::Keep { .. } => {}
+            }
         }
         self.journal.close_notes(&over)?;
         if !latest.is_empty() {

@@ -18,8 +18,8 @@ use super::transform::Made;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::Arriving;
 use crate::bucket::{
-    self, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo, Part,
-    PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink, check_version,
+    self, AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed,
+    ObjectInfo, Part, PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink, check_version,
 };
 use crate::error::Kind;
 
@@ -238,6 +238,11 @@ impl Bucket for Views {
         self.real("RenameObject", &request.from)?;
         self.real("RenameObject", &request.to)?;
         self.inner.rename(request).await
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        self.real("PutObject", &request.key)?;
+        self.inner.append(request, body).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

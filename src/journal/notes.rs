@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::io_kind;
 use super::{Error, Result};
-use crate::bucket::{Metadata, Properties};
+use crate::bucket::{Metadata, Properties, Tail};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "notes.log";
@@ -50,6 +50,28 @@ pub enum Note {
         #[serde(flatten)]
         properties: Properties,
     },
+    /// Bytes are appended to the object, which cannot say anything else of it: once it ends so, it is to get these
+    /// attributes.
+    Append {
+        key: String,
+        tail: Tail,
+        metadata: Metadata,
+        #[serde(flatten)]
+        properties: Properties,
+    },
+}
+
+impl Note {
+    /// What it is about.
+    #[must_use]
+    pub fn key(&self) -> &String {
+        match self {
+            Self::Remove { key, .. }
+            | Self::Keep { key, .. }
+            | Self::Attributes { key, .. }
+            | Self::Append { key, .. } => key,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -224,10 +246,7 @@ mod tests {
     }
 
     fn keys(notes: &Notes) -> Vec<String> {
-        let key = |note| match note {
-            Note::Remove { key, .. } | Note::Keep { key, .. } | Note::Attributes { key, .. } => key,
-        };
-        notes.all().unwrap().into_iter().map(|(_, note)| key(note)).collect()
+        notes.all().unwrap().into_iter().map(|(_, note)| note.key().clone()).collect()
     }
 
     #[test]

@@ -89,7 +89,17 @@ fn kept(mount: &Mount) -> String {
 
 #[test]
 fn two_mounts_lose_no_accepted_version_and_keep_each_refused_one() {
-    let mut left = Stage::on(Maker::Embedded).prepare();
+    play(Stage::on(Maker::Embedded));
+}
+
+/// Where a line that is put behind the others is all that is sent.
+#[test]
+fn two_mounts_of_a_directory_bucket_lose_no_accepted_line() {
+    play(Stage::on(Maker::Embedded).directory_bucket());
+}
+
+fn play(stage: Stage) {
+    let mut left = stage.prepare();
     for number in 0..NAMES {
         left.outside().put(&format!("f{number}"), b"begin\n");
     }

@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
-use s3mount::demo::{Fault, FaultKind};
+use s3mount::demo::{Fault, FaultKind, RequestRecord};
 
 use crate::assert_errno;
 use crate::stage::servers::Inside;
@@ -241,4 +241,187 @@ fn no_other_bucket_is_asked_to_rename() {
     mount.settle();
     assert_eq!(counted(&inside, "RenameObject"), 0);
     assert_eq!(mount.outside().bytes("e/b.txt"), b"1\n");
+}
+
+/// What was asked of a key since there were so many requests.
+fn asked(inside: &Inside, since: usize, operation: &str, key: &str) -> Vec<RequestRecord> {
+    let requests = inside.server().requests().into_iter().skip(since);
+    requests.filter(|request| request.operation == operation && request.key == key).collect()
+}
+
+#[test]
+fn what_is_appended_in_a_directory_bucket_is_all_that_is_sent() {
+    let inside = Inside::start("secret");
+    let mut mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    let mut expected = bytes(300_000);
+    fs::write(mount.at("log"), &expected).unwrap();
+    process::bash(mount.path(), "chmod 640 log; touch -d 2026-01-02 log; setfattr -n user.a -v b log");
+    mount.settle();
+    let before = inside.server().requests().len();
+    process::bash(mount.path(), "for i in 1 2 3 4 5 6 7 8; do echo line $i >> log; done");
+    expected.extend((1..=8).flat_map(|line| format!("line {line}\n").into_bytes()));
+    let sent = asked(&inside, before, "PutObject", "log");
+    assert_eq!(sent.iter().map(|request| request.bytes).collect::<Vec<_>>(), [7; 8], "just the new bytes, each once");
+    assert_eq!(asked(&inside, before, "GetObject", "log"), [], "nothing of the old ones comes here");
+    assert_eq!(mount.outside().bytes("log"), expected);
+    // The times follow, and nothing else has changed.
+    mount.settle();
+    let look = "stat -c '%a %s %Y' log; getfattr --only-values -n user.a log; echo";
+    let shown = process::bash(mount.path(), look);
+    let touched = process::bash(mount.path(), "date -d 2026-01-02 +%s");
+    assert!(shown.starts_with("640 300056 ") && shown.ends_with("\nb\n") && !shown.contains(touched.trim()), "{shown}");
+    mount.stop();
+    mount.forget_state();
+    mount.start();
+    assert_eq!(process::bash(mount.path(), look), shown);
+    assert!(fs::read(mount.at("log")).unwrap() == expected);
+    // Other bytes than new ones at the end: the object is written anew.
+    let before = inside.server().requests().len();
+    process::bash(
+        mount.path(),
+        "printf X | dd of=log bs=1 seek=5 conv=notrunc status=none; echo end >> log; truncate -s 9 log",
+    );
+    expected.splice(5..6, *b"X");
+    let sent = asked(&inside, before, "PutObject", "log");
+    assert_eq!(sent.iter().map(|request| request.bytes).collect::<Vec<_>>(), [300_056, 4, 9]);
+    mount.settle();
+    assert_eq!(mount.outside().bytes("log"), expected[..9]);
+}
+
+#[test]
+fn a_log_that_stays_open_in_a_directory_bucket_sends_what_was_added_with_each_fsync() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    let mut log = OpenOptions::new().create_new(true).append(true).open(mount.at("log")).unwrap();
+    let mut expected = Vec::new();
+    for line in ["one\n", "two, longer\n", "three\n"] {
+        log.write_all(line.as_bytes()).unwrap();
+        log.sync_all().unwrap();
+        expected.extend_from_slice(line.as_bytes());
+        assert_eq!(mount.outside().bytes("log"), expected);
+    }
+    let sent = asked(&inside, 0, "PutObject", "log");
+    assert_eq!(sent.iter().map(|request| request.bytes).collect::<Vec<_>>(), [4, 12, 6]);
+    // Behind what was written, zeros.
+    log.set_len(30).unwrap();
+    sys::close(log).unwrap();
+    expected.resize(30, 0);
+    assert_eq!(mount.outside().bytes("log"), expected);
+    // A mode that is asked for goes with what fsync stores.
+    let mut log = OpenOptions::new().append(true).open(mount.at("log")).unwrap();
+    sys::chmod(&mount.at("log"), 0o604).unwrap();
+    log.write_all(b"x").unwrap();
+    log.sync_all().unwrap();
+    assert_eq!(mount.outside().told("log").metadata().unwrap()["file-permissions"], "0100604");
+    // Also of what is too large for one PUT.
+    fs::write(mount.at("large"), bytes(LARGE_BYTES)).unwrap();
+    let before = inside.server().requests().len();
+    process::bash(mount.path(), "echo more >> large");
+    assert_eq!(asked(&inside, before, "PutObject", "large").iter().map(|it| it.bytes).collect::<Vec<_>>(), [5]);
+    assert_eq!(asked(&inside, before, "CreateMultipartUpload", "large"), []);
+    let large = mount.outside().bytes("large");
+    assert!(large.len() == LARGE_BYTES + 5 && large.ends_with(b"more\n") && large.starts_with(&bytes(LARGE_BYTES)));
+}
+
+#[test]
+fn an_append_whose_answer_is_lost_is_not_sent_again() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    let fault = |operation: &str, times, kind| Fault {
+        operation: Some(operation.to_owned()),
+        key_contains: Some("log".to_owned()),
+        times,
+        kind,
+    };
+    process::bash(mount.path(), "echo first > log");
+    let before = inside.server().requests().len();
+    inside.server().faults().add(fault("PutObject", 1, FaultKind::AppliedThenLostReply));
+    process::bash(mount.path(), "echo second >> log");
+    assert_eq!(asked(&inside, before, "PutObject", "log").len(), 1);
+    assert_eq!(mount.outside().bytes("log"), b"first\nsecond\n");
+    // One that was never done is.
+    inside.server().faults().add(fault("PutObject", 1, FaultKind::ResetBefore));
+    process::bash(mount.path(), "echo third >> log");
+    assert_eq!(mount.outside().bytes("log"), b"first\nsecond\nthird\n");
+    // Nobody says what became of it: the close fails, and who looks later finds it there.
+    inside.server().faults().add(fault("PutObject", 1, FaultKind::AppliedThenLostReply));
+    inside.server().faults().add(fault("HeadObject", 1_000, FaultKind::Status(403)));
+    let mut log = OpenOptions::new().append(true).open(mount.at("log")).unwrap();
+    log.write_all(b"fourth\n").unwrap();
+    assert!(log.sync_all().is_err());
+    inside.server().faults().clear();
+    log.write_all(b"fifth\n").unwrap();
+    log.sync_all().unwrap();
+    sys::close(log).unwrap();
+    assert_eq!(mount.outside().bytes("log"), b"first\nsecond\nthird\nfourth\nfifth\n");
+    assert!(mount.conflicts().is_empty());
+}
+
+#[test]
+fn what_cannot_be_appended_to_is_written_anew() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    // With another checksum than ours, which S3 does not go on with.
+    mount.outside().put("theirs", b"theirs\n");
+    process::bash(mount.path(), "echo ours >> theirs");
+    assert_eq!(mount.outside().bytes("theirs"), b"theirs\nours\n");
+    let before = inside.server().requests().len();
+    process::bash(mount.path(), "echo more >> theirs");
+    assert_eq!(asked(&inside, before, "PutObject", "theirs").iter().map(|it| it.bytes).collect::<Vec<_>>(), [5]);
+    // A zone that has no appends.
+    inside.server().faults().add(Fault::once("PutObject", FaultKind::Status(501)));
+    process::bash(mount.path(), "echo again >> theirs; echo still >> theirs");
+    let sent = asked(&inside, before, "PutObject", "theirs");
+    assert_eq!(
+        sent.iter().skip(2).map(|it| it.bytes).collect::<Vec<_>>(),
+        [23, 29],
+        "who refuses once is not asked again"
+    );
+    assert_eq!(mount.outside().bytes("theirs"), b"theirs\nours\nmore\nagain\nstill\n");
+}
+
+#[test]
+fn of_two_mounts_that_append_the_later_is_refused_and_kept() {
+    let left = stage().args(&["--attr-ttl", "0s", "--list-ttl", "0s"]).mount();
+    let mut right = left.elsewhere();
+    right.start();
+    fs::write(left.at("log"), "both\n").unwrap();
+    let mut ours = OpenOptions::new().append(true).open(left.at("log")).unwrap();
+    ours.write_all(b"ours\n").unwrap();
+    // By this process: any other would close a copy of the descriptor, which stores what was written.
+    OpenOptions::new().append(true).open(right.at("log")).unwrap().write_all(b"theirs\n").unwrap();
+    assert_errno!(sys::close(ours), ESTALE);
+    assert_eq!(left.outside().bytes("log"), b"both\ntheirs\n");
+    assert_eq!(fs::read_to_string(left.at("log")).unwrap(), "both\ntheirs\n");
+    let kept: Vec<_> = left.conflicts().iter().map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(kept, [b"both\nours\n"]);
+}
+
+#[test]
+fn the_times_of_an_append_are_there_after_a_kill() {
+    let mut mount = stage().mount();
+    process::bash(mount.path(), "echo first > log; touch -d 2026-01-02 log");
+    mount.settle();
+    mount.stop();
+    mount.crash_at(Some("append-done"));
+    mount.start();
+    let before = std::time::SystemTime::now();
+    let _ = OpenOptions::new().append(true).open(mount.at("log")).and_then(|mut log| log.write_all(b"second\n"));
+    mount.wait_end(crate::stage::PATIENCE);
+    mount.crash_at(None);
+    mount.start();
+    assert_eq!(fs::read(mount.at("log")).unwrap(), b"first\nsecond\n");
+    assert!(fs::metadata(mount.at("log")).unwrap().modified().unwrap() >= before, "not the time of the write");
+}
+
+#[test]
+fn no_other_bucket_is_asked_to_append() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).mount();
+    process::bash(mount.path(), "echo 1 > log; echo 2 >> log; echo 3 >> log");
+    mount.settle();
+    // The server refuses it, as S3 does.
+    let refused: Vec<_> = inside.server().requests().into_iter().filter(|request| request.status >= 500).collect();
+    assert_eq!(refused, []);
+    assert_eq!(mount.outside().bytes("log"), b"1\n2\n3\n");
 }

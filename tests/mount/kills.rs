@@ -21,14 +21,19 @@ const MANY: usize = 1_050;
 #[derive(Clone, Copy, Debug)]
 pub struct Mode {
     pub args: &'static [&'static str],
+    /// In a bucket like those of S3 Express One Zone.
+    pub is_express: bool,
     /// How long after a start the bucket may show older moments than what was promised.
     pub behind: Duration,
 }
 
 /// A close answers for S3.
-pub const DIRECT: Mode = Mode { args: &[], behind: Duration::ZERO };
+pub const DIRECT: Mode = Mode { args: &[], is_express: false, behind: Duration::ZERO };
 /// S3 hears of closes later.
-pub const WRITE_BACK: Mode = Mode { args: &["--write-back"], behind: PATIENCE };
+pub const WRITE_BACK: Mode = Mode { args: &["--write-back"], is_express: false, behind: PATIENCE };
+/// The same of a directory bucket.
+pub const EXPRESS: Mode = Mode { is_express: true, ..DIRECT };
+pub const EXPRESS_WRITE_BACK: Mode = Mode { is_express: true, ..WRITE_BACK };
 
 /// What is listening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +272,45 @@ fn large_redirections() -> Scene {
     Scene { objects: Vec::new(), steps, hooks: Hooks::None, chains, orphans: false }
 }
 
+/// Files of a directory bucket that grow. What is there has no checksum that could be gone on with, so that it is written
+/// anew at first.
+fn growing_files() -> Scene {
+    let steps = vec![
+        Step::Append("log".into(), text(", and more")),
+        Step::Append("log".into(), text(", and yet more")),
+        Step::Sync("synced".into(), text("half"), text(" and half")),
+        Step::Append("synced".into(), text(", and more")),
+        Step::Chmod("log".into()),
+        Step::RenameOpen("log".into(), "last".into(), text(", longer")),
+        Step::Append("last".into(), text(", at last")),
+    ];
+    let chains: &[&[&str]] = &[
+        &["append-noted", "recover-append"],
+        &["append-noted:2"],
+        &["append-done", "recover-append"],
+        &["append-done", "recover-append-settle"],
+        &["append-done:2", "recover-append"],
+        &["append-done:3", "recover-append", "recover-append-settle"],
+        &["append-done:4"],
+        &["attributes-stored"],
+        &["put-before"],
+        &["put-after:2"],
+    ];
+    Scene { objects: objects(&[("log", "what was there")]), steps, hooks: Hooks::None, chains, orphans: false }
+}
+
+/// The same, sent behind the programs.
+fn growing_files_behind_a_close() -> Scene {
+    let chains: &[&[&str]] = &[
+        &["append-noted", "recover-append", "recover-deferred"],
+        &["append-done", "recover-append-settle", "recover-deferred"],
+        &["put-before", "recover-deferred"],
+        &["put-after", "recover-deferred"],
+        &["defer-intended:2"],
+    ];
+    Scene { chains, ..growing_files() }
+}
+
 fn trees() -> Scene {
     let mut objects =
         objects(&[("uploads/", ""), ("uploads/sub/", ""), ("uploads/sub/deep", "deep"), ("uploads/e", "")]);
@@ -372,6 +416,9 @@ fn is_from_outside(bytes: &[u8]) -> bool {
 
 fn prepared(scene: &Scene, mode: Mode) -> (Mount, Ledger) {
     let mut stage = Stage::on(Maker::Embedded).args(mode.args);
+    if mode.is_express {
+        stage = stage.directory_bucket();
+    }
     if scene.hooks == Hooks::Sums {
         stage = stage.hooks(&super::hooks_run::sha256sum_hooks());
     }
@@ -385,7 +432,8 @@ fn prepared(scene: &Scene, mode: Mode) -> (Mount, Ledger) {
 
 /// Dies at each point of a chain, once more at the last one, and is whole at the end.
 fn play(scene: &Scene, chain: &[&str], mode: Mode) {
-    let told = format!("{} {}", chain.join(", then "), mode.args.join(" "));
+    let kind = if mode.is_express { "in a directory bucket" } else { "" };
+    let told = format!("{} {} {kind}", chain.join(", then "), mode.args.join(" "));
     eprintln!("to die at {told}");
     let (mut mount, mut ledger) = prepared(scene, mode);
     mount.crash_at(chain.first().copied());
@@ -478,6 +526,12 @@ fn at_every_point_of_a_directory_rename_one_whole_tree_is_left() {
 }
 
 #[test]
+fn at_every_point_of_an_append_the_object_has_the_bytes_once() {
+    play_all_in(&growing_files(), EXPRESS);
+    play_all_in(&growing_files_behind_a_close(), EXPRESS_WRITE_BACK);
+}
+
+#[test]
 fn killed_between_two_batches_of_deletes_one_whole_tree_is_left() {
     play_all(&a_tree_of_many_files());
 }
@@ -495,6 +549,8 @@ fn every_failpoint_is_tried() {
         large_redirections(),
         trees(),
         a_tree_of_many_files(),
+        growing_files(),
+        growing_files_behind_a_close(),
     ];
     let tried: Vec<&str> = scenes.iter().flat_map(|scene| scene.chains.concat()).collect();
     for point in Failpoint::ALL {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this binary is test: a failed unwrap is a failed test")]
 
+mod appends;
 mod conditions;
 mod faults;
 mod links;

@@ -38,7 +38,7 @@ mod tests {
     use crate::bucket::properties::Header;
     use crate::bucket::s3::S3Bucket;
     use crate::bucket::{
-        Condition, CopyRequest, ETag, ListRequest, Properties, PutOptions, RenameRequest, StorageClass,
+        AppendRequest, Condition, CopyRequest, ETag, ListRequest, Properties, PutOptions, RenameRequest, StorageClass,
     };
     use crate::error::Kind;
 
@@ -107,6 +107,9 @@ mod tests {
             ..CopyRequest::new("d/from".to_owned(), "d/to".to_owned())
         };
         bucket.put("d/put", "x".into(), &options).await.unwrap();
+        let (key, etag) = ("d/put".to_owned(), ETag::new("t"));
+        let append = AppendRequest { key, etag, offset: 1, content_type: Some("text/plain".to_owned()) };
+        bucket.append(&append, "x".into()).await.unwrap();
         bucket.copy(&copy(None)).await.unwrap();
         bucket.copy(&copy(Some(options.clone()))).await.unwrap();
         let id = bucket.create_upload("d/large", &options).await.unwrap();
@@ -196,6 +199,45 @@ mod tests {
         assert_eq!(headers.get("x-amz-rename-source-if-match"), Some("\"t\""));
         assert_eq!(headers.get("x-amz-client-token"), Some("once"));
         assert_eq!(headers.get("x-amz-s3session-token"), Some("the-token"));
+    }
+
+    fn of_express(express: &Express, client: &Client, bucket: &str) -> S3Bucket {
+        let connector = SharedHttpConnector::new(express.clone());
+        let http = http_client_fn(move |_, _| connector.clone());
+        S3Bucket::new(Client::from_conf(client.config().to_builder().http_client(http).build()), bucket)
+    }
+
+    #[tokio::test]
+    async fn only_a_directory_bucket_is_ever_asked_to_append() {
+        let client = load(&settings()).await.unwrap().client();
+        let request = |key: &str| {
+            let (key, etag, content_type) = (key.to_owned(), ETag::new("t"), Some("text/plain".to_owned()));
+            AppendRequest { key, etag, offset: 7, content_type }
+        };
+        let express = Express::default();
+        let refusing = of_express(&express, &client, EXPRESS).appending(false);
+        for bucket in [
+            of_express(&express, &client, "plain"),
+            of_express(&express, &client, "plain").appending(true),
+            of_express(&express, &client, "x--x-s3.example"),
+            refusing,
+        ] {
+            let refused = bucket.append(&request("d/log"), "more".into()).await.unwrap_err();
+            assert_eq!((refused.kind, express.0.lock().len()), (Kind::Unsupported, 0), "{bucket:?}");
+        }
+        let express_bucket = of_express(&express, &client, EXPRESS);
+        // Nothing at all is no append, and what is not there at the end of an object would be a new one.
+        assert_eq!(express_bucket.append(&request("d/log"), "".into()).await.unwrap_err().kind, Kind::Unsupported);
+        express_bucket.append(&request("d/log"), "more".into()).await.unwrap();
+        let requests = std::mem::take(&mut *express.0.lock());
+        assert_eq!(requests.len(), 2, "a session, and the request");
+        let (uri, headers) = (requests[1].uri(), requests[1].headers());
+        assert!(requests[1].method() == "PUT" && uri.contains(".amazonaws.com/d/log"), "{uri}");
+        let told = ["x-amz-write-offset-bytes", "if-match", "content-length", "content-type", "x-amz-s3session-token"];
+        let said = told.map(|name| headers.get(name).unwrap_or_default());
+        assert_eq!(said, ["7", "\"t\"", "4", "text/plain", "the-token"]);
+        assert!(headers.get("x-amz-checksum-crc32c").is_some(), "{headers:?}");
+        assert!(headers.iter().all(|(name, _)| !name.starts_with("x-amz-meta-")), "{headers:?}");
     }
 
     /// Where a GET would go: nothing is sent.

@@ -218,6 +218,7 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
     let unlocked = if settings.wishes.lock() { bucket_of(sdk.client_without_lock()) } else { direct.clone() };
     let tried = Counted::new(unlocked, Arc::clone(&shared.requests));
     let capabilities = find_capabilities(settings, &sdk, tried).await;
+    let direct = direct.appending(capabilities.appends == Some(true));
     let bucket = if settings.show_versions {
         patient(settings, &sdk, History::over(direct.clone(), &settings.prefix), capabilities, &shared)
     } else {

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::error::Kind;
 pub use tally::OperationCounts;
@@ -191,6 +191,11 @@ impl<B: Bucket> Bucket for Counted<B> {
 
     async fn rename(&self, request: &RenameRequest) -> Result<()> {
         self.count("RenameObject", self.inner.rename(request)).await
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        self.sent(&body);
+        self.count("PutObject", self.inner.append(request, body)).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

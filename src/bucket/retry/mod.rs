@@ -22,8 +22,8 @@ use super::rate::{Rate, Rates};
 use super::request_log::RequestLog;
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, RenameRequest, Result, Sink, only_whole_parts,
+    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PendingUpload, PutOptions, RenameRequest, Result, Sink, Tail, only_whole_parts,
 };
 use crate::error::Kind;
 use crate::telemetry::spans;
@@ -274,6 +274,11 @@ fn is_worth_retrying(error: &Error) -> bool {
     }
 }
 
+/// An answer to a look that failed is none to what it was about.
+fn still_unknown(error: Error) -> Error {
+    if is_worth_retrying(&error) { error } else { Error { kind: Kind::Deadline, ..error } }
+}
+
 /// Whether S3 refuses the credentials: `Some(true)` when it says so, `Some(false)` when it may be.
 fn refuses_credentials(error: &Error) -> Option<bool> {
     const CODES: [&str; 4] = ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"];
@@ -370,6 +375,32 @@ impl<B: Bucket> Bucket for Retrying<B> {
     async fn rename(&self, request: &RenameRequest) -> Result<()> {
         let send = || self.inner.rename(request);
         self.repeat("RenameObject", &request.to, self.operation(0), send).await
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        take(self.rates.up.as_ref(), body.len() as u64).await;
+        let mut operation = self.operation(body.len() as u64);
+        let tail = Tail::of(request.offset, &body);
+        let was_sent = AtomicBool::new(false);
+        // Sent again only after a look: its conditions would refuse it then, too, but a server's word for that is
+        // not all that keeps the bytes from being there twice.
+        let send = || async {
+            if was_sent.swap(true, Ordering::Relaxed)
+                && let Some(now) = tail.find(&self.inner, &request.key).await.map_err(still_unknown)?
+            {
+                return Ok(now.etag);
+            }
+            self.inner.append(request, body.clone()).await
+        };
+        let answer = self.run("PutObject", &request.key, &mut operation, send).await;
+        let answer = match answer {
+            Err(error) if operation.in_doubt && error.kind == Kind::Changed => {
+                let now = tail.find(&self.inner, &request.key).await;
+                now.and_then(|now| now.map(|now| now.etag).ok_or(error))
+            }
+            answer => answer,
+        };
+        self.settle(answer)
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

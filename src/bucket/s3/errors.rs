@@ -78,7 +78,9 @@ pub(super) fn kind_of(status: u16, code: Option<&str>) -> Kind {
         "NoSuchUpload" => Kind::NoSuchUpload,
         "NoSuchKey" | "NotFound" => Kind::NotFound,
         "InvalidObjectState" => Kind::Archived,
-        "PreconditionFailed" | "ConditionalRequestConflict" | "OperationAborted" => Kind::Changed,
+        "PreconditionFailed" | "ConditionalRequestConflict" | "OperationAborted" | "InvalidWriteOffset" => {
+            Kind::Changed
+        }
         "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch" => Kind::Corrupt,
         "EntityTooLarge" | "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" | "StorageLimitExceeded" => {
             Kind::QuotaExceeded
@@ -191,6 +193,8 @@ mod tests {
             (429, None, Kind::Busy),
             (200, Some("InternalError"), Kind::Busy),
             (200, Some("SlowDown"), Kind::Busy),
+            (400, Some("InvalidWriteOffset"), Kind::Changed),
+            (400, Some("TooManyParts"), Kind::Refused),
             (400, Some("BadDigest"), Kind::Corrupt),
             (400, Some("RequestTimeout"), Kind::Busy),
             (400, Some("InvalidArgument"), Kind::Refused),

@@ -34,8 +34,8 @@ use futures::future::BoxFuture;
 use super::client::ClassOfKey;
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::key::is_directory_bucket;
 pub(in crate::bucket) use errors::root_cause;
@@ -58,6 +58,8 @@ pub struct S3Bucket {
     class_of_key: Option<ClassOfKey>,
     /// A directory bucket: some headers and parameters must not be sent to it.
     is_directory: bool,
+    /// It appends, as far as is known.
+    appends: bool,
     stall: Duration,
     slow_stall: Duration,
 }
@@ -68,7 +70,8 @@ impl S3Bucket {
     pub fn new(client: Client, name: &str) -> Self {
         let (name, is_directory) = (name.to_owned(), is_directory_bucket(name));
         let (version, class_of_key) = (None, None);
-        Self { client, name, version, class_of_key, is_directory, stall: STALL, slow_stall: SLOW_STALL }
+        let (appends, stall, slow_stall) = (is_directory, STALL, SLOW_STALL);
+        Self { client, name, version, class_of_key, is_directory, appends, stall, slow_stall }
     }
 
     /// Leaves time for other tries within this deadline.
@@ -81,6 +84,12 @@ impl S3Bucket {
     #[must_use]
     pub fn choosing_class(self, class_of_key: Option<ClassOfKey>) -> Self {
         Self { class_of_key, ..self }
+    }
+
+    /// Is not asked to append, unless that is known to work.
+    #[must_use]
+    pub fn appending(self, appends: bool) -> Self {
+        Self { appends: self.is_directory && appends, ..self }
     }
 
     /// Reads this version of the key that it is asked for.
@@ -185,6 +194,10 @@ impl Bucket for S3Bucket {
 
     async fn rename(&self, request: &RenameRequest) -> Result<()> {
         self.rename_object(request).await
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        self.append_object(request, body).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

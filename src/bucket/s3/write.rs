@@ -15,7 +15,10 @@ use super::progress::{Progress, WatchedBody};
 use super::properties::with_properties;
 use super::{S3Bucket, condition_headers, send};
 use crate::bucket::properties::Header;
-use crate::bucket::{CopyRequest, ETag, Error, Metadata, PutOptions, RenameRequest, Result, cannot_rename, checksum};
+use crate::bucket::{
+    AppendRequest, CopyRequest, ETag, Error, Metadata, PutOptions, RenameRequest, Result, cannot_append, cannot_rename,
+    checksum,
+};
 use crate::error::Kind;
 
 const PUT: &str = "PutObject";
@@ -41,6 +44,35 @@ impl S3Bucket {
             .disable_payload_signing();
         let output = send(PUT, key, progress.clone(), call.send()).await?;
         confirm(PUT, key, &crc, output.checksum_crc32_c.as_deref())?;
+        tag(PUT, key, output.e_tag)
+    }
+
+    pub(super) async fn append_object(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        let key = request.key.as_str();
+        if !self.appends || body.is_empty() {
+            return Err(cannot_append(key));
+        }
+        let (offset, size) = (request.offset.cast_signed(), (request.offset + body.len() as u64).cast_signed());
+        let progress = Progress::with_body(self.stall, body.len());
+        let call = self.client.put_object().bucket(&self.name).key(key).write_offset_bytes(offset);
+        let call = call
+            .if_match(request.etag.quoted())
+            .set_content_type(request.content_type.clone())
+            .checksum_crc32_c(checksum::crc32c(&body))
+            .body(stream(body, &progress))
+            .customize()
+            .disable_payload_signing();
+        let output = send(PUT, key, progress.clone(), call.send()).await?;
+        // Told of appends alone. What checksum is told, of these bytes or of all, nobody says.
+        if output.size.is_some_and(|told| told != size) {
+            let told = output.size.unwrap_or_default();
+            return Err(plain(
+                Kind::Corrupt,
+                PUT,
+                key,
+                format!("the object has {told} bytes after an append, not {size}"),
+            ));
+        }
         tag(PUT, key, output.e_tag)
     }
 

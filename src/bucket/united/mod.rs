@@ -17,8 +17,8 @@ use futures::future::join_all;
 use super::layout::{Layout, Root};
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, RenameRequest, Result, Sink, cannot_rename,
+    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PendingUpload, PutOptions, RenameRequest, Result, Sink, cannot_rename,
 };
 use crate::error::Kind;
 
@@ -140,6 +140,12 @@ impl Bucket for United {
         }
         let asked = RenameRequest { from: from.key, to: there.key, ..request.clone() };
         there.bucket.rename(&asked).await.map_err(about(&request.to))
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        let there = self.target("PutObject", &request.key)?;
+        let asked = AppendRequest { key: there.key, ..request.clone() };
+        there.bucket.append(&asked, body).await.map_err(about(&request.key))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -43,6 +43,8 @@ pub struct Draft {
     written: RangeSet<u64>,
     /// What is not as in the base.
     changed: RangeSet<u64>,
+    /// What has changed since bytes were last read to be sent, and up to where they are still as they were then.
+    since_sent: (RangeSet<u64>, u64),
     /// Told of every change.
     outgoing: Arc<Slot>,
     /// Written since parts were last thought of.
@@ -64,8 +66,8 @@ impl Draft {
     }
 
     fn with(image: Image, size: u64, base: Option<(Pinned, u64)>) -> Self {
-        let (written, changed) = (RangeSet::new(), RangeSet::new());
-        Self { image, size, base, written, changed, outgoing: Arc::default(), fresh_bytes: 0 }
+        let (written, changed, since_sent) = (RangeSet::new(), RangeSet::new(), (RangeSet::new(), 0));
+        Self { image, size, base, written, changed, since_sent, outgoing: Arc::default(), fresh_bytes: 0 }
     }
 
     /// Before bytes from `from` on change: where the journal answers for some of them in a file, that stays
@@ -124,6 +126,7 @@ impl Draft {
         if offset < end {
             self.written.insert(offset..end);
             self.changed.insert(offset..end);
+            self.since_sent.0.insert(offset..end);
             self.outgoing.wrote(&(offset..end));
             self.fresh_bytes += end - offset;
         }
@@ -150,6 +153,8 @@ impl Draft {
         if size < self.size {
             self.written.remove(size..u64::MAX);
             self.changed.remove(size..u64::MAX);
+            self.since_sent.0.remove(size..u64::MAX);
+            self.since_sent.1 = self.since_sent.1.min(size);
             self.outgoing.cut(size);
             // Of a file that was emptied nothing shows through: it needs no version below it.
             self.base = self.base.take().map(|(base, limit)| (base, limit.min(size))).filter(|(_, limit)| *limit > 0);
@@ -251,6 +256,30 @@ impl Draft {
         }
         self.changed.clear();
         self.base = Some((stored, self.size)).filter(|_| self.size > 0);
+    }
+
+    /// What was added to the version below, where nothing else has changed.
+    pub fn growth(&self) -> Option<Range<u64>> {
+        let (base, limit) = self.base.as_ref()?;
+        let is_as_it_was = *limit == base.size && !self.changed.overlaps(&(0..base.size));
+        (is_as_it_was && base.size < self.size).then_some(base.size..self.size)
+    }
+
+    /// Bytes are read to be sent while others may be written.
+    pub fn begin_sending(&mut self) {
+        self.since_sent = (RangeSet::new(), self.size);
+    }
+
+    /// A version was made of the bytes that were here at [`Draft::begin_sending`]: what was written since is a change to
+    /// that. The file has all of it that the version below had not.
+    pub fn stand_on(&mut self, stored: Pinned) {
+        let (changed, limit) = std::mem::take(&mut self.since_sent);
+        let limit = limit.min(stored.size);
+        if self.base_limit() < limit {
+            self.written.insert(self.base_limit()..limit);
+        }
+        self.changed = changed;
+        self.base = Some((stored, limit)).filter(|_| limit > 0);
     }
 
     /// Everything is in the file now: the base is needed no more.

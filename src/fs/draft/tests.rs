@@ -105,6 +105,47 @@ fn after_a_commit_only_what_is_written_next_is_a_change() {
 }
 
 #[test]
+fn growth_is_what_was_added_where_nothing_else_has_changed() {
+    for (_directory, mut draft) in drafts_over(100) {
+        assert_eq!(draft.growth(), None);
+        draft.fill(0, &[7; 30]).unwrap();
+        draft.write(110, b"x").unwrap();
+        assert_eq!(draft.growth(), Some(100..111), "zeros are in between");
+        draft.set_size(50).unwrap();
+        draft.set_size(111).unwrap();
+        assert_eq!(draft.growth(), None, "what was cut off is not there any more");
+    }
+    for (_directory, mut draft) in drafts_over(100) {
+        draft.write(99, b"xy").unwrap();
+        assert_eq!(draft.growth(), None);
+    }
+}
+
+#[test]
+fn what_is_written_while_bytes_are_sent_is_a_change_to_them() {
+    for (_directory, mut draft) in drafts_over(100) {
+        draft.write(100, &[1; 20]).unwrap();
+        draft.begin_sending();
+        draft.write(120, &[2; 10]).unwrap();
+        draft.stand_on(base(120));
+        assert_eq!((draft.growth(), draft.untouched()), (Some(120..130), only(0..120)));
+        assert_eq!(draft.missing_in(0..130), only(0..100));
+        draft.begin_sending();
+        draft.write(110, b"x").unwrap();
+        draft.stand_on(base(130));
+        assert_eq!((draft.growth(), draft.untouched()), (None, vec![0..110, 111..130]));
+        // Not answered before the file was cut.
+        draft.write(130, &[3; 10]).unwrap();
+        draft.begin_sending();
+        draft.set_size(50).unwrap();
+        draft.set_size(140).unwrap();
+        draft.stand_on(base(140));
+        assert_eq!((draft.growth(), draft.untouched()), (None, only(0..50)));
+        assert_eq!(draft.pieces(0..140), [Piece::Base(0..50), Piece::Local(50..140)]);
+    }
+}
+
+#[test]
 fn punching_a_hole_zeroes_and_does_not_grow() {
     for (_directory, mut draft) in drafts_over(10) {
         draft.punch(5..50).unwrap();

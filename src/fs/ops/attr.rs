@@ -128,6 +128,7 @@ impl Fs {
                 }
             }
         }
+        content.times_follow.store(false, Ordering::Release);
         content.attributes_dirty.store(true, Ordering::Release);
         self.close_unless_written(ino).await
     }

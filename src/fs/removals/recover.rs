@@ -58,7 +58,7 @@ impl Fs {
             match &note {
                 // Who finishes the operation deletes this too, or nobody does.
                 Note::Remove { intent: Some(id), .. } if under_way.contains(id) => over.push(number),
-                Note::Attributes { key, .. } => attributes.push((key.clone(), number)),
+                Note::Attributes { key, .. } | Note::Append { key, .. } => attributes.push((key.clone(), number)),
                 Note::Remove { key, .. } | Note::Keep { key, .. } => {
                     let earlier = latest.insert(key.clone(), (number, note));
                     over.extend(earlier.map(|(number, _)| number));
@@ -78,7 +78,7 @@ impl Fs {
                 Note::Keep { metadata, .. } => {
                     book.keep(&key, Kept { number, metadata, since: SystemTime::now(), failed: None });
                 }
-                Note::Attributes { .. } => {}
+                Note::Attributes { .. } | Note::Append { .. } => {}
             }
         }
         Ok(())

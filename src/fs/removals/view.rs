@@ -10,8 +10,8 @@ use super::Waiting;
 use super::book::{Book, Kept, Wanted};
 use crate::bucket::upload::Arriving;
 use crate::bucket::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    Properties, PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::error::Kind;
 
@@ -152,6 +152,11 @@ impl Bucket for View {
         self.free(&request.to).await?;
         self.seen("RenameObject", &request.from)?;
         self.inner.rename(request).await
+    }
+
+    async fn append(&self, request: &AppendRequest, body: Bytes) -> Result<ETag> {
+        self.seen("PutObject", &request.key)?;
+        self.inner.append(request, body).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
