@@ -108,7 +108,9 @@ failpoints! {
     TreeIntended = "tree-intended",
     /// Some keys of a directory are copied, and others are not.
     TreeBetweenCopies = "tree-between-copies",
-    /// A directory lies under both names as a whole, and no event tells of it.
+    /// Some files of a directory have their new names alone, others their old ones.
+    TreeBetweenRenames = "tree-between-renames",
+    /// A directory lies under both names as a whole, or has its new one where its files are renamed; no event tells of it.
     TreeCopied = "tree-copied",
     /// A directory lies under both names as a whole, and its events are in the journal.
     TreeTold = "tree-told",

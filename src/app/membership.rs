@@ -100,7 +100,7 @@ fn waiting(journal: &Journal, at: &str) -> Result<usize, Failure> {
 fn keys_of(intent: &Intent) -> Vec<&String> {
     match intent {
         Intent::Put { key, .. } | Intent::Deferred { key, .. } | Intent::Upload { key, .. } => vec![key],
-        Intent::Rename { from, to, .. } | Intent::RenameTree { from, to } => vec![from, to],
+        Intent::Rename { from, to, .. } | Intent::RenameTree { from, to, .. } => vec![from, to],
         // It stands for notes, which are counted by themselves.
         Intent::Removed { .. } => Vec::new(),
     }

@@ -202,10 +202,12 @@ impl CopyRequest {
 #[derive(Clone, Debug)]
 pub struct RenameRequest {
     pub from: String,
-    /// What is there is replaced.
+    /// What is there is replaced, unless that is not wanted.
     pub to: String,
     /// Move this version or fail with [`Kind::Changed`].
     pub from_etag: ETag,
+    /// What is at `to` is not replaced: [`Kind::Changed`].
+    pub only_if_absent: bool,
     /// By which the server knows the request when it is sent again, at most 64 characters.
     pub token: String,
 }

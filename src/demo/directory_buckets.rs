@@ -96,6 +96,11 @@ fn rename(store: &Store, bucket: &str, to: String, headers: &HeaderMap) -> S3Res
         if tag.as_ref().is_some_and(|tag| Some(tag) != found) {
             return Err(s3_error!(PreconditionFailed));
         }
+        let is_there =
+            || Ok::<_, s3s::S3Error>(catalog.bucket(bucket)?.latest(&to).is_some_and(|it| it.object.is_some()));
+        if header("if-none-match") == Some("*") && is_there()? {
+            return Err(s3_error!(PreconditionFailed));
+        }
         let put = Record::Put { bucket: bucket.to_owned(), key: to, version: Box::new(Version::clone(version)) };
         let remove = Record::Remove { bucket: bucket.to_owned(), key: from, version_id: version.id.clone() };
         Ok((vec![put, remove], ()))

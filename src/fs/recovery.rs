@@ -14,8 +14,7 @@ use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{DraftBytes, EventName, Intent, IntentId, NewEvent, Note, stored_etag};
-use crate::key::is_directory_bucket;
+use crate::journal::{DraftBytes, EventName, Intent, IntentId, Moving, NewEvent, Note, stored_etag};
 
 /// How long a start may take to send what was left; the rest is sent while the mount serves.
 const RESUME_DEADLINE: Duration = Duration::from_mins(2);
@@ -69,7 +68,9 @@ impl Fs {
                 continue;
             }
             let resolved = match &intent {
-                Intent::RenameTree { from, to } => self.finish_rename(id, from, to, &mut closes).await,
+                Intent::RenameTree { from, to, objects } => {
+                    self.finish_rename(id, (from, to), objects, &mut closes).await
+                }
                 intent => self.resolve_intent(intent).await,
             };
             match resolved {
@@ -189,8 +190,14 @@ impl Fs {
 
     /// Finishes the rename of a directory. Closes below it that were left before follow, in the
     /// transaction that ends it.
-    async fn finish_rename(&self, id: IntentId, from: &str, to: &str, closes: &mut [Left]) -> Result<Outcome> {
-        let copies = self.move_tree(from, to).await?;
+    async fn finish_rename(
+        &self,
+        id: IntentId,
+        (from, to): (&str, &str),
+        moving: &[Moving],
+        closes: &mut [Left],
+    ) -> Result<Outcome> {
+        let copies = self.move_tree(from, to, moving).await?;
         self.index.rename_tree(from, to);
         let (mut ended, mut followers) = (vec![id], Vec::new());
         for left in closes.iter_mut().filter(|left| left.key.starts_with(from)) {
@@ -229,7 +236,7 @@ impl Fs {
         let source = optional(source)?;
         let Some(target) = optional(target)? else { return Ok(Outcome::Dropped) };
         let etag = ETag::new(etag);
-        let tags_are_random = self.settings.layout.root_of(to).is_some_and(|root| is_directory_bucket(&root.bucket));
+        let tags_are_random = self.is_in_directory_bucket(to);
         match source {
             Some(source) if source.etag == etag && is_copy(&source, &target, to_etag, tags_are_random) => {
                 self.bucket.delete(from).await?;

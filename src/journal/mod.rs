@@ -61,7 +61,13 @@ pub enum Intent {
         to_etag: Option<String>,
     },
     /// Every key under `from` is about to be copied to `to`, then deleted (both end in `/`).
-    RenameTree { from: String, to: String },
+    RenameTree {
+        from: String,
+        to: String,
+        /// What is renamed instead, by a directory bucket: nothing else would tell of what was.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        objects: Vec<Moving>,
+    },
     /// A close was answered before S3 had the bytes: the first `size` bytes of the draft are the truth
     /// until the object is written.
     Deferred {
@@ -81,6 +87,17 @@ pub enum Intent {
     /// What these [`Note`]s asked for is done and its events are appended. It stands until the notes
     /// are closed, so that a crash in between tells of nothing twice.
     Removed { notes: Vec<u64> },
+}
+
+/// An object that is to be renamed with its directory.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Moving {
+    /// Its key, without that of the directory.
+    pub name: String,
+    /// The version that is renamed.
+    pub etag: String,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// Where the bytes are that a close has left.

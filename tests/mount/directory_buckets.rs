@@ -425,3 +425,61 @@ fn no_other_bucket_is_asked_to_append() {
     assert_eq!(refused, []);
     assert_eq!(mount.outside().bytes("log"), b"1\n2\n3\n");
 }
+
+#[test]
+fn a_directory_bucket_renames_the_files_of_a_directory_itself() {
+    let inside = Inside::start("secret");
+    let mut mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    process::bash(
+        mount.path(),
+        "mkdir -p d/sub; for i in 1 2 3 4 5; do echo $i > d/f$i; done; echo s > d/sub/s; : > d/empty",
+    );
+    process::bash(mount.path(), "chmod 604 d/f1; ln -s f1 d/link");
+    process::run(mount.command().arg("sync").arg(mount.path()));
+    let mut open = OpenOptions::new().append(true).open(mount.at("d/f5")).unwrap();
+    let before = counted(&inside, "CopyObject");
+    inside.server().faults().add(Fault::once("RenameObject", FaultKind::AppliedThenLostReply));
+    process::bash(mount.path(), "mv d e");
+    let copied = inside.server().requests().into_iter().filter(|it| it.operation == "CopyObject").map(|it| it.key);
+    let copied: Vec<_> = copied.skip(usize::try_from(before).unwrap()).collect();
+    assert_eq!((counted(&inside, "RenameObject"), copied), (8 + 1, Vec::<String>::new()), "no copy of a file");
+    open.write_all(b"more\n").unwrap();
+    sys::close(open).unwrap();
+    let look = "find * | sort; cat e/f[1-5] e/sub/s e/link; stat -c %a e/f1";
+    let shown = process::bash(mount.path(), look);
+    assert!(shown.ends_with("1\n2\n3\n4\n5\nmore\ns\n1\n604\n"), "{shown}");
+    mount.stop();
+    mount.forget_state();
+    mount.start();
+    assert_eq!(process::bash(mount.path(), look), shown);
+    let files = ["e/", "e/empty", "e/f1", "e/f2", "e/f3", "e/f4", "e/f5", "e/link", "e/sub/", "e/sub/s"];
+    assert_eq!(mount.outside().keys(""), files);
+}
+
+#[test]
+fn a_rename_of_a_directory_that_fails_leaves_the_old_tree_whole() {
+    let inside = Inside::start("secret");
+    let mount = Stage::at(inside.endpoint()).directory_bucket().mount();
+    process::bash(mount.path(), "mkdir -p d/sub; for i in 1 2 3 4 5; do echo $i > d/f$i; done; echo s > d/sub/s");
+    mount.settle();
+    let whole = mount.outside().keys("");
+    let fault = |key: &str, times, kind| Fault {
+        operation: Some("RenameObject".to_owned()),
+        key_contains: Some(key.to_owned()),
+        times,
+        kind,
+    };
+    inside.server().faults().add(fault("e/f3", 1, FaultKind::Status(403)));
+    assert_errno!(fs::rename(mount.at("d"), mount.at("e")), EACCES);
+    assert_eq!(mount.outside().keys(""), whole);
+    assert_eq!(process::bash(mount.path(), "cat d/f? d/sub/s; ls"), "1\n2\n3\n4\n5\ns\nd\n");
+    // What cannot be taken back at once is later.
+    inside.server().faults().add(fault("e/f3", 1, FaultKind::Status(403)));
+    inside.server().faults().add(fault("d/f1", 1, FaultKind::Status(403)));
+    assert_errno!(fs::rename(mount.at("d"), mount.at("e")), EACCES);
+    crate::stage::wait_for("the old tree", crate::stage::PATIENCE, || {
+        (mount.outside().keys("") == whole).then_some(())
+    });
+    assert_eq!(process::bash(mount.path(), "cat d/f? d/sub/s"), "1\n2\n3\n4\n5\ns\n");
+    process::bash(mount.path(), "mv d e; cat e/f? e/sub/s");
+}

@@ -311,6 +311,34 @@ fn growing_files_behind_a_close() -> Scene {
     Scene { chains, ..growing_files() }
 }
 
+/// A directory of a directory bucket, whose files are renamed and whose markers are copied.
+fn renamed_trees() -> Scene {
+    let chains: &[&[&str]] = &[
+        &["tree-intended", "recover-tree"],
+        &["tree-between-renames"],
+        &["tree-between-renames:5", "recover-tree"],
+        &["tree-between-renames:7", "recover-tree", "recover-tree-settle"],
+        &["tree-between-renames:17"],
+        &["tree-between-copies", "recover-tree"],
+        &["tree-copied", "recover-tree"],
+        &["tree-told", "recover-tree-settle"],
+        &["tree-between-deletes", "recover-tree-settle"],
+        &["tree-deleted", "recover-tree"],
+        &["tree-settled"],
+        &["tree-settled", "recover-deferred"],
+    ];
+    Scene { chains, ..trees() }
+}
+
+/// What was renamed before the crash fires its hooks, too.
+fn renamed_trees_that_fire_hooks() -> Scene {
+    let objects = (0..9).map(|number| (format!("in/f{number}"), text(&format!("file {number}")))).collect();
+    let steps = vec![Step::RenameTree("in".into(), "uploads".into())];
+    let chains: &[&[&str]] =
+        &[&["tree-between-renames"], &["tree-between-renames:4", "recover-tree"], &["tree-copied"], &["tree-told"]];
+    Scene { objects, steps, hooks: Hooks::Sums, chains, orphans: false }
+}
+
 fn trees() -> Scene {
     let mut objects =
         objects(&[("uploads/", ""), ("uploads/sub/", ""), ("uploads/sub/deep", "deep"), ("uploads/e", "")]);
@@ -532,6 +560,12 @@ fn at_every_point_of_an_append_the_object_has_the_bytes_once() {
 }
 
 #[test]
+fn at_every_point_of_a_directory_rename_by_a_directory_bucket_one_whole_tree_is_left() {
+    play_all_in(&renamed_trees(), EXPRESS);
+    play_all_in(&renamed_trees_that_fire_hooks(), EXPRESS);
+}
+
+#[test]
 fn killed_between_two_batches_of_deletes_one_whole_tree_is_left() {
     play_all(&a_tree_of_many_files());
 }
@@ -551,6 +585,8 @@ fn every_failpoint_is_tried() {
         a_tree_of_many_files(),
         growing_files(),
         growing_files_behind_a_close(),
+        renamed_trees(),
+        renamed_trees_that_fire_hooks(),
     ];
     let tried: Vec<&str> = scenes.iter().flat_map(|scene| scene.chains.concat()).collect();
     for point in Failpoint::ALL {

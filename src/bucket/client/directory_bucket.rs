@@ -179,7 +179,7 @@ mod tests {
         let http = http_client_fn(move |_, _| connector.clone());
         let client = Client::from_conf(client.config().to_builder().http_client(http).build());
         let (from, to, token) = (from.to_owned(), to.to_owned(), "once".to_owned());
-        let request = RenameRequest { from, to, from_etag: ETag::new("t"), token };
+        let request = RenameRequest { from, to, from_etag: ETag::new("t"), only_if_absent: true, token };
         let answer = S3Bucket::new(client, bucket).rename(&request).await.map_err(|error| error.kind);
         let requests = std::mem::take(&mut *express.0.lock());
         (answer, requests)
@@ -198,6 +198,7 @@ mod tests {
         assert_eq!(headers.get("x-amz-rename-source"), Some("d/%C3%BC%20b"));
         assert_eq!(headers.get("x-amz-rename-source-if-match"), Some("\"t\""));
         assert_eq!(headers.get("x-amz-client-token"), Some("once"));
+        assert_eq!(headers.get("if-none-match"), Some("*"));
         assert_eq!(headers.get("x-amz-s3session-token"), Some("the-token"));
     }
 

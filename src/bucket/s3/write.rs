@@ -108,6 +108,7 @@ impl S3Bucket {
         }
         let call = self.client.rename_object().bucket(&self.name).key(&request.to);
         let call = call.rename_source(encoded(&request.from)).source_if_match(request.from_etag.quoted());
+        let call = call.set_destination_if_none_match(request.only_if_absent.then(|| "*".to_owned()));
         self.send(RENAME, &request.to, call.client_token(&request.token).send()).await?;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The verbs: what each system call does. Every file is one call or one family of calls.
 
 mod attr;
+mod carry;
 mod files;
 mod flush;
 mod lookup;

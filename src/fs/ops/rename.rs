@@ -19,7 +19,6 @@ use crate::fs::persist::{Snapshot, created, removed};
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, stored_etag};
-use crate::key::is_directory_bucket;
 
 /// From where to where.
 #[derive(Clone, Debug)]
@@ -214,15 +213,13 @@ impl Fs {
     /// Has a directory bucket move it, which is one step and costs no copy; the tag that it has then. `None` where that
     /// cannot be.
     async fn move_at_once(&self, before: &Snapshot, key: &str, etag: &ETag) -> Result<Option<ETag>> {
-        let (root, layout) = (self.settings.layout.root_of(key), &self.settings.layout);
-        let is_within =
-            root.is_some_and(|root| is_directory_bucket(&root.bucket)) && root == layout.root_of(&before.key);
-        if !is_within || !self.renames.load(Ordering::Relaxed) {
+        if !self.renames_between(&before.key, key) {
             return Ok(None);
         }
         let (from, to) = (before.key.clone(), key.to_owned());
         let token = uuid::Uuid::new_v4().simple().to_string();
-        match self.bucket.rename(&RenameRequest { from, to, from_etag: etag.clone(), token }).await {
+        let request = RenameRequest { from, to, from_etag: etag.clone(), only_if_absent: false, token };
+        match self.bucket.rename(&request).await {
             Ok(()) => {}
             // A zone that has no such request.
             Err(error) if error.kind == Kind::Unsupported => {

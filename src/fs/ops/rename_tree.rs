@@ -3,15 +3,15 @@
 //! Journaled: after a crash the next start goes on until the old tree is gone. A failure on the
 //! way takes the copies back. Nobody here sees a half: the namespace is held meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use nix::errno::Errno;
-use parking_lot::Mutex;
 
+use super::carry::Carried;
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
 use crate::cache::Modified;
@@ -23,11 +23,9 @@ use crate::fs::inodes::Ino;
 use crate::fs::names::Seen;
 use crate::fs::persist::{created, removed};
 use crate::fs::{Fs, Result};
-use crate::journal::{EventName, Intent, IntentId};
+use crate::journal::{EventName, Intent, IntentId, Moving};
 use crate::key::MAX_KEY_BYTES;
 
-/// Copies under way at once.
-const PARALLEL_COPIES: usize = 32;
 /// Objects that somebody is asked about at once.
 const PARALLEL_ASKS: usize = 8;
 /// How long a directory's rename waits for uploads under way.
@@ -36,12 +34,14 @@ const NAMESPACE_POLL: Duration = Duration::from_millis(10);
 /// Keys in one DeleteObjects request (AWS: at most 1,000).
 const KEYS_PER_DELETE: usize = 1_000;
 
-/// One object of a moved tree.
+/// One object of a moved tree, copied or renamed.
 #[derive(Debug)]
 pub(in crate::fs) struct Copied {
-    /// Where the copy lies.
+    from: String,
+    /// Where it lies now.
     pub key: String,
-    /// The version that was copied.
+    size: u64,
+    /// The version that was moved.
     pub source_etag: ETag,
     pub etag: ETag,
 }
@@ -68,16 +68,17 @@ impl Fs {
         if plan.from.0 != plan.to.0 {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
-        let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone() }).await?;
+        let moving = self.moving(&from, &to).await?;
+        let objects = moving.clone();
+        let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone(), objects }).await?;
         failpoint::reach(Failpoint::TreeIntended);
-        let moved = self.move_tree(&from, &to).await;
+        let moved = self.move_tree(&from, &to, &moving).await;
         failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
         let copies = match moved {
             Ok(copies) => copies,
             Err(error) => {
-                self.journal.settle(&[id], Vec::new()).await?;
-                self.expire_around(plan);
+                self.give_up_rename(id, (&from, &to), moving, plan).await?;
                 return Err(error);
             }
         };
@@ -93,7 +94,7 @@ impl Fs {
 
     /// The namespace for ourselves. Not by queueing: who waits in the queue holds up every reader
     /// behind it, and the one before it may be uploading for minutes.
-    async fn whole_namespace(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>> {
+    pub(super) async fn whole_namespace(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, ()>> {
         let until = tokio::time::Instant::now() + NAMESPACE_DEADLINE;
         loop {
             if let Ok(guard) = self.namespace.try_write() {
@@ -158,9 +159,9 @@ impl Fs {
     }
 
     /// After a failure the bucket alone knows what is where.
-    fn expire_around(&self, plan: &Move) {
+    pub(super) fn expire_all(&self, inos: [Ino; 3]) {
         let mut tree = self.tree.lock();
-        for ino in [plan.from.0, plan.to.0, plan.ino] {
+        for ino in inos {
             if let Some(directory) = tree.directory_mut(ino) {
                 directory.expire();
             }
@@ -192,52 +193,52 @@ impl Fs {
         Ok(())
     }
 
-    /// Copies everything under `from` to `to`, tells the journal, then deletes what was copied. Both
-    /// end in `/`.
-    pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str) -> Result<Vec<Copied>> {
+    /// Copies everything under `from` to `to`, tells the journal, then deletes what was copied; what of it is among
+    /// `moving` is renamed, or was already. Both end in `/`.
+    pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str, moving: &[Moving]) -> Result<Vec<Copied>> {
         let objects = self.keys_below(from).await?;
         let grown = to.len().saturating_sub(from.len());
         if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
             return Err(Errno::ENAMETOOLONG.into());
         }
-        let etags = self.copy_tree(&objects, from, to).await?;
+        let carried = self.carry_all(&objects, from, to, moving).await?;
         failpoint::reach(Failpoint::TreeCopied);
+        let mut copies = Vec::new();
+        for (object, carried) in objects.iter().zip(carried) {
+            let Carried::Copied(etag) = carried else { continue };
+            let (key, source_etag) = (format!("{to}{}", &object.key[from.len()..]), object.etag.clone());
+            copies.push(Copied { from: object.key.clone(), key, size: object.size, source_etag, etag });
+        }
+        let old: Vec<String> = copies.iter().map(|copy| copy.from.clone()).collect();
+        copies.extend(self.renamed(from, to, moving, &old).await?);
         let mut events = Vec::new();
-        for (object, etag) in objects.iter().zip(&etags).filter(|(object, _)| !object.key.ends_with('/')) {
-            let key = format!("{to}{}", &object.key[from.len()..]);
-            events.push(created(EventName::CreatedCopy, &key, object.size, etag));
-            events.push(removed(&object.key));
+        for copy in copies.iter().filter(|copy| !copy.key.ends_with('/')) {
+            events.push(created(EventName::CreatedCopy, &copy.key, copy.size, &copy.etag));
+            events.push(removed(&copy.from));
         }
         // Before the deletes: what they take away, no recovery could tell of any more.
         self.settle(&[], events).await?;
         failpoint::reach(Failpoint::TreeTold);
-        let old: Vec<String> = objects.iter().map(|object| object.key.clone()).collect();
         self.delete_all(&old).await?;
-        let copied = |(object, etag): (Listed, ETag)| {
-            let key = format!("{to}{}", &object.key[from.len()..]);
-            Copied { key, source_etag: object.etag, etag }
-        };
-        Ok(objects.into_iter().zip(etags).map(copied).collect())
+        Ok(copies)
     }
 
-    /// All copies, or none.
-    async fn copy_tree(&self, objects: &[Listed], from: &str, to: &str) -> Result<Vec<ETag>> {
-        let made = Mutex::new(Vec::new());
-        let noted = &made;
-        let copies = stream::iter(objects.to_vec()).map(|object| async move {
-            let etag = self.copy_one(&object, from, to).await?;
-            noted.lock().push(format!("{to}{}", &object.key[from.len()..]));
-            failpoint::reach(Failpoint::TreeBetweenCopies);
-            Ok(etag)
-        });
-        let outcome: Result<Vec<ETag>> = copies.buffered(PARALLEL_COPIES).try_collect().await;
-        if outcome.is_err() {
-            self.take_back(made.into_inner(), to).await;
+    /// What has its new key alone, now or since before a crash. A listing tells all tags at once; a rename tells none.
+    async fn renamed(&self, from: &str, to: &str, moving: &[Moving], copied: &[String]) -> Result<Vec<Copied>> {
+        if moving.is_empty() {
+            return Ok(Vec::new());
         }
-        outcome
+        let copied: HashSet<&str> = copied.iter().map(|key| &key[from.len()..]).collect();
+        let there: HashMap<String, Listed> =
+            self.keys_below(to).await?.into_iter().map(|object| (object.key.clone(), object)).collect();
+        let renamed = moving.iter().filter(|it| !copied.contains(it.name.as_str())).filter_map(|it| {
+            let Listed { key, size, etag, .. } = there.get(&format!("{to}{}", it.name))?.clone();
+            Some(Copied { from: format!("{from}{}", it.name), key, size, source_etag: ETag::new(&it.etag), etag })
+        });
+        Ok(renamed.collect())
     }
 
-    async fn keys_below(&self, prefix: &str) -> Result<Vec<Listed>> {
+    pub(super) async fn keys_below(&self, prefix: &str) -> Result<Vec<Listed>> {
         let mut objects = Vec::new();
         let mut request = ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() };
         loop {
@@ -250,7 +251,7 @@ impl Fs {
         }
     }
 
-    async fn copy_one(&self, object: &Listed, from: &str, to: &str) -> Result<ETag> {
+    pub(super) async fn copy_one(&self, object: &Listed, from: &str, to: &str) -> Result<ETag> {
         let key = format!("{to}{}", &object.key[from.len()..]);
         if object.size == 0 {
             // Not every server copies `dir/` markers; written anew they cost a HEAD more at most.
@@ -298,7 +299,7 @@ impl Fs {
 
     /// A copy failed: those that were made go again, so that only the old tree is there. The marker
     /// of an empty directory that stood there before stays.
-    async fn take_back(&self, made: Vec<String>, to: &str) {
+    pub(super) async fn take_back(&self, made: Vec<String>, to: &str) {
         let copies: Vec<String> = made.into_iter().filter(|key| key != to).collect();
         if let Err(error) = self.delete_all(&copies).await {
             tracing::warn!(prefix = %to.escape_debug(), cause = %error, "copies of a failed rename are left");
