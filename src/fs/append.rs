@@ -69,7 +69,7 @@ impl Fs {
     }
 
     /// How much an append would send.
-    fn growth_bytes(&self, content: &Content, before: &Snapshot) -> Option<u64> {
+    pub(super) fn growth_bytes(&self, content: &Content, before: &Snapshot) -> Option<u64> {
         if !self.appends_at(&before.key) || has_others(content) {
             return None;
         }

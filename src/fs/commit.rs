@@ -166,7 +166,10 @@ impl Fs {
         before: &Snapshot,
         only: Option<u64>,
     ) -> Result<()> {
-        if self.commit_growth(ino, content, before, only).await? {
+        // In a box: what is rare need not make every commit's future larger.
+        if self.growth_bytes(content, before).is_some()
+            && Box::pin(self.commit_growth(ino, content, before, only)).await?
+        {
             return Ok(());
         }
         self.commit_version(ino, content, before, only).await

@@ -157,16 +157,25 @@ impl Fs {
         }
         let (from, to) = (key.to_owned(), key.to_owned());
         let request = CopyRequest { from_etag: etag.cloned(), ..CopyRequest::new(from, to) };
-        let plain = PutOptions { condition: Condition::None, ..options };
-        if !self.is_in_directory_bucket(key) {
-            return self.copy(&CopyRequest { replace: Some(plain), ..request }, size).await;
+        if self.is_in_directory_bucket(key) {
+            return Box::pin(self.restate_in_place(request, size, options)).await;
         }
-        // What another client appends while the copy is made must not be lost to it. Tags are random there: the copy is
-        // known again by an id.
-        let condition = etag.cloned().map_or(Condition::None, Condition::IfMatch);
-        let mut metadata = plain.metadata.clone();
-        metadata.insert(OP_ID.to_owned(), uuid::Uuid::new_v4().simple().to_string());
-        let careful = PutOptions { metadata, condition, ..plain.clone() };
+        let replace = Some(PutOptions { condition: Condition::None, ..options });
+        self.copy(&CopyRequest { replace, ..request }, size).await
+    }
+
+    /// The same in a directory bucket: what another client appends while the copy is made must not be lost to it. Tags are
+    /// random there, so the copy is known again by an id.
+    async fn restate_in_place(
+        &self,
+        request: CopyRequest,
+        size: u64,
+        options: PutOptions,
+    ) -> std::result::Result<ETag, crate::bucket::Error> {
+        let plain = PutOptions { condition: Condition::None, ..options };
+        let mut careful = plain.clone();
+        careful.condition = request.from_etag.clone().map_or(Condition::None, Condition::IfMatch);
+        careful.metadata.insert(OP_ID.to_owned(), uuid::Uuid::new_v4().simple().to_string());
         match self.copy(&CopyRequest { replace: Some(careful), ..request.clone() }, size).await {
             // No room for the id, or a server without that condition, which is not appended to either.
             Err(error) if matches!(error.kind, Kind::Refused | Kind::Unsupported) => {
