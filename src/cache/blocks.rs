@@ -21,7 +21,7 @@ use super::disk::DiskCache;
 use super::extents::{Extents, Piece};
 use super::pace::Pace;
 use super::pool::Pool;
-use super::{BLOCK_BYTES, CacheSettings, CacheStats, Pinned, ReadAhead};
+use super::{BLOCK_BYTES, CacheSettings, CacheStats, Headers, Pinned, ReadAhead};
 use crate::bucket::upload::{Loan, PartMemory};
 use crate::bucket::{Bucket, Result};
 
@@ -195,6 +195,12 @@ impl BlockCache {
     /// there came otherwise.
     pub fn confirmed(&self, object: &Pinned) -> Option<Instant> {
         self.extents.lock().confirmed(object)
+    }
+
+    /// What the last GET of this version told besides bytes. `None` where none of these are in memory, they came
+    /// otherwise, or it was much.
+    pub fn headers(&self, object: &Pinned) -> Option<Headers> {
+        self.extents.lock().headers(object)
     }
 
     /// Drops all versions of a key.

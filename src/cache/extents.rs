@@ -11,11 +11,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Pinned;
 use super::ahead::Stream;
 use super::budget::{Budget, Place};
 use super::flight::{Flight, Waiting};
-use crate::bucket::ETag;
+use super::{Headers, Pinned};
+use crate::bucket::{ETag, ObjectInfo};
 
 /// Charged for each extent besides its bytes, so that a million tiny ones are bounded as well.
 const OVERHEAD_BYTES: u64 = 256;
@@ -65,6 +65,7 @@ struct Version {
     etag: ETag,
     /// When the bucket was last asked for bytes of this version and had them.
     confirmed: Option<Instant>,
+    headers: Option<Headers>,
     extents: BTreeMap<u64, Extent>,
 }
 
@@ -298,6 +299,21 @@ impl Extents {
         self.versions[&self.version_id(object)?].confirmed
     }
 
+    /// What the bucket said of this version beside bytes of it. Kept while any of them are here, and where it is
+    /// little: what is charged besides bytes has to cover it.
+    pub fn keep_headers(&mut self, object: &Pinned, asked: Instant, info: &ObjectInfo) {
+        let metadata_bytes: usize = info.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let entry = self.version_id(object).and_then(|version| self.versions.get_mut(&version));
+        if let Some(entry) = entry.filter(|_| metadata_bytes as u64 <= OVERHEAD_BYTES) {
+            entry.headers = Some(Headers { asked, info: Arc::new(info.clone()) });
+        }
+    }
+
+    /// What was kept of that.
+    pub fn headers(&self, object: &Pinned) -> Option<Headers> {
+        self.versions[&self.version_id(object)?].headers.clone()
+    }
+
     /// Drops every version of a key. Flights under way still reach those who wait for them.
     pub fn forget(&mut self, key: &str) {
         for version in self.names.remove(key).unwrap_or_default() {
@@ -376,7 +392,7 @@ impl Extents {
         self.last_version += 1;
         let id = self.last_version;
         let (key, etag) = (object.key.clone(), object.etag.clone());
-        let version = Version { key, etag, confirmed: None, extents: BTreeMap::new() };
+        let version = Version { key, etag, confirmed: None, headers: None, extents: BTreeMap::new() };
         self.versions.insert(id, version);
         self.names.entry(object.key.clone()).or_default().push(id);
         id

@@ -26,6 +26,7 @@ mod record;
 mod warm;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use ahead::ReadAhead;
 pub use blocks::BlockCache;
@@ -36,7 +37,7 @@ pub use prefetch::Prefetch;
 pub use record::Remembered;
 pub use warm::Warming;
 
-use crate::bucket::ETag;
+use crate::bucket::{ETag, ObjectInfo};
 use crate::error::Kind;
 
 /// The block granule in bytes: reads that are not random fetch whole blocks, aligned to this.
@@ -49,6 +50,14 @@ pub struct Pinned {
     pub etag: ETag,
     /// Size of this version in bytes.
     pub size: u64,
+}
+
+/// What a GET told of a version besides its bytes: as much as a HEAD would have.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    /// When it was asked.
+    pub asked: Instant,
+    pub info: Arc<ObjectInfo>,
 }
 
 /// What the app decides about the [`BlockCache`].

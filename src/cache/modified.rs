@@ -26,8 +26,13 @@ pub enum Modified {
 impl Modified {
     /// The date that S3 has just told beside the attributes; our clock is ahead of its clock by so many seconds.
     pub fn told(date: SystemTime, clock_ahead_s: i64) -> Self {
+        Self::told_at(SystemTime::now(), date, clock_ahead_s)
+    }
+
+    /// As [`Modified::told`], of an answer that came at this time of our clock or later.
+    pub fn told_at(when: SystemTime, date: SystemTime, clock_ahead_s: i64) -> Self {
         let until = later(date + CLOCK_ERROR, clock_ahead_s);
-        if SystemTime::now() >= until { Self::At(date) } else { Self::JustNow { date, until } }
+        if when >= until { Self::At(date) } else { Self::JustNow { date, until } }
     }
 
     /// A version that was stored from here, just now.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -52,12 +53,17 @@ impl Heads {
     /// What a HEAD told, in the form of the index. A new version of a key keeps the inode number that
     /// the key had here.
     pub fn remembered(&self, key: &str, info: ObjectInfo) -> Remembered {
+        self.remembered_at(SystemTime::now(), key, info)
+    }
+
+    /// The same, of an answer that came at this time or later.
+    pub fn remembered_at(&self, when: SystemTime, key: &str, info: ObjectInfo) -> Remembered {
         let mut attributes = Attributes::from_metadata(&info.metadata);
         attributes.ino = attributes.ino.or_else(|| self.index.get(key)?.attributes.ino);
         Remembered {
             etag: Some(info.etag),
             size: info.size,
-            modified: Modified::told(info.modified, self.layout.clock_ahead_s(key)),
+            modified: Modified::told_at(when, info.modified, self.layout.clock_ahead_s(key)),
             attributes,
             properties: info.properties,
             untold: false,

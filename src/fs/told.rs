@@ -6,17 +6,17 @@
 //! before anything is written over it, and its defaults never enter the index as truth.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use nix::errno::Errno;
 
 use super::inodes::Ino;
 use super::names::Seen;
-use super::persist::lost_is_stale;
+use super::persist::{lost_is_stale, pin};
 use super::stat::Stat;
 use super::{Error, Fs, Result};
 use crate::bucket::{self, ListPage, Listed, ObjectInfo};
-use crate::cache::Remembered;
+use crate::cache::{Headers, Remembered};
 use crate::error::Kind;
 
 /// Where the attributes in a listing come from.
@@ -90,6 +90,11 @@ impl Fs {
                 }
                 (tree.key(ino).ok_or(Errno::ESTALE)?, node.is_directory())
             };
+            if let Some((remembered, asked)) = self.told_by_get(ino)
+                && self.tell(ino, remembered, asked)?
+            {
+                return Ok(());
+            }
             // Who waits here has waited for a lookup before: in an outage that would be two deadlines.
             if let Some(outage) = self.listings.outage() {
                 return Err(outage);
@@ -121,6 +126,21 @@ impl Fs {
             self.tell(ino, self.heads.remembered(key, fetched), asked)?;
         }
         Ok(())
+    }
+
+    /// What a GET has told already of the version that is there, and when it was asked. Only now, that somebody
+    /// writes: a file does not get other times by being read.
+    fn told_by_get(&self, ino: Ino) -> Option<(Remembered, Instant)> {
+        let (pinned, listed) = {
+            let tree = self.tree.lock();
+            let node = tree.get(ino).filter(|node| node.checked.elapsed() < self.settings.attr_ttl)?;
+            (pin(&tree.key(ino)?, node)?, node.modified.date()?)
+        };
+        let Headers { asked, info } = self.cache.headers(&pinned)?;
+        let when = SystemTime::now().checked_sub(asked.elapsed())?;
+        let remembered = self.heads.remembered_at(when, &pinned.key, ObjectInfo::clone(&info));
+        // Attributes may have changed under the same tag since then.
+        remembered.modified.is(listed).then_some((remembered, asked))
     }
 
     /// Takes over what a HEAD said; false when the object was changed or renamed here meanwhile.
@@ -163,8 +183,6 @@ fn another_version(key: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
     use crate::bucket::ETag;
 

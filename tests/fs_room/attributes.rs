@@ -8,7 +8,10 @@ fn metadata(pairs: &[(&str, &str)]) -> Metadata {
 
 /// A bucket as s3fs leaves it, and a mount that has not looked yet.
 async fn foreign_house() -> House {
-    let house = House::new().await;
+    with_foreign_file(House::new().await)
+}
+
+fn with_foreign_file(house: House) -> House {
     house.bucket.insert("f", "bytes", metadata(&[("mode", "33216"), ("uid", "7"), ("x-thing", "kept")]));
     house
 }
@@ -113,6 +116,36 @@ async fn reading_a_foreign_file_does_not_change_its_attributes() {
     assert_eq!(house.read_file(before.ino).await, "bytes");
     assert_eq!(house.fs.getattr(before.ino).await.unwrap().stat, before.stat);
     assert_eq!(house.bucket.count("HeadObject"), 0);
+}
+
+#[tokio::test]
+async fn what_was_read_needs_no_head_to_be_written() {
+    let house = with_foreign_file(House::patient().await);
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    assert_eq!(house.read_file(ino).await, "bytes");
+    let opened = house.fs.open(ino, WRITE | libc::O_TRUNC, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"new").await.unwrap();
+    house.fs.flush(opened.handle, ME).await.unwrap();
+    assert_eq!(house.bucket.count("HeadObject"), 0);
+    let metadata = house.bucket.info("f").unwrap().metadata;
+    assert_eq!((metadata["file-owner"].as_str(), metadata["x-thing"].as_str()), ("7", "kept"));
+}
+
+#[tokio::test]
+async fn what_changed_under_the_same_tag_since_it_was_read_is_asked_for() {
+    let house = foreign_house().await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    assert_eq!(house.read_file(ino).await, "bytes");
+    let read = house.bucket.info("f").unwrap().modified;
+    let second = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    while second(house.bucket.info("f").unwrap().modified) == second(read) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        house.bucket.insert("f", "bytes", metadata(&[("x-thing", "changed")]));
+    }
+    after_the_ttl().await;
+    house.lookup(ROOT, "f").await.unwrap();
+    chmod(&house, ino, 0o640).await.unwrap();
+    assert_eq!(house.bucket.info("f").unwrap().metadata["x-thing"], "changed");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use super::super::flight::{Flight, failure};
 use super::super::pool::Buffer;
 use super::super::{Pinned, disk};
 use super::BlockCache;
-use crate::bucket::{Error, Result, Sink, check_length, check_version};
+use crate::bucket::{Error, ObjectInfo, Result, Sink, check_length, check_version};
 use crate::error::Kind;
 use crate::telemetry::spans;
 
@@ -224,6 +224,7 @@ impl Landing {
         let fetched = bucket.get(key, Some(range), Some(etag)).await?;
         check_version(key, &fetched.info.etag, etag)?;
         check_length(key, &fetched.bytes, &self.flight.range)?;
+        self.begin(&fetched.info);
         self.take(&fetched.bytes);
         Ok(())
     }
@@ -252,6 +253,11 @@ impl Landing {
 }
 
 impl Sink for Landing {
+    fn begin(&self, info: &ObjectInfo) {
+        let asked = self.asked.get().expect("an answer is of a request that was sent");
+        self.cache.extents.lock().keep_headers(&self.object, *asked, info);
+    }
+
     fn take(&self, mut bytes: &[u8]) {
         if self.first_byte.set(Instant::now()).is_ok() {
             let asked = self.asked.get().expect("bytes come of a request that was sent");
