@@ -52,6 +52,7 @@ mod stat;
 mod status;
 mod storing;
 mod told;
+mod unchanged;
 mod uploader;
 mod waiting;
 mod walk;

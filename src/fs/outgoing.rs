@@ -21,6 +21,7 @@ use super::content::Content;
 use super::inodes::Ino;
 use super::persist::lost_is_stale;
 use super::{Fs, Result};
+use crate::bucket::attributes::is_same_but_ctime;
 use crate::bucket::upload::{FileParts, MULTIPART_FROM_BYTES, OnBegin, UploadAhead, UploadSettings};
 use crate::bucket::{self, Condition, CopyRequest, PutOptions};
 use crate::cache::Pinned;
@@ -249,7 +250,8 @@ impl Fs {
         let metadata = stat.to_attributes(outgoing.op_id.clone()).to_metadata()?;
         let now = PutOptions { metadata, properties: stat.properties, condition: Condition::None };
         let begun_with = outgoing.upload.options();
-        let same = now.metadata == begun_with.metadata && now.properties == begun_with.properties;
+        // When a mode was set to what it was is not worth a copy of all of it.
+        let same = is_same_but_ctime(&now.metadata, &begun_with.metadata) && now.properties == begun_with.properties;
         let restated = if same { None } else { Some(now) };
         Ok(Written { restated, upload, ..Written::in_parts(generation, etag, size) })
     }

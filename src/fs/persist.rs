@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::inodes::{Ino, Node, Pages};
+use super::inodes::{Ino, Node, Pages, Tree};
 use super::noted::News;
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
@@ -46,8 +46,11 @@ impl Fs {
     ///
     /// While somebody writes the file, the change rides in its upload; after that it waits a moment for
     /// what may carry it ([`crate::fs::waiting`]).
-    pub(super) async fn change_attributes(&self, ino: Ino, change: impl FnOnce(&mut Stat)) -> Result<()> {
+    pub(super) async fn change_attributes(&self, ino: Ino, change: impl Fn(&mut Stat)) -> Result<()> {
         self.ensure_told(ino).await?;
+        if self.only_moves_ctime(ino, &change).await {
+            return Ok(());
+        }
         let (before, drafted) = {
             let mut tree = self.tree.lock();
             let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
@@ -243,7 +246,11 @@ impl Fs {
 
     /// The index learns what we know of a node and S3 has been told.
     pub(super) fn remember(&self, ino: Ino, key: &str, etag: Option<&ETag>) {
-        let tree = self.tree.lock();
+        self.remember_of(&self.tree.lock(), ino, key, etag);
+    }
+
+    /// As [`Fs::remember`], for callers that hold the tree.
+    pub(super) fn remember_of(&self, tree: &Tree, ino: Ino, key: &str, etag: Option<&ETag>) {
         let Some(node) = tree.get(ino) else { return };
         let mut attributes = node.stat.to_attributes(None);
         if !node.told {

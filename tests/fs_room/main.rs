@@ -15,6 +15,7 @@ mod removals;
 mod renaming;
 mod sending;
 mod siblings;
+mod unchanged;
 mod waiting;
 mod walks;
 mod working;

@@ -225,6 +225,19 @@ async fn a_mode_set_while_parts_leave_is_stored_and_hooks_hear_of_one_upload() {
 }
 
 #[tokio::test]
+async fn a_mode_set_to_what_it_is_while_parts_leave_is_not_worth_a_copy() {
+    let sending = Sending::begin(House::new().await, 4).await;
+    let before = sending.house.fs.getattr(sending.ino).await.unwrap().stat;
+    let set = SetAttr { mode: Some(before.perm.into()), ..SetAttr::default() };
+    let after = sending.house.fs.setattr(sending.ino, set).await.unwrap().stat;
+    assert!(after.ctime > before.ctime);
+    sending.close().await.unwrap();
+    sending.assert_stored("f");
+    assert_eq!(sending.house.bucket.count("CopyObject"), 0);
+    assert_eq!(sending.house.fs.getattr(sending.ino).await.unwrap().stat.ctime, after.ctime);
+}
+
+#[tokio::test]
 async fn a_mode_that_could_not_be_stored_is_stored_by_the_next_close() {
     let sending = Sending::begin(House::new().await, 4).await;
     let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };

@@ -116,6 +116,17 @@ impl Attributes {
     }
 }
 
+/// Whether two objects say the same, but for when their attributes were changed last.
+#[must_use]
+pub fn is_same_but_ctime(one: &Metadata, other: &Metadata) -> bool {
+    let rest = |metadata: &Metadata| {
+        let mut rest = metadata.clone();
+        rest.remove(CTIME);
+        rest
+    };
+    rest(one) == rest(other)
+}
+
 /// Takes a field under our name, else under the peers' name. A peer's name that was understood is
 /// taken out, so that no stale `mtime` stays beside the `file-mtime` written later; one that was not
 /// (`mode: fast`) is somebody's own word and stays.
