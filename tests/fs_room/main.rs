@@ -241,7 +241,7 @@ async fn a_chmod_and_a_write_at_once_are_both_stored() {
     let chmod = async |fs: Arc<Fs>, ino| {
         fs.setattr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await.unwrap();
     };
-    while_a_copy_is_under_way(chmod, "f").await;
+    Box::pin(while_a_copy_is_under_way(chmod, "f")).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -147,4 +147,31 @@ fn play(stage: Stage) {
             assert!(kept.contains(line.as_str()), "{name}: {line:?} was refused and is not kept");
         }
     }
+}
+
+/// `>>` of a shell: where the end is the kernel says, and takes the size that it remembers.
+#[test]
+fn of_two_mounts_that_append_none_writes_over_a_line_of_the_other() {
+    const APPENDS: usize = 60;
+    let mut left = Stage::on(Maker::Embedded).prepare();
+    left.outside().put("log", b"begin\n");
+    let mut right = left.elsewhere();
+    left.start();
+    right.start();
+    let mut accepted = Vec::new();
+    for round in 0..APPENDS {
+        for (mount, who) in [(&left, "left"), (&right, "right")] {
+            let line = format!("{who} {round}\n");
+            let opened = OpenOptions::new().append(true).open(mount.at("log"));
+            let written = opened.and_then(|mut file| file.write_all(line.as_bytes()).map(|()| file));
+            match written.and_then(sys::close) {
+                Ok(()) => accepted.push(line),
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{line}: {error}"),
+            }
+        }
+    }
+    let text = String::from_utf8(left.outside().bytes("log")).unwrap();
+    let lost: Vec<_> = accepted.iter().filter(|line| !text.contains(line.as_str())).collect();
+    assert!(lost.is_empty(), "of {} accepted lines {lost:?} are gone:\n{text}", accepted.len());
+    assert!(accepted.len() > APPENDS / 2, "{} accepted", accepted.len());
 }
