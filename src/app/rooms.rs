@@ -228,6 +228,7 @@ impl Rooms {
             negative_ttl: config.negative_ttl,
             attrs: attrs(config.attrs),
             list_checksums: connection.capabilities.list_checksums,
+            heeds_conditions: connection.capabilities.conditional_writes == Some(true),
             draft_dir: places.state.join("drafts"),
             draft_memory_bytes,
             events: specs.is_some(),

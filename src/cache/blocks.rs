@@ -209,6 +209,18 @@ impl BlockCache {
         self.room.notify_waiters();
     }
 
+    /// Versions, each with the name that it has now: the bytes are the same, and what is held of them, in memory
+    /// and on disk, is held under the new name from now on. Nothing is read for it.
+    pub async fn carry(&self, moves: Vec<(Pinned, Pinned)>) {
+        for (from, to) in &moves {
+            self.extents.lock().relabel(from, to);
+        }
+        let Some(disk) = self.disk.clone() else { return };
+        let moving = tokio::task::spawn_blocking(move || moves.iter().for_each(|(from, to)| disk.relabel(from, to)));
+        // Who renames does not wait for a disk that hangs. A panic there was logged.
+        let _ = tokio::time::timeout(fetch::DISK_PATIENCE, moving).await;
+    }
+
     /// Drops all versions of a key from memory, and this one from the disk.
     pub async fn invalidate(&self, object: &Pinned) {
         self.forget(&object.key);

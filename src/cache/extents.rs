@@ -324,6 +324,21 @@ impl Extents {
         }
     }
 
+    /// A version has another name now, and the same bytes. What is on its way reaches those who wait for it and
+    /// is not kept; what is held under the new name already stays.
+    pub fn relabel(&mut self, from: &Pinned, to: &Pinned) {
+        let Some(version) = self.version_id(from) else { return };
+        if self.version_id(to).is_some() {
+            return;
+        }
+        self.unname(&from.key, version);
+        self.names.entry(to.key.clone()).or_default().push(version);
+        let entry = self.versions.get_mut(&version).expect("its id was just looked up");
+        (entry.key, entry.etag, entry.confirmed) = (to.key.clone(), to.etag.clone(), None);
+        entry.extents.retain(|_, extent| matches!(extent, Extent::Held(_)));
+        self.drop_version_if_empty(version);
+    }
+
     /// A read-ahead lost interest in a range: its flights that nobody waits for are returned for
     /// the caller to abort, what it brought unread goes first when room is needed.
     pub fn abandon(&mut self, object: &Pinned, range: &Range<u64>, stream: &Weak<Stream>) -> Vec<Arc<Flight>> {
@@ -403,11 +418,14 @@ impl Extents {
             return;
         }
         let entry = self.versions.remove(&version).expect("looked up above");
-        if let Some(ids) = self.names.get_mut(&entry.key) {
-            ids.retain(|id| *id != version);
-            if ids.is_empty() {
-                self.names.remove(&entry.key);
-            }
+        self.unname(&entry.key, version);
+    }
+
+    fn unname(&mut self, key: &str, version: u64) {
+        let Some(ids) = self.names.get_mut(key) else { return };
+        ids.retain(|id| *id != version);
+        if ids.is_empty() {
+            self.names.remove(key);
         }
     }
 }

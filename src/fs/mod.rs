@@ -110,6 +110,8 @@ pub struct Settings {
     pub attrs: Attrs,
     /// Whether the server's LIST tells checksums, where that is known.
     pub list_checksums: Option<bool>,
+    /// The server is known to heed conditions: a copy that names a version is a copy of that one.
+    pub heeds_conditions: bool,
     /// Where drafts lie: a 0700 directory on a local file system, never on the mount itself.
     pub draft_dir: PathBuf,
     /// What small drafts may take of memory, all together; the others lie in files.

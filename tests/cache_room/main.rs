@@ -414,6 +414,39 @@ async fn inserted_bytes_need_no_get_and_forgotten_ones_do() {
 }
 
 #[tokio::test]
+async fn what_has_another_name_needs_no_get_under_it_and_one_under_the_old() {
+    let tape = Tape::open(3 * MIB);
+    let (cache, old) = (cache(tape.clone(), 16 * MIB), tape.pinned());
+    cache.insert(&old, 0, Tape::bytes(0..2 * MIB));
+    let held_bytes = cache.stats().memory_bytes;
+    let new = Pinned { key: "new".into(), etag: ETag::new("other"), size: old.size };
+    cache.carry(vec![(old.clone(), new.clone())]).await;
+    assert_eq!(cache.try_read(&new, 0..2 * MIB), Some(Tape::bytes(0..2 * MIB)));
+    assert_eq!((cache.try_read(&old, 0..10), tape.gets()), (None, 0));
+    assert_eq!(cache.stats().memory_bytes, held_bytes);
+    cache.forget("new");
+    assert_eq!(cache.stats().memory_bytes, 0);
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_under_the_old_name_reaches_its_reader_and_is_not_kept() {
+    let tape = Tape::with_gate(MIB, 0);
+    let (cache, old) = (cache(tape.clone(), 16 * MIB), tape.pinned());
+    let new = Pinned { key: "new".into(), ..old.clone() };
+    let ahead = ReadAhead::new();
+    let reading = cache.read(&old, 0..10, &ahead);
+    let moving = async {
+        until(|| tape.in_flight.load(Ordering::SeqCst) == 1).await;
+        cache.carry(vec![(old.clone(), new.clone())]).await;
+        tape.gate.add_permits(1);
+    };
+    let (bytes, ()) = tokio::join!(reading, moving);
+    assert_eq!(bytes.unwrap(), Tape::bytes(0..10));
+    until(|| cache.stats().in_flight_bytes == 0).await;
+    assert_eq!((cache.try_read(&new, 0..10), cache.stats().memory_bytes), (None, 0));
+}
+
+#[tokio::test]
 async fn forgetting_a_key_on_its_way_keeps_nothing_but_reaches_the_reader() {
     let tape = Tape::with_gate(4 * MIB, 0);
     let (object, cache) = (tape.pinned(), cache(tape.clone(), 64 * MIB));

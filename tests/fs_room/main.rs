@@ -93,6 +93,7 @@ impl House {
             negative_ttl: Duration::from_secs(1),
             attrs: Attrs::Auto,
             list_checksums: Some(true),
+            heeds_conditions: true,
             draft_dir: state.path().join("drafts"),
             draft_memory_bytes: 1 << 20,
             events: false,

@@ -64,3 +64,50 @@ async fn a_failed_rename_of_an_open_file_leaves_both_as_they_were() {
     assert_eq!(house.bucket.bytes("t").unwrap(), "source");
     assert_eq!(house.bucket.keys(), ["t"]);
 }
+
+/// Reads a mebibyte of a file from its start; how many GETs that has cost.
+async fn gets_to_read(house: &House, parent: Ino, name: &str, expected: &[u8]) -> u64 {
+    let before = house.bucket.count("GetObject");
+    let ino = house.lookup(parent, name).await.unwrap().ino;
+    assert!(house.read_file(ino).await == expected, "{name} has other bytes");
+    house.bucket.count("GetObject") - before
+}
+
+async fn rename(house: &House, from: &str, to: &str) {
+    house.fs.rename(ROOT, OsStr::new(from), ROOT, OsStr::new(to), 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_cached_of_a_file_is_not_fetched_again_after_its_rename() {
+    let house = House::patient().await;
+    house.bucket.insert("d/theirs", "read here", Metadata::new());
+    house.write_file(ROOT, "written", b"bytes").await;
+    rename(&house, "written", "b").await;
+    assert_eq!(gets_to_read(&house, ROOT, "b", b"bytes").await, 0);
+    // Over another one, of which other bytes are cached.
+    house.write_file(ROOT, "lock", b"newer").await;
+    rename(&house, "lock", "b").await;
+    assert_eq!(gets_to_read(&house, ROOT, "b", b"newer").await, 0);
+
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    assert_eq!(gets_to_read(&house, directory, "theirs", b"read here").await, 1);
+    rename(&house, "d", "e").await;
+    assert_eq!(gets_to_read(&house, directory, "theirs", b"read here").await, 0);
+}
+
+/// The copy of an object in parts has another tag: that it is of the version that was read, only the condition says.
+#[tokio::test]
+async fn under_another_tag_the_cache_is_believed_where_the_server_heeds_conditions() {
+    let content: Vec<u8> = (0..17_u32 << 20).map(|at| (at ^ (at >> 9)) as u8).collect();
+    for (heeds_conditions, gets) in [(true, 0), (false, 1)] {
+        let believing = |settings| Settings { heeds_conditions, ..settings };
+        let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), believing).await;
+        house.write_file(ROOT, "a", &content).await;
+        let tag = |key| house.bucket.info(key).unwrap().etag;
+        let old_tag = tag("a");
+        assert!(gets_to_read(&house, ROOT, "a", &content[..1 << 20]).await > 0);
+        rename(&house, "a", "b").await;
+        assert_ne!(tag("b"), old_tag);
+        assert_eq!(gets_to_read(&house, ROOT, "b", &content[..1 << 20]).await.min(1), gets);
+    }
+}

@@ -93,6 +93,27 @@ fn what_was_written_in_parts_is_read_after_a_remount_without_a_get() {
 }
 
 #[test]
+fn what_was_renamed_is_read_under_its_new_name_without_a_get() {
+    let mut mount = Stage::on(Maker::Embedded).mount();
+    fs::create_dir(mount.at("d")).unwrap();
+    let files = [("small", pattern(5000)), ("d/large", pattern(5 * MIB + 7))];
+    for (name, bytes) in &files {
+        fs::write(mount.at(name), bytes).unwrap();
+    }
+    await_written(&mount, files.iter().map(|(_, bytes)| bytes.len()).sum());
+    fs::rename(mount.at("small"), mount.at("renamed")).unwrap();
+    fs::rename(mount.at("d"), mount.at("e")).unwrap();
+    let all_there = |mount: &Mount| {
+        let read = [mount.at("renamed"), mount.at("e/large")].map(|path| fs::read(path).unwrap());
+        assert!(read.iter().zip(&files).all(|(read, (_, bytes))| read == bytes));
+        assert_eq!(gets(mount), 0);
+    };
+    all_there(&mount);
+    mount.remount();
+    all_there(&mount);
+}
+
+#[test]
 fn a_mount_killed_leaves_a_cache_that_the_next_one_uses() {
     let bytes = pattern(3 * MIB);
     let mut mount = with_object(&bytes, &[]);

@@ -91,6 +91,7 @@ impl House {
             negative_ttl: believed,
             attrs: s3mount::fs::Attrs::Auto,
             list_checksums: Some(traits.telling),
+            heeds_conditions: true,
             draft_dir: state.path().join("drafts"),
             // Enough for some of the small ones: the others lie in files.
             draft_memory_bytes: 16 << 10,

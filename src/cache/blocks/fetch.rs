@@ -25,7 +25,7 @@ use crate::error::Kind;
 use crate::telemetry::spans;
 
 /// A cache disk that takes longer is no help: the bucket is asked.
-const DISK_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 impl BlockCache {
     /// What is here or comes of the range; a GET is sent off for the rest, and for what of `wanted`

@@ -65,6 +65,13 @@ impl Ledger {
         self.entries.promote(name);
     }
 
+    /// An entry has another name.
+    pub fn relabel(&mut self, from: &Name, to: Name) {
+        if let Some(bytes) = self.entries.pop(from) {
+            self.total_bytes -= self.entries.put(to, bytes).unwrap_or(0);
+        }
+    }
+
     /// An entry is gone.
     pub fn remove(&mut self, name: &Name) {
         self.total_bytes -= self.entries.pop(name).unwrap_or(0);

@@ -315,6 +315,13 @@ impl DiskCache {
         }
     }
 
+    /// A version has another name now, and the same bytes: its files and what waits to be written of it go by that.
+    /// Whoever has the files open may go on.
+    pub fn relabel(&self, from: &Pinned, to: &Pinned) {
+        self.inner.queue.relabel(from, to);
+        self.inner.relabel(from, to);
+    }
+
     /// Removes one version.
     pub fn remove(&self, object: &Pinned) {
         self.inner.discard(&name(&self.inner.identity(object)));
@@ -429,6 +436,31 @@ impl Inner {
         drop(open);
         if let Err(error) = entry.touch() {
             tracing::debug!(%error, "cannot note the use of a cached object");
+        }
+    }
+
+    fn relabel(&self, from: &Pinned, to: &Pinned) {
+        let (old, new) = (self.identity(from), self.identity(to));
+        let Some(entry) = self.entry(&old, from).filter(|entry| !entry.is_orphan()) else { return };
+        let is_there = self.entry(&new, to).is_some();
+        let (old, new_name) = (name(&old), name(&new));
+        if is_there {
+            self.discard(&old);
+            return;
+        }
+        let (stem, new_stem) = (self.directory.stem(&old), self.directory.stem(&new_name));
+        self.open.lock().pop(&old);
+        let made = new_stem.parent().map_or(Ok(()), directory::make);
+        match made.and_then(|()| entry.relabel(&stem, &new_stem, &new)) {
+            Ok(()) => {
+                self.ledger.lock().relabel(&old, new_name);
+                self.open.lock().put(new_name, Opened { entry, touched: Instant::now() });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a cached object is fetched again under its new name");
+                self.discard(&old);
+                self.discard(&new_name);
+            }
         }
     }
 

@@ -148,6 +148,16 @@ impl Queue {
         Ok(())
     }
 
+    /// What waits of one version is another's from now on.
+    pub fn relabel(&self, from: &Pinned, to: &Pinned) {
+        let mut state = self.state.lock();
+        let State { jobs, later, .. } = &mut *state;
+        let is_meant = |job: &&mut Job| job.object.key == from.key && job.object.etag == from.etag;
+        for job in jobs.iter_mut().chain(later).filter(is_meant) {
+            job.object = to.clone();
+        }
+    }
+
     /// Returns when no more waits than should.
     pub async fn settle(&self) {
         self.at_most(self.most_bytes).await;

@@ -493,3 +493,65 @@ fn what_was_used_last_is_verified_ahead() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+fn renamed(object: &Pinned) -> Pinned {
+    Pinned { key: "another/name".into(), etag: ETag::new("v2"), size: object.size }
+}
+
+#[test]
+fn what_has_another_name_is_read_under_it_also_after_a_restart() {
+    for size in [5000, MIB + 5] {
+        let directory = tempfile::tempdir().unwrap();
+        let (cache, old) = (open(directory.path(), 64 * MIB), pinned("a", size));
+        let new = renamed(&old);
+        cache.write(&old, 0, bytes(0..size));
+        cache.flush();
+        let (disk_bytes, written_bytes) = (cache.stats().disk_bytes, cache.stats().written_bytes);
+        cache.relabel(&old, &new);
+        assert_eq!(cache.read(&new, &(0..size)), Some(bytes(0..size)));
+        assert_eq!((cache.read(&old, &(0..10)), cache.stats().damaged), (None, 0));
+        let stats = cache.stats();
+        assert_eq!((stats.disk_bytes, stats.written_bytes, stats.entries), (disk_bytes, written_bytes, 1));
+        drop(cache);
+        let again = open(directory.path(), 64 * MIB);
+        assert_eq!(again.read(&new, &(0..size)), Some(bytes(0..size)));
+        assert_eq!((again.read(&old, &(0..10)), again.stats().damaged), (None, 0));
+        again.remove(&new);
+        assert_eq!(["map", "data", "small"].map(|extension| files(directory.path(), extension).len()), [0; 3]);
+    }
+}
+
+#[test]
+fn what_waits_to_be_written_is_written_under_the_new_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, old) = (open(directory.path(), 64 * MIB), pinned("a", 5000));
+    let new = renamed(&old);
+    cache.write_later(&old, 0, bytes(0..5000));
+    cache.relabel(&old, &new);
+    cache.flush();
+    assert_eq!(cache.read(&new, &(0..5000)), Some(bytes(0..5000)));
+    assert_eq!(cache.read(&old, &(0..10)), None);
+    assert_eq!(files(directory.path(), "small").len(), 1);
+}
+
+#[test]
+fn a_whole_file_is_given_out_under_its_new_name_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, old) = filled(directory.path());
+    let new = renamed(&old);
+    assert!(matches!(cache.whole(&old), Whole::File(_)));
+    cache.relabel(&old, &new);
+    assert!(matches!(cache.whole(&new), Whole::File(_)) && matches!(cache.whole(&old), Whole::No));
+}
+
+#[test]
+fn what_is_there_under_the_new_name_already_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, old) = filled(directory.path());
+    let new = renamed(&old);
+    cache.write(&new, 0, bytes(0..old.size));
+    cache.flush();
+    cache.relabel(&old, &new);
+    assert_eq!(cache.read(&new, &(0..old.size)), Some(bytes(0..old.size)));
+    assert_eq!((cache.read(&old, &(0..10)), cache.stats().entries), (None, 1));
+}

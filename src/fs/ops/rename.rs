@@ -179,6 +179,7 @@ impl Fs {
             let events = if listens { events.into() } else { Vec::new() };
             failpoint::reach(Failpoint::RenameNoted);
             self.settle(intent.as_slice(), events).await?;
+            self.carry_cached(before, &key, &etag, false).await;
             return self.moved(plan, &key, &etag, content).await;
         }
         let moved = self.copy_unchanged(plan, before, &key, etag, changed.is_some()).await;
@@ -196,7 +197,30 @@ impl Fs {
         let (etag, removal) = moved?;
         // Sent from now on, so that hooks hear of the copy first.
         self.remove_noted(&before.key, removal, settled)?;
+        self.carry_cached(before, &key, &etag, true).await;
         self.moved(plan, &key, &etag, content).await
+    }
+
+    /// What the cache has of the old object it has of the new one.
+    async fn carry_cached(&self, before: &Snapshot, key: &str, etag: &ETag, is_copy: bool) {
+        let Some(old) = &before.etag else { return };
+        self.cache
+            .carry(self.carried((&before.key, old), (key, etag), before.stat.size, is_copy).into_iter().collect())
+            .await;
+    }
+
+    /// Both objects for the cache, if they surely have the same bytes: their tags are the same, or the new one is a
+    /// copy, for which the old tag was named to a server that heeds it.
+    pub(super) fn carried(
+        &self,
+        from: (&str, &ETag),
+        to: (&str, &ETag),
+        size: u64,
+        is_copy: bool,
+    ) -> Option<(Pinned, Pinned)> {
+        let is_sure = from.1 == to.1 || (is_copy && self.settings.heeds_conditions);
+        let pinned = |(key, etag): (&str, &ETag)| Pinned { key: key.into(), etag: etag.clone(), size };
+        (size > 0 && is_sure).then(|| (pinned(from), pinned(to)))
     }
 
     /// S3 has it under its new key.

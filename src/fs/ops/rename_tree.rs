@@ -40,7 +40,8 @@ pub(in crate::fs) struct Copied {
     from: String,
     /// Where it lies now.
     pub key: String,
-    size: u64,
+    /// Size of both in bytes.
+    pub size: u64,
     /// The version that was moved.
     pub source_etag: ETag,
     pub etag: ETag,
@@ -82,6 +83,12 @@ impl Fs {
                 return Err(error);
             }
         };
+        // What was renamed has the tag that a listing told later: that may be another client's version.
+        let are_copies = moving.is_empty();
+        let carried = |copy: &Copied| {
+            self.carried((&copy.from, &copy.source_etag), (&copy.key, &copy.etag), copy.size, are_copies)
+        };
+        self.cache.carry(copies.iter().filter_map(carried).collect()).await;
         self.relink(plan).await?;
         self.index.rename_tree(&from, &to);
         self.follow(plan.ino, &copies);

@@ -147,3 +147,24 @@ fn what_a_dead_process_was_making_counts_until_it_is_given_up() {
     }
     assert!(!left.exists() && cache.stats().disk_bytes < 4 * MIB);
 }
+
+#[test]
+fn who_has_the_files_of_a_version_open_goes_on_when_another_mount_renames_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for size in [5000, 2 * MIB] {
+        let (first, second) = (open(directory.path(), LIMIT_BYTES), open(directory.path(), LIMIT_BYTES));
+        let (old, new) = (pinned(&format!("{size}"), size), pinned(&format!("new {size}"), size));
+        let half = size.min(MIB);
+        first.write(&old, 0, bytes(0..half));
+        first.flush();
+        assert_eq!(second.read(&old, &(0..half)), Some(bytes(0..half)));
+        first.relabel(&old, &new);
+        assert_eq!(second.read(&old, &(0..half)), Some(bytes(0..half)), "its files are open still");
+        second.write(&old, half, bytes(half..size));
+        second.flush();
+        for mount in [&first, &second] {
+            assert_eq!(mount.read(&new, &(0..size)), Some(bytes(0..size)));
+            assert_eq!(mount.stats().damaged, 0);
+        }
+    }
+}
