@@ -12,6 +12,7 @@ use super::gatekeeper::Frozen;
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};
+use super::stat::FileKind;
 use super::{Error, Fs, Result};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{ETag, PutOptions};
@@ -192,13 +193,7 @@ impl Fs {
         self.renew_deferral(content, before, only).await;
         let multipart = still.in_parts;
         let op_id = still.outgoing.as_ref().map_or_else(|| self.new_op_id(), |outgoing| outgoing.op_id().cloned());
-        let intent = match &op_id {
-            Some(op_id) => {
-                let (key, op_id) = (before.key.clone(), op_id.clone());
-                self.intend(|| Intent::Put { key, op_id, multipart }).await?
-            }
-            None => None,
-        };
+        let intent = self.intend_put(before, op_id.clone(), multipart).await?;
         failpoint::reach(Failpoint::PutIntended);
         content.attributes_dirty.store(false, Ordering::Release);
         let written = match self.write_version(ino, content, before, op_id, &still).await {
@@ -236,13 +231,20 @@ impl Fs {
         }
         let rewritten = before.etag.as_ref() == Some(&pinned.etag);
         let event = NewEvent { rewritten, ..created(name, &before.key, written.size, &pinned.etag) };
-        self.settle_version(ino, &settled, event).await?;
+        self.settle_version(ino, &settled, Some(event).filter(|_| before.stat.kind == FileKind::File)).await?;
         failpoint::reach(Failpoint::PutSettled);
         if deferred.is_some() {
             content.set_deferral(None);
         }
         self.backlog.remove(ino);
         restated
+    }
+
+    /// Says in the journal what is about to be written, where hooks are to hear of it: of files alone.
+    async fn intend_put(&self, before: &Snapshot, op_id: Option<String>, multipart: bool) -> Result<Option<IntentId>> {
+        let Some(op_id) = op_id.filter(|_| before.stat.kind == FileKind::File) else { return Ok(None) };
+        let key = before.key.clone();
+        self.intend(|| Intent::Put { key, op_id, multipart }).await
     }
 
     /// Asks whether it may be sent, brings in what will have to be and only the old version has, and for

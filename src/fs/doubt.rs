@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::content::{Content, Doubt};
 use super::inodes::Ino;
 use super::persist::{Snapshot, created};
-use super::stat::Stat;
+use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
 use crate::bucket::ObjectInfo;
 use crate::bucket::attributes::Attributes;
@@ -114,11 +114,12 @@ impl Fs {
         let multipart = there.size >= MULTIPART_FROM_BYTES;
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
-        let event = created(name, &snapshot.key, there.size, &there.etag);
+        let is_file = snapshot.stat.kind == FileKind::File;
+        let event = is_file.then(|| created(name, &snapshot.key, there.size, &there.etag));
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }
-        self.settle(deferred.as_slice(), vec![event]).await?;
+        self.settle(deferred.as_slice(), event.into_iter().collect()).await?;
         content.set_deferral(None);
         self.backlog.remove(ino);
         Ok(())

@@ -206,7 +206,8 @@ impl Fs {
         key: &str,
         only: Option<u64>,
     ) -> Result<Option<Frozen<'a>>> {
-        if !self.is_guarded_file(key) {
+        let is_file = || self.tree.lock().get(ino).is_some_and(|node| node.stat.kind == FileKind::File);
+        if !self.is_guarded_file(key) || !is_file() {
             return Ok(None);
         }
         self.complete(content).await?;

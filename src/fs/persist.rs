@@ -323,8 +323,8 @@ impl Fs {
     }
 
     /// As [`Fs::settle`], for a version of this file: where the uploader sends it, nobody waits.
-    pub(super) async fn settle_version(&self, ino: Ino, intents: &[IntentId], event: NewEvent) -> Result<()> {
-        self.settle_when(intents, vec![event], self.backlog.is_sending(ino)).await
+    pub(super) async fn settle_version(&self, ino: Ino, intents: &[IntentId], event: Option<NewEvent>) -> Result<()> {
+        self.settle_when(intents, event.into_iter().collect(), self.backlog.is_sending(ino)).await
     }
 
     async fn settle_when(&self, intents: &[IntentId], events: Vec<NewEvent>, can_wait: bool) -> Result<()> {

@@ -232,6 +232,18 @@ async fn nothing_of_a_large_file_leaves_before_it_is_allowed() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_about_symlinks() {
+    let place = Guarded::on(Arc::default(), tempfile::tempdir().unwrap(), write_back).await;
+    for name in ["a", "b"] {
+        place.house.fs.symlink(place.dir, OsStr::new(name), OsStr::new("bad"), ME).await.unwrap();
+    }
+    place.rename((place.dir, "a"), (place.dir, "c")).await.unwrap();
+    assert!(place.house.fs.sync(None).await.is_empty());
+    assert_eq!((place.object("in/b").unwrap(), place.object("in/c").unwrap()), ("bad".into(), "bad".into()));
+    assert!(place.asked().is_empty() && place.kept().is_empty());
+}
+
+#[tokio::test]
 async fn in_a_write_back_mount_the_close_is_asked_about_and_what_it_allowed_is_sent() {
     let place = Guarded::on(Arc::default(), tempfile::tempdir().unwrap(), write_back).await;
     place.store("a", b"good").await.unwrap();

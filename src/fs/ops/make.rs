@@ -1,7 +1,9 @@
-//! mkdir, mknod, symlink: things that are whole as soon as they exist.
+//! mkdir, mknod, symlink: things that are whole as soon as they exist. In a write-back mount they are closed with
+//! that, as files are, and S3 is told a moment later.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,11 +14,13 @@ use super::Entry;
 use super::read::MAX_LINK_BYTES;
 use crate::bucket::{Condition, ETag, PutOptions};
 use crate::error::Kind;
+use crate::fs::content::Content;
+use crate::fs::draft::Draft;
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::noted::News;
 use crate::fs::stat::{FileKind, Stat};
 use crate::fs::{Caller, Fs, Result};
-use crate::key::MAX_KEY_BYTES;
+use crate::key::{MAX_KEY_BYTES, inode_number};
 
 impl Fs {
     /// `mkdir(2)`: a zero-byte object `name/` that carries the directory's attributes. In a write-back mount
@@ -69,16 +73,25 @@ impl Fs {
         let metadata = stat.to_attributes(None).to_metadata()?;
         let options = PutOptions { metadata, condition: Condition::IfAbsent, ..PutOptions::default() };
         let is_noted = directory && self.may_note_new(&key);
-        let etag = if is_noted { None } else { Some(self.put_new(&key, body, &options).await?) };
+        let content = if directory { None } else { self.content_of_new(&key, &body)? };
+        let waits = is_noted || content.is_some();
+        let etag = if waits { None } else { Some(self.put_new(&key, body, &options).await?) };
+        let _gate = match &content {
+            Some(content) => Some(content.gate.lock().await),
+            None => None,
+        };
         let ino = {
             let mut tree = self.tree.lock();
             let ino = tree.pick_ino(&key, None);
-            tree.link(Node::new(ino, parent, &name, stat, Instant::now()));
+            let mut node = Node::new(ino, parent, &name, stat, Instant::now());
+            node.content.clone_from(&content);
+            tree.link(node);
             ino
         };
-        match etag {
-            Some(etag) => self.stored(ino, &key, &etag),
-            None => self.note_made(parent, &name, ino, &key)?,
+        match (etag, &content) {
+            (Some(etag), _) => self.stored(ino, &key, &etag),
+            (None, Some(content)) => self.close_made(parent, &name, ino, content).await?,
+            (None, None) => self.note_made(parent, &name, ino, &key)?,
         }
         self.touch_directory(parent);
         self.enter(ino)
@@ -89,6 +102,27 @@ impl Fs {
             Err(error) if error.kind == Kind::Changed => Err(Errno::EEXIST.into()),
             other => Ok(other?),
         }
+    }
+
+    /// The draft of what the uploader is to send; `None` where S3 is told at once.
+    fn content_of_new(&self, key: &str, body: &Bytes) -> Result<Option<Arc<Content>>> {
+        let Some(limits) = &self.settings.write_back else { return Ok(None) };
+        if self.backlog.is_full_for(inode_number(key), limits, &self.settings.draft_dir) {
+            return Ok(None);
+        }
+        let mut draft = Draft::create(&self.drafts, None)?;
+        draft.write(0, body)?;
+        Ok(Some(Arc::new(Content::emptied(draft))))
+    }
+
+    /// What was linked is closed, or not there. The caller holds its gate.
+    async fn close_made(&self, parent: Ino, name: &str, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        let closed = self.close_gated(ino, content, None).await;
+        if closed.is_err() {
+            self.tree.lock().unlink(parent, name);
+            self.drop_clean_content(ino);
+        }
+        closed
     }
 
     /// A directory that was linked is noted, or not there.

@@ -111,6 +111,12 @@ impl Fs {
             if node.stat.kind != FileKind::Symlink || node.stat.size > MAX_LINK_BYTES {
                 return Err(Errno::EINVAL.into());
             }
+            if let Some(content) = node.content.clone() {
+                // Made here, and whole: S3 may not have it yet.
+                drop(tree);
+                let draft = content.draft.lock();
+                return Ok(draft.read_local(0..draft.size())?);
+            }
             pin(&tree.key(ino).ok_or(Errno::ESTALE)?, node).ok_or(Errno::ESTALE)?
         };
         let ahead = crate::cache::ReadAhead::new();
