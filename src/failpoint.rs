@@ -75,7 +75,7 @@ failpoints! {
     UploadBefore = "upload-before",
     /// S3 knows an upload that the journal does not know yet.
     UploadCreated = "upload-created",
-    /// The journal knows an upload that has no part yet.
+    /// The journal knows an upload of which no part was told to be there yet.
     UploadNoted = "upload-noted",
     /// A part of an upload has arrived, and others have not.
     UploadBetweenParts = "upload-between-parts",

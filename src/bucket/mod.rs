@@ -175,6 +175,18 @@ pub struct PutOptions {
     pub condition: Condition,
 }
 
+impl PutOptions {
+    /// Whether an object under this key would be the same with these.
+    #[must_use]
+    pub fn makes_same(&self, other: &Self, key: &str) -> bool {
+        let with_type = |properties: &Properties| {
+            let content_type = properties.content_type_at(key);
+            Properties { content_type, ..properties.clone() }
+        };
+        self.metadata == other.metadata && with_type(&self.properties) == with_type(&other.properties)
+    }
+}
+
 /// A server-side copy (at most 5 GiB in one request).
 #[derive(Clone, Debug)]
 pub struct CopyRequest {

@@ -171,7 +171,7 @@ impl Fs {
         content.draft.lock().stand_on(pinned);
         let deferred = content.deferred.lock().as_ref().filter(|deferral| deferral.key == key).map(|it| it.id);
         let event = created(EventName::CreatedPut, &key, tail.size, etag);
-        self.settle_version(ino, deferred.as_slice(), Some(event)).await?;
+        self.settle_version(ino, deferred.into_iter().collect(), Vec::new(), Some(event)).await?;
         if deferred.is_some() {
             content.set_deferral(None);
         }

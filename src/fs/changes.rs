@@ -43,22 +43,26 @@ impl Fs {
             (draft.base().cloned(), self.planned(&draft), source, content.generation(), draft.size())
         };
         if let Some(base) = base.filter(|_| has_copies(&parts)) {
-            let made = self.upload_changes(ino, content, base, parts, before, op_id.clone()).await;
+            // On the heap: whatever may come to a commit would be as large as this.
+            let made = Box::pin(self.upload_changes(ino, content, base, parts, before, op_id.clone())).await;
             match made {
                 Err(Error::Bucket(error)) if is_no_copier(&error) => {
                     self.copies_parts.store(false, Ordering::Relaxed);
                     tracing::warn!(cause = %error, "the server does not copy parts: changed objects are sent whole");
                     self.complete(content).await?;
                 }
-                made => return Ok(Written::in_parts(generation, made?, size)),
+                made => {
+                    let (etag, uploads) = made?;
+                    return Ok(Written { uploads, ..Written::in_parts(generation, etag, size) });
+                }
             }
         }
         let options = self.options_to_write(ino, before, op_id).await?;
         let source = Arc::new(source);
         let sent =
             |settings| async move { Ok(upload::upload(&self.bucket, key, source, size, &options, &settings).await?) };
-        let etag = self.journaled(key, sent).await?;
-        Ok(Written::in_parts(generation, etag, size))
+        let (etag, uploads) = self.journaled(key, sent).await?;
+        Ok(Written { uploads, ..Written::in_parts(generation, etag, size) })
     }
 
     async fn upload_changes(
@@ -69,7 +73,7 @@ impl Fs {
         parts: Vec<PlannedPart>,
         before: &Snapshot,
         op_id: Option<String>,
-    ) -> Result<ETag> {
+    ) -> Result<(ETag, Vec<IntentId>)> {
         let base = self.current_name(ino, base);
         let names = CopyRequest::new(base.key.to_string(), before.key.clone());
         let from = CopyRequest { from_etag: Some(base.etag.clone()), ..names };
@@ -77,15 +81,24 @@ impl Fs {
         let edges = Edges { fs: self, ino, content, base, local, told: Notify::new() };
         let some_are_fetched = parts.iter().any(|part| matches!(part, PlannedPart::Send(range) if edges.lacks(range)));
         let waits = some_are_fetched && !self.is_told(ino);
+        // Where a HEAD is asked what the version has to carry, the upload begins beside it.
+        let guess =
+            if waits || self.is_told(ino) { None } else { self.options_by_now(ino, before, op_id.clone()).ok() };
+        let is_likely = self.others_are_plain.load(Ordering::Relaxed) && self.listings.outage().is_none();
+        let likely = guess.clone().filter(|_| is_likely);
         let options = async {
             if waits {
                 edges.told.notified().await;
             }
-            self.options_to_write(ino, before, op_id).await
+            let options = self.options_to_write(ino, before, op_id).await?;
+            if let Some(guess) = guess {
+                self.others_are_plain.store(guess.makes_same(&options, &before.key), Ordering::Relaxed);
+            }
+            Ok(options)
         };
         let sent = |settings: UploadSettings| {
             let (from, edges) = (&from, &edges);
-            async move { upload::upload_changes(&self.bucket, from, parts, edges, options, &settings).await }
+            async move { upload::upload_changes(&self.bucket, from, parts, edges, options, likely, &settings).await }
         };
         self.journaled(&before.key, sent).await
     }
@@ -132,20 +145,22 @@ impl Fs {
     }
 
     /// Sends something in parts. The journal knows the upload, so that the next start aborts it if a
-    /// crash leaves it: parts are billed.
-    async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<ETag>
+    /// crash leaves it: parts are billed. Once it is complete, its record is for the caller to settle.
+    async fn journaled<F>(&self, key: &str, send: impl FnOnce(UploadSettings) -> F) -> Result<(ETag, Vec<IntentId>)>
     where
         F: Future<Output = Result<ETag>>,
     {
-        let begun = Arc::<Mutex<Option<IntentId>>>::default();
+        let begun = Arc::<Mutex<Vec<IntentId>>>::default();
         let on_begin = noting_upload(&self.journal, &begun, key);
         let settings = UploadSettings { on_begin: Some(on_begin), ..self.settings.upload.clone() };
         let outcome = send(settings).await;
-        let intent = begun.lock().take();
-        self.settle(intent.as_slice(), Vec::new()).await?;
+        let begun = std::mem::take(&mut *begun.lock());
         match outcome {
-            Err(Error::Bucket(error)) => Err(lost_is_stale(error)),
-            outcome => outcome,
+            Ok(etag) => Ok((etag, begun)),
+            Err(error) => {
+                self.settle(&begun, Vec::new()).await?;
+                Err(if let Error::Bucket(error) = error { lost_is_stale(error) } else { error })
+            }
         }
     }
 }

@@ -32,14 +32,14 @@ pub(super) struct Written {
     pub bytes: Option<Bytes>,
     /// What it should carry, where it carries something else.
     pub restated: Option<PutOptions>,
-    /// The upload in the journal that is complete by it.
-    pub upload: Option<IntentId>,
+    /// What the journal has of the upload that is complete by it.
+    pub uploads: Vec<IntentId>,
 }
 
 impl Written {
     /// A version of which no bytes are at hand.
     pub fn in_parts(generation: u64, etag: ETag, size: u64) -> Self {
-        Self { generation, etag, size, bytes: None, restated: None, upload: None }
+        Self { generation, etag, size, bytes: None, restated: None, uploads: Vec::new() }
     }
 }
 
@@ -225,13 +225,14 @@ impl Fs {
         // What the journal answers for is never newer: this holds the gate, as every deferral does. Under
         // another name it answers on, until that name goes (a rename).
         let deferred = content.deferred.lock().as_ref().filter(|deferral| deferral.key == before.key).map(|it| it.id);
-        let settled: Vec<_> = intent.into_iter().chain(written.upload).chain(deferred).collect();
+        let settled = intent.into_iter().chain(deferred).collect();
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }
         let rewritten = before.etag.as_ref() == Some(&pinned.etag);
         let event = NewEvent { rewritten, ..created(name, &before.key, written.size, &pinned.etag) };
-        self.settle_version(ino, &settled, Some(event).filter(|_| before.stat.kind == FileKind::File)).await?;
+        let event = Some(event).filter(|_| before.stat.kind == FileKind::File);
+        self.settle_version(ino, settled, written.uploads, event).await?;
         failpoint::reach(Failpoint::PutSettled);
         if deferred.is_some() {
             content.set_deferral(None);
@@ -338,6 +339,12 @@ impl Fs {
         op_id: Option<String>,
     ) -> Result<PutOptions> {
         self.ensure_told(ino).await?;
+        self.options_by_now(ino, before, op_id)
+    }
+
+    /// The same by what is known, which is a guess for a file that only LIST has described: most others' objects
+    /// carry nothing that it does not tell.
+    pub(super) fn options_by_now(&self, ino: Ino, before: &Snapshot, op_id: Option<String>) -> Result<PutOptions> {
         let stat = self.snapshot(ino)?.stat;
         let metadata = stat.to_attributes(op_id).to_metadata()?;
         Ok(PutOptions { metadata, properties: stat.properties, condition: before.condition() })

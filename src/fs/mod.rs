@@ -173,6 +173,8 @@ pub struct Fs {
     runtime: Option<tokio::runtime::Handle>,
     /// The server copies ranges into uploads; false once it has refused to.
     copies_parts: AtomicBool,
+    /// The last large object of others that was changed carried no more than its listing told.
+    others_are_plain: AtomicBool,
     /// Directory buckets rename; false once one has refused to.
     renames: AtomicBool,
     /// Directory buckets append; false once one cannot.
@@ -231,6 +233,7 @@ impl Fs {
             conflicts: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::try_current().ok(),
             copies_parts: AtomicBool::new(true),
+            others_are_plain: AtomicBool::new(true),
             renames: AtomicBool::new(true),
             appends: AtomicBool::new(true),
             namespace: tokio::sync::RwLock::new(()),

@@ -44,7 +44,7 @@ pub struct Outgoing {
     /// Names the operation in the object's metadata.
     op_id: Option<String>,
     begun: Instant,
-    intent: Arc<Mutex<Option<IntentId>>>,
+    intents: Arc<Mutex<Vec<IntentId>>>,
     journal: Arc<Journal>,
     runtime: Handle,
     sender: Mutex<Option<AbortHandle>>,
@@ -114,9 +114,9 @@ impl Outgoing {
         self.op_id.as_ref()
     }
 
-    /// Its record in the journal, for whoever settles it.
-    pub fn take_intent(&self) -> Option<IntentId> {
-        self.intent.lock().take()
+    /// Its records in the journal, for whoever settles them.
+    pub fn take_intents(&self) -> Vec<IntentId> {
+        std::mem::take(&mut self.intents.lock())
     }
 
     fn stop(&self) {
@@ -143,16 +143,18 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         // Whoever closes the journal need not wait for this.
         let journal = Arc::downgrade(&self.journal);
-        let (session, intent) = (self.upload.take_session(), self.take_intent());
-        if session.is_none() && intent.is_none() {
+        let (session, intents) = (self.upload.take_session(), self.intents.clone());
+        if session.is_none() && intents.lock().is_empty() {
             return;
         }
         self.runtime.spawn(async move {
             if let Some(session) = session {
                 session.abort().await;
             }
-            if let (Some(intent), Some(journal)) = (intent, journal.upgrade())
-                && let Err(error) = journal.settle(&[intent], Vec::new()).await
+            // Not before: it may have been on its way to the journal until now.
+            let intents = std::mem::take(&mut *intents.lock());
+            if let Some(journal) = journal.upgrade().filter(|_| !intents.is_empty())
+                && let Err(error) = journal.settle(&intents, Vec::new()).await
             {
                 tracing::debug!(cause = %error, "the next start looks for an upload that is gone");
             }
@@ -245,7 +247,7 @@ impl Fs {
             }
         };
         content.outgoing.discard();
-        let upload = outgoing.take_intent();
+        let uploads = outgoing.take_intents();
         let stat = self.snapshot(ino)?.stat;
         let metadata = stat.to_attributes(outgoing.op_id.clone()).to_metadata()?;
         let now = PutOptions { metadata, properties: stat.properties, condition: Condition::None };
@@ -253,7 +255,7 @@ impl Fs {
         // When a mode was set to what it was is not worth a copy of all of it.
         let same = is_same_but_ctime(&now.metadata, &begun_with.metadata) && now.properties == begun_with.properties;
         let restated = if same { None } else { Some(now) };
-        Ok(Written { restated, upload, ..Written::in_parts(generation, etag, size) })
+        Ok(Written { restated, uploads, ..Written::in_parts(generation, etag, size) })
     }
 
     /// Gives the version that was just written the attributes that changed while its parts were sent: a
@@ -301,12 +303,12 @@ impl Fs {
         let stat = self.snapshot(ino)?.stat;
         let metadata = stat.to_attributes(op_id.clone()).to_metadata()?;
         let options = PutOptions { metadata, properties: stat.properties, condition: Condition::None };
-        let intent = Arc::<Mutex<Option<IntentId>>>::default();
-        let on_begin = Some(noting_upload(&self.journal, &intent, key));
+        let intents = Arc::<Mutex<Vec<IntentId>>>::default();
+        let on_begin = Some(noting_upload(&self.journal, &intents, key));
         let settings = UploadSettings { on_begin, ..self.settings.upload.clone() };
         let upload = UploadAhead::new(self.bucket.clone(), key, options, settings);
         let (journal, sender, begun) = (self.journal.clone(), Mutex::default(), Instant::now());
-        Ok(Arc::new(Outgoing { upload, source, op_id, begun, intent, journal, runtime, sender }))
+        Ok(Arc::new(Outgoing { upload, source, op_id, begun, intents, journal, runtime, sender }))
     }
 
     /// What a version is to carry that a crash may leave in doubt.
@@ -322,13 +324,13 @@ fn may_go_on(error: &bucket::Error) -> bool {
 
 /// Notes an upload in the journal as soon as it is begun, so that the next start aborts it if a crash
 /// leaves it: parts are billed.
-pub fn noting_upload(journal: &Arc<Journal>, noted: &Arc<Mutex<Option<IntentId>>>, key: &str) -> OnBegin {
+pub fn noting_upload(journal: &Arc<Journal>, noted: &Arc<Mutex<Vec<IntentId>>>, key: &str) -> OnBegin {
     let (journal, noted, key) = (journal.clone(), noted.clone(), key.to_owned());
     Arc::new(move |upload_id| {
         let (journal, noted, key) = (journal.clone(), noted.clone(), key.clone());
         Box::pin(async move {
             match journal.intend(Intent::Upload { key, upload_id }).await {
-                Ok(id) => *noted.lock() = Some(id),
+                Ok(id) => noted.lock().push(id),
                 // The upload can do without; only its remains would be found by nobody.
                 Err(error) => tracing::warn!(cause = %error, "an upload is not in the journal"),
             }

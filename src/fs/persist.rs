@@ -322,9 +322,20 @@ impl Fs {
         self.settle_when(intents, events, false).await
     }
 
-    /// As [`Fs::settle`], for a version of this file: where the uploader sends it, nobody waits.
-    pub(super) async fn settle_version(&self, ino: Ino, intents: &[IntentId], event: Option<NewEvent>) -> Result<()> {
-        self.settle_when(intents, event.into_iter().collect(), self.backlog.is_sending(ino)).await
+    /// As [`Fs::settle`], for a version of this file and the upload that has made it: where the uploader sends
+    /// it, nobody waits. Nor for the record of an upload alone: at worst the next start aborts what is gone.
+    pub(super) async fn settle_version(
+        &self,
+        ino: Ino,
+        mut intents: Vec<IntentId>,
+        uploads: Vec<IntentId>,
+        event: Option<NewEvent>,
+    ) -> Result<()> {
+        if intents.is_empty() && !self.tells_hooks() {
+            return Ok(self.journal.settle_behind(uploads)?);
+        }
+        intents.extend(uploads);
+        self.settle_when(&intents, event.into_iter().collect(), self.backlog.is_sending(ino)).await
     }
 
     async fn settle_when(&self, intents: &[IntentId], events: Vec<NewEvent>, can_wait: bool) -> Result<()> {

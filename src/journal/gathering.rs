@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::store::Change;
 use super::writer::Sender;
-use super::{Error, IntentId, NewEvent, Result};
+use super::{IntentId, NewEvent, Result};
 
 /// How long the first of them waits for others.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -26,13 +26,13 @@ struct End {
 }
 
 impl Gathering {
-    /// Returns when it is written, with all that came meanwhile.
-    pub(super) async fn settle(
+    /// Takes it in. The answer comes when it is written, with all that came meanwhile.
+    pub(super) fn add(
         self: &Arc<Self>,
         sender: Sender,
         intents: Vec<IntentId>,
         events: Vec<NewEvent>,
-    ) -> Result<()> {
+    ) -> oneshot::Receiver<Result<()>> {
         let (done, outcome) = oneshot::channel();
         let is_first = {
             let mut ends = self.0.lock();
@@ -48,10 +48,8 @@ impl Gathering {
                     gathering.commit(sender).await;
                 }
             });
-        } else {
-            drop(sender);
         }
-        outcome.await.map_err(|_| Error::Closed)?
+        outcome
     }
 
     /// Writes what was gathered so far. Whoever waits for it hears of it.
@@ -68,8 +66,10 @@ impl Gathering {
         }
         let outcome = sender.change(Change::Settle { intents, events }).await;
         for done in waiting {
-            // A caller that does not wait any more does not need the answer.
-            let _ = done.send(outcome.clone());
+            if let Err(Err(error)) = done.send(outcome.clone()) {
+                // Nobody waits for it: the next start finds the records.
+                tracing::debug!(cause = %error, "operations that have ended still stand in the journal");
+            }
         }
     }
 }

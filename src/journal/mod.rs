@@ -301,7 +301,19 @@ impl Journal {
     /// # Errors
     /// [`Error`] when nothing of it could be stored.
     pub async fn settle_unhurried(&self, intents: &[IntentId], events: Vec<NewEvent>) -> Result<()> {
-        self.gathering.settle(self.sender()?, intents.to_vec(), events).await
+        self.gathering.add(self.sender()?, intents.to_vec(), events).await.map_err(|_| Error::Closed)?
+    }
+
+    /// As [`Journal::settle_unhurried`], without waiting: for records that do no harm where they stay, as the
+    /// next start finds out what they are about.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn settle_behind(&self, intents: Vec<IntentId>) -> Result<()> {
+        if !intents.is_empty() {
+            drop(self.gathering.add(self.sender()?, intents, Vec::new()));
+        }
+        Ok(())
     }
 
     /// Ends operations, and notes those that take their place, in one transaction: whoever looks after a

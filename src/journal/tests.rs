@@ -87,6 +87,11 @@ async fn what_was_gathered_is_written_before_the_journal_closes_though_nobody_wa
     let journal = Journal::open(dir.path()).unwrap();
     assert_eq!(journal.open_intents().unwrap(), []);
     assert_eq!(journal.events(10).unwrap().len(), 1);
+    let intents = vec![journal.intend(remove("b")).await.unwrap()];
+    journal.settle_behind(intents).unwrap();
+    journal.close().await.unwrap();
+    drop(journal);
+    assert_eq!(Journal::open(dir.path()).unwrap().open_intents().unwrap(), []);
 }
 
 /// Gives every waiting event to `hooks`.

@@ -25,7 +25,8 @@ struct Making<'a> {
 
 /// Makes the next version of `from.to` of these parts: what is copied comes from the version
 /// `from.from_etag` of `from.from`, what is sent from `source`. As in [`super::copy_large`], `options` is all
-/// that the new object has; they may become known by what the source fetches.
+/// that the new object has; they may become known by what the source fetches. Where it is `likely` what they
+/// will be, the upload begins with that, and once more if they are others.
 ///
 /// # Errors
 /// Those of the requests and of `options`; [`Kind::Changed`] or [`Kind::NotFound`] when the version to copy
@@ -36,6 +37,7 @@ pub async fn upload_changes<E: From<Error>>(
     parts: Vec<PlannedPart>,
     source: &dyn PartSource,
     options: impl Future<Output = Result<PutOptions, E>>,
+    likely: Option<PutOptions>,
     settings: &UploadSettings,
 ) -> Result<ETag, E> {
     let (tell, session) = watch::channel(None);
@@ -46,32 +48,81 @@ pub async fn upload_changes<E: From<Error>>(
         given_up.notify_one();
         parts
     };
-    match join(begin(bucket, &from.to, options, &given_up, settings, tell), parts).await {
+    let begin = Beginning { bucket, key: &from.to, settings, given_up: &given_up }.begin(options, likely, tell);
+    match join(begin, parts).await {
         (Ok(Some((session, options))), parts) => Ok(session.finish(parts, &options).await?),
         (Err(error), _) => Err(error),
         (Ok(None), parts) => Err(parts.err().unwrap_or_else(|| not_begun(from)).into()),
     }
 }
 
-/// Begins the upload and tells those who wait for it, unless the parts are given up before it is known what it
-/// will carry.
-async fn begin<E: From<Error>>(
-    bucket: &Arc<dyn Bucket>,
-    key: &str,
-    options: impl Future<Output = Result<PutOptions, E>>,
-    given_up: &Notify,
-    settings: &UploadSettings,
-    tell: watch::Sender<Option<Arc<Session>>>,
-) -> Result<Option<(Arc<Session>, PutOptions)>, E> {
-    let options = tokio::select! {
-        biased;
-        () = given_up.notified() => return Ok(None),
-        options = options => options?,
-    };
-    // Not dropped from here on, whatever becomes of the parts: nobody would know what to abort.
-    let session = Arc::new(Session::begin(bucket, key, &options, settings.on_begin.as_ref()).await?);
-    tell.send_replace(Some(session.clone()));
-    Ok(Some((session, options)))
+/// An upload that begins as soon as it is known what it will carry.
+struct Beginning<'a> {
+    bucket: &'a Arc<dyn Bucket>,
+    key: &'a str,
+    settings: &'a UploadSettings,
+    given_up: &'a Notify,
+}
+
+impl Beginning<'_> {
+    /// Begins the upload and tells those who wait for it, unless the parts are given up before it is known what
+    /// it will carry.
+    async fn begin<E: From<Error>>(
+        self,
+        options: impl Future<Output = Result<PutOptions, E>>,
+        likely: Option<PutOptions>,
+        tell: watch::Sender<Option<Arc<Session>>>,
+    ) -> Result<Option<(Arc<Session>, PutOptions)>, E> {
+        let options = async {
+            tokio::select! {
+                biased;
+                () = self.given_up.notified() => Ok(None),
+                options = options => options.map(Some),
+            }
+        };
+        // Not dropped from here on, whatever becomes of the parts: nobody would know what to abort.
+        let (options, begun) = join(options, self.begin_likely(likely)).await;
+        let session = match (options, begun) {
+            (Ok(Some(options)), Some((session, likely))) if likely.makes_same(&options, self.key) => {
+                Some((session, options))
+            }
+            (Ok(Some(options)), begun) => {
+                let (session, ()) = join(self.begin_with(&options), give_up(begun)).await;
+                Some((session?, options))
+            }
+            (options, begun) => {
+                give_up(begun).await;
+                options?;
+                None
+            }
+        };
+        Ok(session.map(|(session, options)| {
+            let session = Arc::new(session);
+            tell.send_replace(Some(session.clone()));
+            (session, options)
+        }))
+    }
+
+    async fn begin_with(&self, options: &PutOptions) -> bucket::Result<Session> {
+        Session::begin(self.bucket, self.key, options, self.settings.on_begin.as_ref()).await
+    }
+
+    async fn begin_likely(&self, likely: Option<PutOptions>) -> Option<(Session, PutOptions)> {
+        let likely = likely?;
+        match self.begin_with(&likely).await {
+            Ok(session) => Some((session, likely)),
+            Err(error) => {
+                tracing::debug!(cause = %error, "an upload could not begin before it was known what it carries");
+                None
+            }
+        }
+    }
+}
+
+async fn give_up(begun: Option<(Session, PutOptions)>) {
+    if let Some((session, _)) = begun {
+        session.abort().await;
+    }
 }
 
 /// The parts with their numbers, those first that lack something: others may wait for what comes with it.

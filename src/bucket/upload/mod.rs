@@ -40,7 +40,7 @@ const MIN_PART_BYTES: u64 = 5 << 20;
 const MAX_PART_BYTES: u64 = 5 << 30;
 const MAX_OBJECT_BYTES: u64 = 5 << 40;
 
-/// Told the id of an upload before its first part is sent, so that it can be aborted after a crash.
+/// Told the id of an upload as soon as it has begun, so that it can be aborted after a crash.
 pub type OnBegin = Arc<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Memory that somebody lent; dropping it gives it back.

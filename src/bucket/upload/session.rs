@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt, Shared, ready};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 
@@ -25,10 +26,13 @@ pub struct Session {
     upload_id: String,
     completed: AtomicBool,
     runtime: Handle,
+    /// Ready once `on_begin` has done with the upload's id.
+    noted: Shared<BoxFuture<'static, ()>>,
 }
 
 impl Session {
-    /// Begins an upload, and tells `on_begin` of it.
+    /// Begins an upload, and tells `on_begin` of it. Parts need not wait for that, which may be a disk's
+    /// sync: they may leave, but none is done before the upload is noted.
     ///
     /// # Errors
     /// Those of `CreateMultipartUpload`.
@@ -42,12 +46,12 @@ impl Session {
         let upload_id = bucket.create_upload(key, options).await?;
         failpoint::reach(Failpoint::UploadCreated);
         let (bucket, key, runtime) = (Arc::clone(bucket), key.to_owned(), Handle::current());
-        let session = Self { bucket, key, upload_id, completed: AtomicBool::new(false), runtime };
-        if let Some(note) = on_begin {
-            note(session.upload_id.clone()).await;
-        }
-        failpoint::reach(Failpoint::UploadNoted);
-        Ok(session)
+        let noted = match on_begin {
+            // A task of its own: it ends whatever becomes of the upload.
+            Some(note) => runtime.spawn(note_begun(note(upload_id.clone()))).map(drop).boxed(),
+            None => ready(()).boxed(),
+        };
+        Ok(Self { bucket, key, upload_id, completed: AtomicBool::new(false), runtime, noted: noted.shared() })
     }
 
     /// Sends a range of `source` as a part.
@@ -64,6 +68,7 @@ impl Session {
         let _memory = settings.lend(range.end - range.start).await;
         let body = source::read(source, &self.key, range).await?;
         let part = self.bucket.upload_part(&self.key, &self.upload_id, number, body).await?;
+        self.noted.clone().await;
         failpoint::reach(Failpoint::UploadBetweenParts);
         Ok(part)
     }
@@ -81,6 +86,7 @@ impl Session {
             sent => sent,
         };
         let sent = sent?;
+        self.noted.clone().await;
         failpoint::reach(Failpoint::UploadBetweenParts);
         Ok(sent)
     }
@@ -113,6 +119,8 @@ impl Session {
     /// # Errors
     /// Those of `CompleteMultipartUpload`.
     pub async fn complete(&self, parts: &[Part], condition: &Condition) -> Result<ETag> {
+        // Its note is to be taken back afterwards.
+        self.noted.clone().await;
         failpoint::reach(Failpoint::UploadBeforeComplete);
         let etag = self.bucket.complete_upload(&self.key, &self.upload_id, parts, condition).await?;
         failpoint::reach(Failpoint::UploadCompleted);
@@ -136,6 +144,7 @@ impl Session {
     pub async fn abort(&self) {
         if !self.completed.swap(true, Ordering::AcqRel) {
             abort(self.bucket.as_ref(), &self.key, &self.upload_id).await;
+            self.noted.clone().await;
         }
     }
 }
@@ -147,6 +156,11 @@ impl Drop for Session {
             self.runtime.spawn(async move { abort(bucket.as_ref(), &key, &upload_id).await });
         }
     }
+}
+
+async fn note_begun(note: BoxFuture<'static, ()>) {
+    note.await;
+    failpoint::reach(Failpoint::UploadNoted);
 }
 
 /// Whether a part would be refused for this in whichever way it came.

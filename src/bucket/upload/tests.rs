@@ -49,6 +49,31 @@ async fn all_bytes_arrive_in_order_with_their_metadata() {
 }
 
 #[tokio::test]
+async fn parts_leave_while_an_upload_is_noted_and_nothing_is_complete_before() {
+    let (memory, bucket) = bucket();
+    let (tell, noted) = tokio::sync::watch::channel(false);
+    let on_begin: OnBegin = Arc::new(move |_| {
+        let mut noted = noted.clone();
+        Box::pin(async move { drop(noted.wait_for(|noted| *noted).await) })
+    });
+    let sending = tokio::spawn(async move {
+        // One at a time, so that no part is sent behind one that is not known to be noted.
+        send(&bucket, &body(), &UploadSettings { on_begin: Some(on_begin), concurrency: 1, ..settings() }).await
+    });
+    while memory.count("UploadPart") == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((memory.count("UploadPart"), memory.count("CompleteMultipartUpload")), (1, 0));
+    assert!(!sending.is_finished());
+    tell.send_replace(true);
+    sending.await.unwrap().unwrap();
+    assert_eq!(memory.bytes("k").unwrap(), body());
+}
+
+#[tokio::test]
 async fn a_failed_upload_is_aborted_and_changes_nothing() {
     for operation in ["UploadPart", "CompleteMultipartUpload"] {
         let (memory, bucket) = bucket();
@@ -163,7 +188,7 @@ async fn a_changed_object_is_copied_but_for_the_change() {
     let options = PutOptions { condition: Condition::IfMatch(from_etag), ..PutOptions::default() };
     let make = async |parts| {
         let options = async { Ok::<_, Error>(options.clone()) };
-        upload_changes(&bucket, &request, parts, &after, options, &settings()).await
+        upload_changes(&bucket, &request, parts, &after, options, None, &settings()).await
     };
     make(parts.clone()).await.unwrap();
     assert_eq!(memory.bytes("k").unwrap(), after);
