@@ -69,11 +69,7 @@ async fn mode_and_times_of_a_directory_are_one_request() {
     assert_eq!((puts(&house), open_notes(&house)), (1, 1));
     let seen = house.lookup(ROOT, "d").await.unwrap().stat;
     assert_eq!((seen.perm, seen.mtime), (0o700, past));
-    let uploader = house.fs.start_uploader();
-    while house.fs.count_unstored() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    uploader.stop().await;
+    told(&house).await;
     assert_eq!((puts(&house), stored_mode(&house, "d/").await, open_notes(&house)), (2, 0o700, 0));
     let house = restarted(house, false).await;
     let seen = house.lookup(ROOT, "d").await.unwrap().stat;
