@@ -57,7 +57,9 @@ def measure(step, work, mount, wire, deadline_s, place=None):
         result.requests = dict(wire.requests)
         return result
     if step.check:
-        settle(wire, mount.tool.write_back_s, time.monotonic() + SETTLE_DEADLINE_S)
+        # Only where each request counts is the rest of the wait worth it: the next step finds what is known a second long.
+        later_s = mount.tool.lingers_s if step.floor else 0
+        settle(wire, max(mount.tool.write_back_s, later_s), time.monotonic() + SETTLE_DEADLINE_S)
         if wire.last_seen and wire.last_seen > ended:
             result.durable_s = result.wall_s + wire.last_seen - ended
     wire.read()
@@ -79,7 +81,7 @@ def prepare(step, work, mount, wire, deadline_s, place):
         result, _ = in_child(lambda: step.prepare(work), 1, wire, mount, deadline_s, place=place)
         if result.failure:
             return f"not prepared: {result.failure}"
-        settle(wire, mount.tool.write_back_s, time.monotonic() + SETTLE_DEADLINE_S)
+        settle(wire, max(mount.tool.write_back_s, mount.tool.lingers_s), time.monotonic() + SETTLE_DEADLINE_S)
     time.sleep(step.idle_s)
     return None
 

@@ -18,6 +18,8 @@ class Tool:
 
     # How long after a close it may still wait before it begins to store.
     write_back_s = 0.0
+    # The same of all else that it tells later.
+    lingers_s = 0.0
     # Names of the steps that it has a part in; None: all.
     steps = None
 
@@ -32,8 +34,9 @@ class Tool:
 
 class S3mount(Tool):
     name = "s3mount"
+    write_back_s = 0.2
     # What was removed, and what is said of directories, may wait for more of it.
-    write_back_s = 0.5
+    lingers_s = 0.5
 
     def __init__(self, binary):
         self.binary = binary
