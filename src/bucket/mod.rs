@@ -224,6 +224,15 @@ pub struct RenameRequest {
     pub token: String,
 }
 
+impl RenameRequest {
+    /// Of this version, in the place of whatever is at `to`.
+    #[must_use]
+    pub fn new(from: String, to: String, from_etag: ETag) -> Self {
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        Self { from, to, from_etag, only_if_absent: false, token }
+    }
+}
+
 /// [`Kind::Unsupported`], without a word to the server.
 fn cannot_rename(request: &RenameRequest) -> Error {
     let (key, cause) = (request.to.clone(), "only a directory bucket renames, within itself".to_owned());

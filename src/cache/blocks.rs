@@ -215,7 +215,7 @@ impl BlockCache {
         for (from, to) in &moves {
             self.extents.lock().relabel(from, to);
         }
-        let Some(disk) = self.disk.clone() else { return };
+        let Some(disk) = self.disk.clone().filter(|_| !moves.is_empty()) else { return };
         let moving = tokio::task::spawn_blocking(move || moves.iter().for_each(|(from, to)| disk.relabel(from, to)));
         // Who renames does not wait for a disk that hangs. A panic there was logged.
         let _ = tokio::time::timeout(fetch::DISK_PATIENCE, moving).await;

@@ -14,7 +14,7 @@ use super::rename::Move;
 use crate::bucket::{ETag, Listed, RenameRequest};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::fs::{Error, Fs, Result};
+use crate::fs::{Fs, Result};
 use crate::journal::{IntentId, Moving, stored_etag};
 
 /// Copies and renames under way at once.
@@ -93,23 +93,23 @@ impl Fs {
     async fn carry(&self, object: &Listed, from: &str, to: &str, is_moving: bool) -> Result<Carried> {
         if is_moving && self.renames.load(Ordering::Relaxed) {
             let key = format!("{to}{}", &object.key[from.len()..]);
-            match self.rename_object(&object.key, &key, &object.etag).await {
-                Ok(()) => return Ok(Carried::Renamed),
-                // A zone that has no such request.
-                Err(Error::Bucket(error)) if error.kind == Kind::Unsupported => {
-                    self.renames.store(false, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error),
+            if self.try_rename(rename_to_nothing(&object.key, &key, &object.etag)).await? {
+                return Ok(Carried::Renamed);
             }
         }
         self.copy_one(object, from, to).await.map(Carried::Copied)
     }
 
-    /// Nothing may be there: what another client has put there since is not ours to replace.
-    async fn rename_object(&self, from: &str, to: &str, etag: &ETag) -> Result<()> {
-        let (from, to, token) = (from.to_owned(), to.to_owned(), uuid::Uuid::new_v4().simple().to_string());
-        let request = RenameRequest { from, to, from_etag: etag.clone(), only_if_absent: true, token };
-        Ok(self.bucket.rename(&request).await?)
+    /// Whether the server has given an object its other key. A zone that has no such request is not asked again.
+    pub(super) async fn try_rename(&self, request: RenameRequest) -> Result<bool> {
+        match self.bucket.rename(&request).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == Kind::Unsupported => {
+                self.renames.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Gives those back their old keys that have none but the new one, whoever was told what. Of a directory that was
@@ -124,8 +124,8 @@ impl Fs {
                 backs.push((object.key.clone(), format!("{from}{}", moved.name), object.etag.clone()));
             }
         }
-        let renames =
-            stream::iter(backs).map(|(key, back, etag)| async move { self.rename_object(&key, &back, &etag).await });
+        let renames = stream::iter(backs)
+            .map(|(key, back, etag)| async move { self.bucket.rename(&rename_to_nothing(&key, &back, &etag)).await });
         renames.buffer_unordered(PARALLEL_COPIES).try_collect::<()>().await?;
         let is_lone_marker = |left: &[Listed]| matches!(left, [marker] if marker.key == to);
         if !was_there && is_lone_marker(&self.keys_below(to).await?) {
@@ -175,4 +175,9 @@ impl Fs {
         });
         Ok(())
     }
+}
+
+/// Nothing may be there: what another client has put there since is not ours to replace.
+fn rename_to_nothing(from: &str, to: &str, etag: &ETag) -> RenameRequest {
+    RenameRequest { only_if_absent: true, ..RenameRequest::new(from.to_owned(), to.to_owned(), etag.clone()) }
 }

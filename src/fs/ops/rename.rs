@@ -240,17 +240,9 @@ impl Fs {
         if !self.renames_between(&before.key, key) {
             return Ok(None);
         }
-        let (from, to) = (before.key.clone(), key.to_owned());
-        let token = uuid::Uuid::new_v4().simple().to_string();
-        let request = RenameRequest { from, to, from_etag: etag.clone(), only_if_absent: false, token };
-        match self.bucket.rename(&request).await {
-            Ok(()) => {}
-            // A zone that has no such request.
-            Err(error) if error.kind == Kind::Unsupported => {
-                self.renames.store(false, Ordering::Relaxed);
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
+        let request = RenameRequest::new(before.key.clone(), key.to_owned(), etag.clone());
+        if !self.try_rename(request).await? {
+            return Ok(None);
         }
         failpoint::reach(Failpoint::RenameCopied);
         Ok(Some(self.bucket.head(key).await?.etag))
