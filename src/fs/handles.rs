@@ -27,7 +27,7 @@ pub struct FileHandle {
     pub backing: Option<Arc<Backing>>,
     /// What was noted of the kernel's pages by this open, where it makes the kernel drop some.
     pub dropped: Option<Pages>,
-    /// Bytes were written through it since a flush or fsync last answered for them.
+    /// Bytes were written through it since a flush or fsync last answered for them from S3.
     pub unanswered: AtomicBool,
 }
 

@@ -117,6 +117,26 @@ fn every_writer_is_told_of_a_conflict_that_another_close_met_first() {
     assert_ours_is_kept(&mount, b"ouours");
 }
 
+/// What a child inherits is closed when it executes a program, and the close of the child is no answer to who
+/// wrote: these bytes were kept here, and S3 was not asked.
+#[test]
+fn every_writer_is_told_of_a_conflict_though_a_child_closed_its_descriptors() {
+    let mount = Stage::on(Maker::Embedded).mount();
+    fs::write(mount.at("f"), "first").unwrap();
+    let writers = [0_u64, 2].map(|offset| {
+        let file = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
+        file.write_all_at(b"ours", offset).unwrap();
+        file
+    });
+    process::bash(mount.path(), "true");
+    mount.outside().put("f", b"theirs");
+    for writer in writers {
+        assert_eq!(sys::close(writer).unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    }
+    assert_eq!(mount.outside().bytes("f"), b"theirs");
+    assert_ours_is_kept(&mount, b"ouours");
+}
+
 #[test]
 fn another_clients_new_object_is_not_overwritten_blindly() {
     let mount = Stage::on(Maker::Embedded).mount();

@@ -38,11 +38,14 @@ impl Fs {
 }
 
 /// Somebody else's close, or the end of an earlier open, may have met the conflict first: the bytes are
-/// set aside by then and nothing is left to be stored, but who wrote them was told nothing.
+/// set aside by then and nothing is left to be stored, but who wrote them was told nothing. Nor was he by a
+/// close that was answered from the local disk: it may have been that of a child, who never looks.
 fn answer(handle: &FileHandle, content: &Content) -> Result<()> {
     if content.refused.load(Ordering::Acquire) && handle.unanswered.load(Ordering::Acquire) {
         return Err(Errno::ESTALE.into());
     }
-    handle.unanswered.store(false, Ordering::Release);
+    if !content.bytes_dirty() {
+        handle.unanswered.store(false, Ordering::Release);
+    }
     Ok(())
 }
