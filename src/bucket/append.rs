@@ -47,16 +47,26 @@ impl Tail {
     pub async fn find(&self, bucket: &dyn Bucket, key: &str) -> Result<Option<ObjectInfo>> {
         let found = async {
             let now = bucket.head(key).await?;
-            if now.size != self.size {
-                return Ok(None);
-            }
-            let end = bucket.get(key, Some(self.offset..self.size), Some(&now.etag)).await?;
-            let is_same = end.info.etag == now.etag && checksum::crc32c(&end.bytes) == self.crc32c;
-            Ok(is_same.then_some(now))
+            Ok(self.is_end_of(bucket, key, &now).await?.then_some(now))
         };
         match found.await {
-            Err(Error { kind: Kind::NotFound | Kind::Changed, .. }) => Ok(None),
+            Err(Error { kind: Kind::NotFound, .. }) => Ok(None),
             found => found,
+        }
+    }
+
+    /// Whether the version that a HEAD has told of ends so.
+    ///
+    /// # Errors
+    /// Those of a GET. An object that changes meanwhile does not end so.
+    pub async fn is_end_of(&self, bucket: &dyn Bucket, key: &str, version: &ObjectInfo) -> Result<bool> {
+        if version.size != self.size {
+            return Ok(false);
+        }
+        match bucket.get(key, Some(self.offset..self.size), Some(&version.etag)).await {
+            Ok(end) => Ok(end.info.etag == version.etag && checksum::crc32c(&end.bytes) == self.crc32c),
+            Err(Error { kind: Kind::NotFound | Kind::Changed, .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -13,7 +13,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::commit::{FILL_BYTES, admit};
-use super::content::{Content, Doubt};
+use super::content::Content;
+use super::doubt::Doubt;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created, lost_is_stale};
 use super::recovery::RecoveryReport;
@@ -126,33 +127,15 @@ impl Fs {
         } else {
             // Perhaps an earlier try was done.
             let (attributes, size) = (stat.to_attributes(None), tail.size);
-            *content.doubt.lock() = Some(Doubt { generation, attributes, size, appended: Some((tail, note)) });
+            let appended = Some((tail, Some(note)));
+            content.doubts.lock().add(Doubt { generation, attributes, size, appended });
         }
         let error = lost_is_stale(error);
         Err(error)
     }
 
-    /// Finds out whether an append without an answer was done. For callers that hold the namespace and the file's gate.
-    pub(super) async fn resolve_append(
-        &self,
-        ino: Ino,
-        content: &Arc<Content>,
-        generation: u64,
-        tail: Tail,
-        note: u64,
-    ) -> Result<()> {
-        let snapshot = self.snapshot(ino)?;
-        let found = tail.find(self.bucket.as_ref(), &snapshot.key).await?;
-        content.doubt.lock().take();
-        if let Some(there) = found.filter(|there| snapshot.etag.as_ref() != Some(&there.etag)) {
-            return self.note_appended(ino, content, generation, &tail, &there.etag, note).await;
-        }
-        self.close_notes(&[note]);
-        Ok(())
-    }
-
     /// Everybody here moves along to the version that an append has made; its attributes follow.
-    async fn note_appended(
+    pub(super) async fn note_appended(
         &self,
         ino: Ino,
         content: &Content,
@@ -163,6 +146,7 @@ impl Fs {
     ) -> Result<()> {
         let key = self.snapshot(ino)?.key;
         content.set_stored(generation);
+        content.doubts.lock().clear();
         // Before the index learns of the version: S3 has other ones under its tag.
         content.times_follow.store(!has_others(content), Ordering::Release);
         content.attributes_dirty.store(true, Ordering::Release);

@@ -173,16 +173,21 @@ impl Fs {
         {
             return Ok(());
         }
-        self.commit_version(ino, content, before, only).await
+        if !self.commit_version(ino, content, before, only).await? {
+            let on_top = self.snapshot(ino)?;
+            self.commit_version(ino, content, &on_top, only).await?;
+        }
+        Ok(())
     }
 
+    /// False: a version in the way turned out to be ours, so that this is to be done once more on top of it.
     async fn commit_version(
         &self,
         ino: Ino,
         content: &Arc<Content>,
         before: &Snapshot,
         only: Option<u64>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let still = match self.hold_still(ino, content, &before.key, only).await {
             Ok(still) => still,
             Err(error) => {
@@ -204,11 +209,15 @@ impl Fs {
                 if is_doubtful(&error) {
                     doubt_upload(content, before);
                 }
+                if error.is_conflict() && self.is_ours_in_the_way(ino, content, before).await {
+                    return Ok(false);
+                }
                 self.note_failure(ino, content, &before.key, &error).await?;
                 return Err(error);
             }
         };
         content.set_stored(written.generation);
+        content.doubts.lock().clear();
         self.end_waiting_attributes(content);
         let mut pinned = self.note_version(ino, content, &before.key, &written, multipart);
         let restated = match written.restated {
@@ -238,7 +247,7 @@ impl Fs {
             content.set_deferral(None);
         }
         self.backlog.remove(ino);
-        restated
+        restated.map(|()| true)
     }
 
     /// Says in the journal what is about to be written, where hooks are to hear of it: of files alone.

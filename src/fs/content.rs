@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::doubt::{Doubt, Doubts};
 use super::draft::{Draft, Kept};
 use super::gatekeeper::Verdicts;
 use super::outgoing::Slot;
+use crate::bucket::Metadata;
 use crate::bucket::attributes::Attributes;
-use crate::bucket::{Metadata, Tail};
-use crate::journal::IntentId;
+use crate::journal::{IntentId, Sent};
 
 /// A draft, the locks around it and what the flush rule must know.
 #[derive(Debug)]
@@ -40,8 +41,8 @@ pub struct Content {
     pub deferred: Mutex<Option<Deferral>>,
     /// Bytes of it lost their name to somebody else's version: each who wrote some is to hear of it.
     pub refused: AtomicBool,
-    /// A version that S3 may hold although nobody heard of it.
-    pub doubt: Mutex<Option<Doubt>>,
+    /// Versions that S3 may hold although nobody heard of it.
+    pub doubts: Mutex<Doubts>,
     /// Left by an earlier process.
     pub is_resumed: bool,
     /// What a gatekeeper has said of it.
@@ -63,16 +64,6 @@ pub struct Deferral {
     pub allowed: bool,
 }
 
-/// A version whose upload had no answer, or was under way when the process died.
-#[derive(Clone, Debug)]
-pub struct Doubt {
-    pub generation: u64,
-    pub attributes: Attributes,
-    pub size: u64,
-    /// It was an append: how it is known again, and the note that stands for its attributes.
-    pub appended: Option<(Tail, u64)>,
-}
-
 impl Content {
     /// A draft that S3 must be told of even if nothing is written to it: new, or emptied.
     pub fn emptied(draft: Draft) -> Self {
@@ -84,10 +75,11 @@ impl Content {
         Self::with(draft, 0, false)
     }
 
-    /// A draft that an earlier process left; S3 may have it by now.
-    pub fn resumed(draft: Draft, attributes: Attributes) -> Self {
-        let doubt = Doubt { generation: 1, attributes, size: draft.size(), appended: None };
-        Self { doubt: Mutex::new(Some(doubt)), is_resumed: true, ..Self::with(draft, 1, false) }
+    /// A draft that an earlier process left; S3 may have it by now, or one of those that were `earlier`.
+    pub fn resumed(draft: Draft, attributes: Attributes, earlier: &[Sent]) -> Self {
+        let mut doubts = Doubts::of(earlier);
+        doubts.add(Doubt { generation: 1, attributes, size: draft.size(), appended: None });
+        Self { doubts: Mutex::new(doubts), is_resumed: true, ..Self::with(draft, 1, false) }
     }
 
     fn with(draft: Draft, generation: u64, untouched: bool) -> Self {
@@ -104,7 +96,7 @@ impl Content {
             untouched: AtomicBool::new(untouched),
             deferred: Mutex::new(None),
             refused: AtomicBool::new(false),
-            doubt: Mutex::new(None),
+            doubts: Mutex::default(),
             is_resumed: false,
             verdicts: Mutex::default(),
             rejected: Mutex::default(),

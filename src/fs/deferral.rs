@@ -21,7 +21,7 @@ use super::{Caller, Fs, Result};
 use crate::bucket::Metadata;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{DraftBytes, Intent, IntentId, stored_etag};
+use crate::journal::{DraftBytes, Intent, IntentId, Sent, stored_etag};
 
 /// Up to here syncing a draft takes no longer than handing it to another thread and back.
 const SYNC_HERE_BYTES: u64 = 1 << 20;
@@ -131,7 +131,9 @@ impl Fs {
             }
             failpoint::reach(Failpoint::DeferSynced);
             let ended: Vec<IntentId> = ended.iter().copied().chain(older.as_ref().map(|older| older.id)).collect();
-            let intent = deferred_intent(there, kept.record(), size, metadata.clone(), allows(generation));
+            let earlier = content.doubts.lock().besides(size, &metadata);
+            let draft = kept.record();
+            let intent = deferred_intent(there, draft, size, metadata.clone(), allows(generation), earlier);
             Ok(self.journal.replace(&ended, vec![intent]).await?[0])
         };
         let id = match noted.await {
@@ -179,7 +181,14 @@ impl Fs {
 }
 
 /// What the journal keeps of a draft.
-pub fn deferred_intent(there: &Snapshot, draft: DraftBytes, size: u64, metadata: Metadata, allowed: bool) -> Intent {
+pub fn deferred_intent(
+    there: &Snapshot,
+    draft: DraftBytes,
+    size: u64,
+    metadata: Metadata,
+    allowed: bool,
+    earlier: Vec<Sent>,
+) -> Intent {
     Intent::Deferred {
         key: there.key.clone(),
         draft,
@@ -188,6 +197,7 @@ pub fn deferred_intent(there: &Snapshot, draft: DraftBytes, size: u64, metadata:
         base_etag: there.etag.as_ref().map(stored_etag),
         properties: there.stat.properties.clone(),
         allowed,
+        earlier,
     }
 }
 

@@ -1,24 +1,103 @@
 //! What S3 may hold although nobody heard of it: an upload had no answer, or the process died while it
 //! was under way.
+//!
+//! Who goes on writing meanwhile writes on top of such a version without knowing of it. So the journal keeps
+//! with each close what was in doubt then: else a later start would take our own version for somebody else's.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::content::{Content, Doubt};
+use super::content::Content;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created};
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
-use crate::bucket::ObjectInfo;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
+use crate::bucket::{Metadata, ObjectInfo, Tail};
 use crate::cache::Remembered;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::EventName;
+use crate::journal::{EventName, Sent};
 
 /// How much of a draft and an object is compared at a time.
 const COMPARED_BYTES: u64 = 8 << 20;
+
+/// Of what was written before this process: no draft here is of it.
+const ANOTHER_GENERATION: u64 = 0;
+
+/// A version whose upload had no answer, or was under way when the process died.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    pub generation: u64,
+    pub attributes: Attributes,
+    pub size: u64,
+    /// It was an append: how it is known again, and the note of this process that stands for its attributes.
+    pub appended: Option<(Tail, Option<u64>)>,
+}
+
+/// The versions of one file that S3 may hold; it holds one of them at most.
+#[derive(Clone, Debug, Default)]
+pub struct Doubts {
+    versions: Vec<Doubt>,
+    /// S3 had none of them when it was asked.
+    looked: bool,
+}
+
+impl Doubts {
+    /// Of what the journal says.
+    pub fn of(sent: &[Sent]) -> Self {
+        let doubt = |sent: &Sent| Doubt {
+            generation: ANOTHER_GENERATION,
+            attributes: Attributes::from_metadata(&sent.metadata),
+            size: sent.size,
+            appended: sent.tail.clone().map(|tail| (tail, None)),
+        };
+        Self { versions: sent.iter().map(doubt).collect(), looked: false }
+    }
+
+    /// One more.
+    pub fn add(&mut self, doubt: Doubt) {
+        self.versions.push(doubt);
+        self.looked = false;
+    }
+
+    /// S3 holds what is known here.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What the journal is to keep beside a draft of this size that carries this: it is in doubt by itself.
+    pub fn besides(&self, size: u64, metadata: &Metadata) -> Vec<Sent> {
+        let mtime = Attributes::from_metadata(metadata).mtime;
+        let is_other = |doubt: &&Doubt| doubt.size != size || doubt.attributes.mtime != mtime;
+        let sent = |doubt: &Doubt| {
+            let tail = doubt.appended.as_ref().map(|(tail, _)| tail.clone());
+            let attributes = Attributes { op_id: None, ..doubt.attributes.clone() };
+            // What was sent fitted.
+            Some(Sent { size: doubt.size, metadata: attributes.to_metadata().ok()?, tail })
+        };
+        self.versions.iter().filter(is_other).filter_map(sent).collect()
+    }
+
+    /// For a file that takes the place of this one.
+    pub fn of_replaced(&self) -> Self {
+        let foreign = |doubt: &Doubt| Doubt { generation: ANOTHER_GENERATION, ..doubt.clone() };
+        Self { versions: self.versions.iter().map(foreign).collect(), looked: self.looked }
+    }
+
+    /// Those of which S3 was not asked yet.
+    fn open(&self) -> Vec<Doubt> {
+        if self.looked { Vec::new() } else { self.versions.clone() }
+    }
+
+    /// S3 has none of them, as far as it can tell by now. Answers the notes that stood for some.
+    fn note_none(&mut self) -> Vec<u64> {
+        self.looked = true;
+        let note = |doubt: &mut Doubt| doubt.appended.as_mut()?.1.take();
+        self.versions.iter_mut().filter_map(note).collect()
+    }
+}
 
 /// Whether this failure leaves open what became of a write.
 pub fn is_doubtful(error: &Error) -> bool {
@@ -33,32 +112,31 @@ pub fn doubt_upload(content: &Content, before: &Snapshot) {
         (content.generation(), draft.size())
     };
     let attributes = before.stat.to_attributes(None);
-    *content.doubt.lock() = Some(Doubt { generation, attributes, size, appended: None });
+    content.doubts.lock().add(Doubt { generation, attributes, size, appended: None });
 }
 
 impl Fs {
-    /// Finds out whether S3 has the version in doubt: then the file goes on from that one. For callers
+    /// Finds out whether S3 has a version in doubt: then the file goes on from that one. For callers
     /// that hold the namespace and the file's gate.
     pub(super) async fn resolve_doubt(&self, ino: Ino, content: &Arc<Content>) -> Result<()> {
-        let Some(doubt) = content.doubt.lock().clone() else { return Ok(()) };
+        let doubts = content.doubts.lock().open();
+        if doubts.is_empty() {
+            return Ok(());
+        }
         let snapshot = self.snapshot(ino)?;
         if !snapshot.linked {
             return Ok(());
         }
-        if let Some((tail, note)) = doubt.appended {
-            return self.resolve_append(ino, content, doubt.generation, tail, note).await;
-        }
-        let found = match self.bucket.head(&snapshot.key).await {
-            Ok(there) => Some(there),
-            Err(error) if error.kind == Kind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        content.doubt.lock().take();
-        let Some(there) = found else { return Ok(()) };
-        if snapshot.etag.as_ref() == Some(&there.etag) || !self.is_ours(content, &doubt, &snapshot.key, &there).await? {
+        let Some((doubt, there)) = self.find_ours(content, doubts, &snapshot).await? else {
+            let notes = content.doubts.lock().note_none();
+            self.close_notes(&notes);
             return Ok(());
-        }
+        };
+        content.doubts.lock().clear();
         tracing::debug!(key = %snapshot.key.escape_debug(), "the version that nobody heard of is there");
+        if let Some((tail, Some(note))) = &doubt.appended {
+            return self.note_appended(ino, content, doubt.generation, tail, &there.etag, *note).await;
+        }
         self.stored(ino, &snapshot.key, &there.etag);
         let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
         let ours = snapshot.stat.to_attributes(None);
@@ -73,6 +151,46 @@ impl Fs {
             node.stat = Stat::of_object(&remembered, false, &self.settings);
         }
         self.note_stored(content, ino, &doubt, &snapshot, &there).await
+    }
+
+    /// Whether what is in the way of an upload is ours: a server may be slow to do what was asked of it by a
+    /// process that is gone, so that nothing was there yet when this looked. Then the file goes on from that.
+    pub(super) async fn is_ours_in_the_way(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> bool {
+        let doubts = content.doubts.lock().versions.clone();
+        if doubts.is_empty() || !self.is_under(ino, &before.key) {
+            return false;
+        }
+        let Ok(Some((_, there))) = self.find_ours(content, doubts, before).await else { return false };
+        content.doubts.lock().clear();
+        tracing::debug!(key = %before.key.escape_debug(), "the version in the way is ours, and came late");
+        self.stored(ino, &before.key, &there.etag);
+        true
+    }
+
+    /// The version in doubt that S3 has under the key, if it has one, and not the one that is known.
+    async fn find_ours(
+        &self,
+        content: &Content,
+        doubts: Vec<Doubt>,
+        snapshot: &Snapshot,
+    ) -> Result<Option<(Doubt, ObjectInfo)>> {
+        let there = match self.bucket.head(&snapshot.key).await {
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            there => there?,
+        };
+        if snapshot.etag.as_ref() == Some(&there.etag) {
+            return Ok(None);
+        }
+        for doubt in doubts {
+            let is_there = match &doubt.appended {
+                Some((tail, _)) => tail.is_end_of(self.bucket.as_ref(), &snapshot.key, &there).await?,
+                None => self.is_ours(content, &doubt, &snapshot.key, &there).await?,
+            };
+            if is_there {
+                return Ok(Some((doubt, there)));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether an object is the version in doubt, or one with the same bytes and other attributes. The

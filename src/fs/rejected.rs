@@ -176,7 +176,7 @@ impl Fs {
             let (parent, name) = (node.parent, node.name.clone());
             tree.doubt(ino);
             tree.supersede(ino);
-            if let Some(left) = content.take_promise().map(|deferral| left_of(&there, deferral)) {
+            if let Some(left) = content.take_promise().map(|deferral| left_of(&there, deferral, content)) {
                 self.link_left(&mut tree, &left, parent, &name);
             }
             (parent, name)
@@ -202,16 +202,19 @@ impl Fs {
 }
 
 /// A close that the journal answers for, as a crash would leave it.
-fn left_of(there: &Snapshot, deferral: Deferral) -> Left {
+fn left_of(there: &Snapshot, deferral: Deferral, content: &Content) -> Left {
+    let size = deferral.kept.promised().unwrap_or(0);
+    let earlier = content.doubts.lock().besides(size, &deferral.metadata);
     Left {
         id: deferral.id,
         key: deferral.key,
         draft: deferral.kept.record(),
-        size: deferral.kept.promised().unwrap_or(0),
+        size,
         metadata: deferral.metadata,
         base_etag: there.etag.as_ref().map(stored_etag),
         properties: there.stat.properties.clone(),
         allowed: deferral.allowed,
+        earlier,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Fs, Result};
 use crate::bucket::attributes::Attributes;
 use crate::bucket::{ETag, Metadata, Properties};
 use crate::cache::Remembered;
-use crate::journal::{DraftBytes, Intent, IntentId};
+use crate::journal::{DraftBytes, Intent, IntentId, Sent};
 use crate::key::ROOT_INO;
 
 /// A close that the journal answers for.
@@ -29,14 +29,16 @@ pub struct Left {
     pub properties: Properties,
     /// A gatekeeper has allowed it.
     pub allowed: bool,
+    /// What S3 may hold instead of the version `base_etag`.
+    pub earlier: Vec<Sent>,
 }
 
 impl Left {
     /// Of an open intent, if it is one.
     pub fn of(id: IntentId, intent: &Intent) -> Option<Self> {
         match intent.clone() {
-            Intent::Deferred { key, draft, size, metadata, base_etag, properties, allowed } => {
-                Some(Self { id, key, draft, size, metadata, base_etag, properties, allowed })
+            Intent::Deferred { key, draft, size, metadata, base_etag, properties, allowed, earlier } => {
+                Some(Self { id, key, draft, size, metadata, base_etag, properties, allowed, earlier })
             }
             _ => None,
         }
@@ -44,8 +46,8 @@ impl Left {
 
     /// As the journal keeps it.
     pub fn intent(&self) -> Intent {
-        let Self { key, draft, size, metadata, base_etag, properties, allowed, .. } = self.clone();
-        Intent::Deferred { key, draft, size, metadata, base_etag, properties, allowed }
+        let Self { key, draft, size, metadata, base_etag, properties, allowed, earlier, .. } = self.clone();
+        Intent::Deferred { key, draft, size, metadata, base_etag, properties, allowed, earlier }
     }
 }
 
@@ -80,7 +82,7 @@ impl Fs {
         let remembered = Remembered { size, attributes: attributes.clone(), properties, ..Remembered::default() };
         let stat = Stat::of_object(&remembered, false, &self.settings);
         let (draft, kept) = Draft::resume(&self.drafts, &left.draft, left.size)?;
-        let content = Content::resumed(draft, attributes);
+        let content = Content::resumed(draft, attributes, &left.earlier);
         let generation = content.generation();
         if left.allowed {
             content.verdicts.lock().note(generation, &left.key, Ok(()));

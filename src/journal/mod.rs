@@ -34,7 +34,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::bucket::{ETag, Metadata, Properties};
+use crate::bucket::{ETag, Metadata, Properties, Tail};
 
 pub use error::{Error, Result};
 pub use notes::Note;
@@ -81,6 +81,9 @@ pub enum Intent {
         /// Who may forbid the version was asked, and allowed it.
         #[serde(default)]
         allowed: bool,
+        /// What S3 may hold under the key instead of the version `base_etag`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        earlier: Vec<Sent>,
     },
     /// A multipart upload was begun; abort it if it is still there after a crash.
     Upload { key: String, upload_id: String },
@@ -98,6 +101,18 @@ pub struct Moving {
     pub etag: String,
     /// Its size in bytes.
     pub size: u64,
+}
+
+/// A version that was sent, or that a process which has died may have been sending: nobody heard if S3 took it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sent {
+    /// Its size in bytes.
+    pub size: u64,
+    /// What the object carries then.
+    pub metadata: Metadata,
+    /// It was an append, which leaves the metadata as they are: what the object ends with then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Tail>,
 }
 
 /// Where the bytes are that a close has left.

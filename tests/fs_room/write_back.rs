@@ -1,6 +1,7 @@
 //! Write-back: a close is safe on the local disk, S3 has it soon, and neither a crash nor an outage
 //! nor another client makes a lie of either.
 
+mod doubts;
 mod symlinks;
 
 use s3mount::fs::{BacklogLimits, Uploader};

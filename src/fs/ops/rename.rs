@@ -304,6 +304,9 @@ impl Fs {
 
     /// A draft that S3 does not have: it is stored under its new name right away.
     async fn rename_dirty(&self, plan: &Move, before: &Snapshot, content: &Arc<Content>) -> Result<()> {
+        if let Some((target, replaced)) = plan.target.and_then(|target| Some((target, self.content(target)?))) {
+            self.resolve_doubt(target, &replaced).await?;
+        }
         let replaced = plan.target.map(|target| self.snapshot(target)).transpose()?;
         let key = self.key_of(&plan.to)?;
         let etag = replaced.and_then(|replaced| replaced.etag);
@@ -334,7 +337,13 @@ impl Fs {
         let there = Snapshot { key: key.clone(), etag: etag.clone(), ..before.clone() };
         let target = plan.target.and_then(|target| Some((target, self.content(target)?)));
         let ended = target.as_ref().and_then(|(_, target)| Some(target.deferred.lock().as_ref()?.id));
-        self.defer_at(content, &there, None, ended.as_slice()).await?;
+        // What S3 may hold under the new key is in its way from now on.
+        let in_doubt = target.as_ref().map(|(_, target)| target.doubts.lock().of_replaced()).unwrap_or_default();
+        let own = std::mem::replace(&mut *content.doubts.lock(), in_doubt);
+        if let Err(error) = self.defer_at(content, &there, None, ended.as_slice()).await {
+            *content.doubts.lock() = own;
+            return Err(error);
+        }
         if let Some((target, replaced)) = target {
             replaced.set_deferral(None);
             self.backlog.remove(target);

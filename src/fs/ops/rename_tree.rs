@@ -190,7 +190,9 @@ impl Fs {
             let Some(size) = deferral.kept.promised() else { continue };
             ended.push(deferral.id);
             let allowed = content.verdicts.lock().allow(deferral.generation, &there.key);
-            begun.push(deferred_intent(&there, deferral.kept.record(), size, deferral.metadata.clone(), allowed));
+            let earlier = content.doubts.lock().besides(size, &deferral.metadata);
+            let (draft, metadata) = (deferral.kept.record(), deferral.metadata.clone());
+            begun.push(deferred_intent(&there, draft, size, metadata, allowed, earlier));
             moved.push((content, Deferral { key: there.key, allowed, ..deferral }));
         }
         let ids = self.journal.replace(&ended, begun).await?;
