@@ -44,6 +44,13 @@ impl<B: Bucket> CheckFirst<B> {
         let (key, cause) = (key.to_owned(), "PreconditionFailed: the object is not the version we knew".to_owned());
         Err(Error { kind: Kind::Changed, operation, key, cause, http_status: Some(412), request_id: None })
     }
+
+    async fn check_source(&self, operation: &'static str, request: &CopyRequest) -> Result<()> {
+        match &request.from_etag {
+            Some(tag) => self.check(operation, &request.from, &Condition::IfMatch(tag.clone())).await,
+            None => Ok(()),
+        }
+    }
 }
 
 fn unconditional(options: &PutOptions) -> PutOptions {
@@ -74,6 +81,7 @@ impl<B: Bucket> Bucket for CheckFirst<B> {
     }
 
     async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
+        self.check_source("CopyObject", request).await?;
         let Some(options) = &request.replace else { return self.inner.copy(request).await };
         self.check("CopyObject", &request.to, &options.condition).await?;
         self.inner.copy(&CopyRequest { replace: Some(unconditional(options)), ..request.clone() }).await
@@ -107,6 +115,10 @@ impl<B: Bucket> Bucket for CheckFirst<B> {
         from: &CopyRequest,
         range: Range<u64>,
     ) -> Result<Part> {
+        if from.from != key {
+            // Of the same key, the completion tells if there was another version.
+            self.check_source("UploadPartCopy", from).await?;
+        }
         self.inner.copy_part(key, upload_id, number, from, range).await
     }
 
@@ -134,15 +146,21 @@ mod tests {
     async fn nobody_is_overwritten_on_a_server_that_ignores_conditions() {
         let memory = MemoryBucket::new();
         memory.ignore_conditions();
+        memory.ignore_tags_of_copied();
         let first = memory.insert("k", "1", Metadata::new());
         let bucket = CheckFirst::new(memory);
         let put = |condition| PutOptions { condition, ..PutOptions::default() };
         assert_eq!(bucket.put("k", "2".into(), &put(Condition::IfAbsent)).await.unwrap_err().kind, Kind::Changed);
         let second = bucket.put("k", "2".into(), &put(Condition::IfMatch(first.clone()))).await.unwrap();
-        assert_eq!(bucket.put("k", "3".into(), &put(Condition::IfMatch(first))).await.unwrap_err().kind, Kind::Changed);
+        assert_eq!(
+            bucket.put("k", "3".into(), &put(Condition::IfMatch(first.clone()))).await.unwrap_err().kind,
+            Kind::Changed
+        );
         let copy = CopyRequest { replace: Some(put(Condition::IfAbsent)), ..CopyRequest::new("k".into(), "k".into()) };
         assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, Kind::Changed);
         assert_eq!(bucket.head("k").await.unwrap().etag, second);
         bucket.put("new", "".into(), &put(Condition::IfAbsent)).await.unwrap();
+        let older = CopyRequest { from_etag: Some(first), ..CopyRequest::new("k".into(), "to".into()) };
+        assert_eq!(bucket.copy(&older).await.unwrap_err().kind, Kind::Changed);
     }
 }

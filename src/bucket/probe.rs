@@ -11,13 +11,15 @@ use crate::error::Kind;
 
 /// What the objects hold.
 const PROBED: &[u8] = b"s3mount";
+/// The tag of no object: MD5 of nothing that anybody stores.
+const NO_ETAG: &str = "00000000000000000000000000000000";
 /// The probe has ended by then; what it did not find out stays unknown.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What was found out. `None` = not tried; then the server is taken at its word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Capabilities {
-    /// Whether PUT honours `If-None-Match: *` and `If-Match`.
+    /// Whether PUT honours `If-None-Match: *` and `If-Match`, and a copy the tag that its source is to have.
     pub conditional_writes: Option<bool>,
     /// Whether LIST tells the checksum algorithm of an object that was put, and of a copy.
     pub list_checksums: Option<bool>,
@@ -45,9 +47,8 @@ impl Capabilities {
     }
 }
 
-/// Tries things on two objects below `prefix` that are gone afterwards: seven small requests, and four more in a
-/// directory bucket. What
-/// gives no proof, e.g. because writing is not allowed, stays unknown.
+/// Tries things on two objects below `prefix` that are gone afterwards: eight small requests, and four more in a
+/// directory bucket. What gives no proof, e.g. because writing is not allowed, stays unknown.
 ///
 /// Done when a bucket outside AWS is mounted for writing; who mounts read-only writes nothing, not
 /// even this.
@@ -80,10 +81,15 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
     };
     let (to, replace) = (copy_of(key), Some(PutOptions::default()));
     let copy = CopyRequest { replace, ..CopyRequest::new(key.to_owned(), to) };
-    // Right tag: must be taken (old Ceph answers 412). Existing key: must be refused (garage, rclone
-    // and JuiceFS take it).
-    let (right_tag, existing, copied) =
-        join!(put(bucket, key, Condition::IfMatch(tag)), put(bucket, key, Condition::IfAbsent), bucket.copy(&copy));
+    let of_another_version = CopyRequest { from_etag: Some(ETag::new(NO_ETAG)), ..copy.clone() };
+    // Right tag: must be taken (old Ceph answers 412). Existing key, and a copy of a version that is not
+    // there: must be refused (garage, rclone and JuiceFS take the first).
+    let (right_tag, existing, copied, other_copied) = join!(
+        put(bucket, key, Condition::IfMatch(tag)),
+        put(bucket, key, Condition::IfAbsent),
+        bucket.copy(&copy),
+        bucket.copy(&of_another_version)
+    );
     let listing = ListRequest { prefix: key.to_owned(), max_keys: Some(2), ..ListRequest::default() };
     let list_checksums = match (&copied, bucket.list(&listing).await) {
         (Ok(_), Ok(page)) => Some(page.objects.len() == 2 && page.objects.iter().all(Listed::has_our_checksum)),
@@ -93,7 +99,11 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
         Ok(tag) => appends_to(bucket, copy_of(key), tag).await,
         Err(_) => None,
     };
-    Some(Capabilities { conditional_writes: honoured(&right_tag, &existing), list_checksums, appends })
+    let conditional_writes = match other_copied {
+        Ok(_) => Some(false),
+        Err(_) => honoured(&right_tag, &existing),
+    };
+    Some(Capabilities { conditional_writes, list_checksums, appends })
 }
 
 /// Success alone proves nothing: servers are known that have nothing but the new bytes then.
@@ -155,8 +165,16 @@ mod tests {
             let expected = Capabilities { conditional_writes: found, list_checksums: Some(true), appends: None };
             assert_eq!(probe(&bucket, "p/").await, expected);
             assert!(bucket.keys().is_empty(), "the probe is left behind");
-            assert_eq!(bucket.requests().values().sum::<u64>(), 7);
+            assert_eq!(bucket.requests().values().sum::<u64>(), 8);
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_copies_another_version_than_was_asked_for_is_found_out() {
+        let bucket = MemoryBucket::new();
+        bucket.ignore_tags_of_copied();
+        assert_eq!(probe(&bucket, "").await.conditional_writes, Some(false));
+        assert!(bucket.keys().is_empty(), "the probe is left behind");
     }
 
     #[tokio::test]

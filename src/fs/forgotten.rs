@@ -1,5 +1,5 @@
-//! Directories that were let go of although they knew of changes made here: a listing that was asked
-//! for before may lack those, and nobody can tell which.
+//! Directories that were let go of although they knew of changes made here, and those of which S3 has contradicted
+//! what was known: a listing that was asked for before may be wrong, and nobody can tell where.
 
 use std::collections::HashMap;
 use std::time::Instant;

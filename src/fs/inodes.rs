@@ -332,9 +332,16 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         node.expire();
         let parent = node.parent;
-        if let Some(directory) = self.directory_mut(parent) {
-            directory.expire();
-        }
+        self.expire_listing(parent);
+    }
+
+    /// S3 is asked for the names of a directory at the next use: what it has said until now does not count, not
+    /// even what a walk has read ahead.
+    pub fn expire_listing(&mut self, ino: Ino) {
+        let Some(directory) = self.directory_mut(ino) else { return };
+        directory.expire();
+        let key = self.key(ino);
+        self.forgotten.note(key);
     }
 
     /// Gives the name of a node to somebody else's version: who has the node open keeps it, without
@@ -400,6 +407,18 @@ mod tests {
 
     fn node(ino: Ino, parent: Ino, name: &str, kind: FileKind) -> Node {
         Node::new(ino, parent, name, Stat::fresh(kind, 0o755, 0, 0), Instant::now())
+    }
+
+    #[test]
+    fn a_listing_of_before_a_contradiction_tells_nothing_of_its_directory() {
+        let mut tree = Tree::new(String::new(), Stat::fresh(FileKind::Directory, 0o755, 0, 0));
+        tree.link(node(2, ROOT_INO, "a", FileKind::Directory));
+        tree.link(node(3, 2, "f", FileKind::File));
+        let asked = Instant::now();
+        assert!(tree.forgotten_since("a/") <= asked);
+        tree.doubt(3);
+        assert!(tree.forgotten_since("a/") >= asked, "what a walk has read ahead names the old version too");
+        assert!(tree.forgotten_since("") <= asked);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Fs {
         {
             let mut tree = self.tree.lock();
             let parent = tree.get(ino).ok_or(Errno::ENOENT)?.parent;
-            doubt_listing(&mut tree, parent);
+            tree.expire_listing(parent);
             doubt(&mut tree, ino, &mut below);
         }
         for object in &below.objects {
@@ -54,7 +54,7 @@ impl Fs {
 
     /// A name that was missing may have appeared since.
     async fn resolve_anew(&self, parent: Ino, name: &str) -> Result<Ino> {
-        doubt_listing(&mut self.tree.lock(), parent);
+        self.tree.lock().expire_listing(parent);
         self.tell_kernel(|kernel| kernel.forget_name(parent, name));
         Ok(self.resolve(parent, name).await?.ok_or(Errno::ENOENT)?)
     }
@@ -77,13 +77,7 @@ fn doubt(tree: &mut Tree, ino: Ino, below: &mut Below) {
                 below.objects.extend(listed_version(&format!("{key}{name}"), child));
             }
         }
-        doubt_listing(tree, ino);
-    }
-}
-
-fn doubt_listing(tree: &mut Tree, ino: Ino) {
-    if let Some(directory) = tree.directory_mut(ino) {
-        directory.expire();
+        tree.expire_listing(ino);
     }
 }
 

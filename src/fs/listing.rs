@@ -221,8 +221,7 @@ impl Fs {
     fn local_names(&self, ino: Ino, prefix: &str, asked: Instant, from: &str, until: &str) -> BTreeMap<String, Child> {
         let tree = self.tree.lock();
         let Some(directory) = tree.get(ino).and_then(|node| node.directory.as_ref()) else { return BTreeMap::new() };
-        let drafted = tree.drafted_children(ino);
-        let is_drafted = |child: &Child| child.ino.is_some_and(|ino| drafted.contains(&ino));
+        let is_drafted = |child: &Child| child.ino.is_some_and(|ino| tree.is_held(ino));
         let drafts = directory.children().filter(|(_, child)| is_drafted(child));
         let in_range = |name: &str, child: &Child| {
             let key = format!("{prefix}{name}{}", if child.is_directory { "/" } else { "" });

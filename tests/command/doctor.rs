@@ -397,7 +397,7 @@ fn a_wrong_proxy() {
 #[test]
 fn a_server_without_conditions() {
     let server = Canned::start(lax);
-    let words = ["ignores If-Match", "can be lost", "one mount alone"];
+    let words = ["ignores conditions", "can be lost", "one mount alone"];
     assert_warned(&mut server.doctor(&["demo"]), "conditional writes", &words);
 }
 

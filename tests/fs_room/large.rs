@@ -76,7 +76,12 @@ async fn positions_in_a_huge_directory_stay_valid() {
 async fn what_is_made_and_removed_here_shows_in_a_huge_directory() {
     let house = House::new().await;
     fill(&house, "d", HUGE);
+    house.bucket.insert("d/f015000z/theirs", "x", Metadata::new());
     let ino = house.lookup(ROOT, "d").await.unwrap().ino;
+    // Another client takes away all that S3 has of a directory, and a file is being written in it.
+    let left = house.lookup(ino, "f015000z").await.unwrap().ino;
+    let (_, below) = house.fs.create(left, OsStr::new("ours"), 0o644, WRITE, ME).await.unwrap();
+    house.bucket.remove("d/f015000z/theirs");
     let handle = house.fs.opendir(ino).unwrap();
     let begun = read_from(&house, handle, 2, 1).await;
     // Behind the pages that were read ahead already, and one that has no object yet.
@@ -89,9 +94,10 @@ async fn what_is_made_and_removed_here_shows_in_a_huge_directory() {
     let all: Vec<String> = begun.into_iter().chain(rest).map(|(name, _)| name).collect();
     let unique: BTreeSet<&str> = all.iter().map(String::as_str).collect();
     assert_eq!(unique.len(), all.len(), "a name came twice");
-    assert!(["f015000x", "f015000y", "zz"].iter().all(|name| unique.contains(name)));
+    assert!(["f015000x", "f015000y", "f015000z", "zz"].iter().all(|name| unique.contains(name)));
     assert!(!unique.contains("f001200") && !unique.contains("f016000"));
-    assert_eq!(all.len(), HUGE + 3 - 2);
+    assert_eq!(all.len(), HUGE + 4 - 2);
+    house.fs.release(below.handle).await.unwrap();
     house.fs.release(draft.handle).await.unwrap();
 }
 

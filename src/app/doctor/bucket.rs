@@ -133,7 +133,7 @@ fn conditions(found: Capabilities) -> Finding {
         (Some(true), _) => Finding::good(ABOUT, "honoured"),
         (Some(false), _) => Finding::warning(
             ABOUT,
-            "the server ignores If-Match and If-None-Match: s3mount looks before it writes, but what another client \
+            "the server ignores conditions of writes or copies: s3mount looks before it writes, but what another client \
              writes under the same key at the same moment can be lost",
             "let one mount alone write to these keys, or use a server with conditional writes",
         ),

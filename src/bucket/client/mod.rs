@@ -282,7 +282,7 @@ async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: 
     if found.conditional_writes == Some(false) {
         tracing::warn!(
             endpoint = sdk.endpoint(),
-            "the server ignores conditional writes: s3mount looks before it writes, \
+            "the server ignores conditions of writes or copies: s3mount looks before it writes, \
              but a write of another client at the same moment can be lost"
         );
     }

@@ -78,6 +78,7 @@ struct State {
     requests: BTreeMap<&'static str, u64>,
     faults: Vec<Fault>,
     ignores_conditions: bool,
+    ignores_tags_of_copied: bool,
     hides_checksums: bool,
     copies_lose_checksums: bool,
     /// Keys in a page of a bucket that lists in no order.
@@ -117,7 +118,7 @@ impl State {
     /// The bytes of `from` if it still is the version that the copy names.
     fn copy_source(&self, operation: &'static str, request: &CopyRequest) -> Result<Object> {
         let source = self.object(operation, &request.from)?;
-        match &request.from_etag {
+        match request.from_etag.as_ref().filter(|_| !self.ignores_tags_of_copied) {
             Some(tag) if source.etag != *tag => Err(changed(operation, &request.from)),
             _ => Ok(source.clone()),
         }
@@ -265,6 +266,11 @@ impl MemoryBucket {
     /// Accepts conditional writes with 200 and ignores the condition, as garage does.
     pub fn ignore_conditions(&self) {
         self.state.lock().ignores_conditions = true;
+    }
+
+    /// Copies whatever is there, where another version was asked for.
+    pub fn ignore_tags_of_copied(&self) {
+        self.state.lock().ignores_tags_of_copied = true;
     }
 
     /// Counts the request, plays the first fault that fits, and applies the operation in between.

@@ -169,9 +169,7 @@ impl Fs {
     pub(super) fn expire_all(&self, inos: [Ino; 3]) {
         let mut tree = self.tree.lock();
         for ino in inos {
-            if let Some(directory) = tree.directory_mut(ino) {
-                directory.expire();
-            }
+            tree.expire_listing(ino);
         }
     }
 
