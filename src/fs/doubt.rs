@@ -15,7 +15,7 @@ use super::{Error, Fs, Result};
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{Metadata, ObjectInfo, Tail};
-use crate::cache::Remembered;
+use crate::cache::{Pinned, Remembered};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Sent};
@@ -27,7 +27,7 @@ const COMPARED_BYTES: u64 = 8 << 20;
 const ANOTHER_GENERATION: u64 = 0;
 
 /// A version whose upload had no answer, or was under way when the process died.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
     pub generation: u64,
     pub attributes: Attributes,
@@ -58,7 +58,10 @@ impl Doubts {
 
     /// One more.
     pub fn add(&mut self, doubt: Doubt) {
-        self.versions.push(doubt);
+        // Each try of the same is in doubt.
+        if !self.versions.contains(&doubt) {
+            self.versions.push(doubt);
+        }
         self.looked = false;
     }
 
@@ -137,7 +140,7 @@ impl Fs {
         if let Some((tail, Some(note))) = &doubt.appended {
             return self.note_appended(ino, content, doubt.generation, tail, &there.etag, *note).await;
         }
-        self.stored(ino, &snapshot.key, &there.etag);
+        self.go_on_from(ino, content, &snapshot.key, &there);
         let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
         let ours = snapshot.stat.to_attributes(None);
         // What a crash has cut short may have had newer attributes than the journal knew.
@@ -153,6 +156,18 @@ impl Fs {
         self.note_stored(content, ino, &doubt, &snapshot, &there).await
     }
 
+    /// A copy of a file onto itself has ended without an answer: S3 may have the same bytes under another tag.
+    pub(super) fn doubt_restated(&self, ino: Ino, before: &Snapshot, error: &Error) {
+        if !is_doubtful(error) {
+            return;
+        }
+        // Who opens it anew asks S3; who has it open finds out before he stores it.
+        self.tree.lock().doubt(ino);
+        let Some(content) = self.content(ino) else { return };
+        let (attributes, size) = (before.stat.to_attributes(None), before.stat.size);
+        content.doubts.lock().add(Doubt { generation: ANOTHER_GENERATION, attributes, size, appended: None });
+    }
+
     /// Whether what is in the way of an upload is ours: a server may be slow to do what was asked of it by a
     /// process that is gone, so that nothing was there yet when this looked. Then the file goes on from that.
     pub(super) async fn is_ours_in_the_way(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> bool {
@@ -163,8 +178,15 @@ impl Fs {
         let Ok(Some((_, there))) = self.find_ours(content, doubts, before).await else { return false };
         content.doubts.lock().clear();
         tracing::debug!(key = %before.key.escape_debug(), "the version in the way is ours, and came late");
-        self.stored(ino, &before.key, &there.etag);
+        self.go_on_from(ino, content, &before.key, &there);
         true
+    }
+
+    /// S3 holds this version of ours. Where a draft lacks bytes, it has those of the version below.
+    fn go_on_from(&self, ino: Ino, content: &Content, key: &str, there: &ObjectInfo) {
+        self.stored(ino, key, &there.etag);
+        let (key, etag, size) = (key.into(), there.etag.clone(), there.size);
+        content.draft.lock().rebase(Pinned { key, etag, size });
     }
 
     /// The version in doubt that S3 has under the key, if it has one, and not the one that is known.

@@ -130,7 +130,13 @@ impl Fs {
         };
         let size = if snapshot.stat.kind == FileKind::Directory { 0 } else { snapshot.stat.size };
         let restated = self.restate_object(&snapshot.key, snapshot.etag.as_ref(), size, options).await;
-        let etag = restated.map_err(lost_is_stale)?;
+        let etag = match restated.map_err(lost_is_stale) {
+            Ok(etag) => etag,
+            Err(error) => {
+                self.doubt_restated(ino, &snapshot, &error);
+                return Err(error);
+            }
+        };
         failpoint::reach(Failpoint::AttributesStored);
         if let Some(node) = self.tree.lock().get_mut(ino)
             && !node.is_drafted()

@@ -232,3 +232,27 @@ async fn they_are_sent_while_the_file_is_open_again_and_ride_along_once_it_is_wr
     assert_eq!((stored_mode(&house, "f").await, open_notes(&house)), (0o640, 0));
     assert_eq!(house.bucket.bytes("f").unwrap(), "half and half");
 }
+
+/// Of an object that was sent in parts a copy has another tag.
+#[tokio::test]
+async fn what_is_written_after_a_copy_that_nobody_heard_of_is_stored_on_top_of_it() {
+    for attributes_wait in [false, true] {
+        let long = Duration::from_mins(10);
+        let settings = |settings| Settings { attributes_wait, attr_ttl: long, list_ttl: long, ..settings };
+        let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), settings).await;
+        let ino = house.write_file(ROOT, "f", &vec![1; 17 << 20]).await.ino;
+        let before = house.bucket.head("f").await.unwrap().etag;
+        house.bucket.inject(Fault::once("CopyObject", Effect::LoseReply(Kind::Deadline)));
+        let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+        let answered = house.fs.setattr(ino, set).await.is_ok();
+        assert_eq!(answered, attributes_wait, "it waits, or has failed");
+        assert_eq!(house.fs.sync(None).await.is_empty(), !attributes_wait);
+        assert_ne!(house.bucket.head("f").await.unwrap().etag, before, "the copy was made");
+        let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+        house.fs.write(opened.handle, 0, b"written").await.unwrap();
+        house.fs.flush(opened.handle, ME).await.unwrap();
+        house.fs.release(opened.handle).await.unwrap();
+        assert!(house.bucket.bytes("f").unwrap().starts_with(b"written\x01"));
+        assert_eq!(stored_mode(&house, "f").await, 0o600);
+    }
+}

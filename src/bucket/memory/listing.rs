@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::super::{ListPage, ListRequest, Listed, PAGE_KEYS};
-use super::{Object, State};
+use super::{Faithless, Object, State};
 
 /// One page. The token is the last key or common prefix of the page before.
 pub(super) fn page(state: &State, request: &ListRequest) -> ListPage {
@@ -26,7 +26,7 @@ pub(super) fn page(state: &State, request: &ListRequest) -> ListPage {
         name.clone_into(&mut last);
         match group {
             Some(_) => page.prefixes.push(name.to_owned()),
-            None => page.objects.push(listed(key, object, state.hides_checksums)),
+            None => page.objects.push(listed(key, object, state.faithless.contains(&Faithless::HidesChecksums))),
         }
     }
     page

@@ -5,7 +5,7 @@ mod fault;
 mod listing;
 mod uploads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -77,16 +77,22 @@ struct State {
     uploads_begun: u64,
     requests: BTreeMap<&'static str, u64>,
     faults: Vec<Fault>,
-    ignores_conditions: bool,
-    ignores_tags_of_copied: bool,
-    hides_checksums: bool,
-    copies_lose_checksums: bool,
+    faithless: BTreeSet<Faithless>,
     /// Keys in a page of a bucket that lists in no order.
     directory_page: Option<usize>,
     /// Bytes of objects that came in and went out.
     moved: Moved,
     /// Requests under way by operation, and the most there were.
     at_once: BTreeMap<&'static str, (usize, usize)>,
+}
+
+/// What some servers do otherwise than S3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Faithless {
+    IgnoresConditions,
+    IgnoresTagsOfCopied,
+    HidesChecksums,
+    LosesChecksumsOfCopies,
 }
 
 /// Bytes of objects in the bodies of requests and answers; what is copied inside moves nothing.
@@ -100,7 +106,7 @@ impl State {
     /// Checks a write's condition as S3 does: 412 for another or an existing version, 404 for
     /// `If-Match` on a key that does not exist.
     fn check(&self, operation: &'static str, key: &str, condition: &Condition) -> Result<()> {
-        if self.ignores_conditions {
+        if self.faithless.contains(&Faithless::IgnoresConditions) {
             return Ok(());
         }
         match (condition, self.objects.get(key)) {
@@ -118,7 +124,8 @@ impl State {
     /// The bytes of `from` if it still is the version that the copy names.
     fn copy_source(&self, operation: &'static str, request: &CopyRequest) -> Result<Object> {
         let source = self.object(operation, &request.from)?;
-        match request.from_etag.as_ref().filter(|_| !self.ignores_tags_of_copied) {
+        let ignores_tag = self.faithless.contains(&Faithless::IgnoresTagsOfCopied);
+        match request.from_etag.as_ref().filter(|_| !ignores_tag) {
             Some(tag) if source.etag != *tag => Err(changed(operation, &request.from)),
             _ => Ok(source.clone()),
         }
@@ -240,7 +247,7 @@ impl MemoryBucket {
 
     /// LIST tells no checksum algorithms, as SeaweedFS and older servers do.
     pub fn hide_checksums(&self) {
-        self.state.lock().hides_checksums = true;
+        self.state.lock().faithless.insert(Faithless::HidesChecksums);
     }
 
     /// Lists as S3 does in a directory bucket, so many keys in a page.
@@ -250,7 +257,7 @@ impl MemoryBucket {
 
     /// Copies lose the checksum algorithm that was asked for.
     pub fn lose_checksums_of_copies(&self) {
-        self.state.lock().copies_lose_checksums = true;
+        self.state.lock().faithless.insert(Faithless::LosesChecksumsOfCopies);
     }
 
     /// The most requests of one operation that were under way at once.
@@ -265,12 +272,12 @@ impl MemoryBucket {
 
     /// Accepts conditional writes with 200 and ignores the condition, as garage does.
     pub fn ignore_conditions(&self) {
-        self.state.lock().ignores_conditions = true;
+        self.state.lock().faithless.insert(Faithless::IgnoresConditions);
     }
 
     /// Copies whatever is there, where another version was asked for.
     pub fn ignore_tags_of_copied(&self) {
-        self.state.lock().ignores_tags_of_copied = true;
+        self.state.lock().faithless.insert(Faithless::IgnoresTagsOfCopied);
     }
 
     /// Counts the request, plays the first fault that fits, and applies the operation in between.
@@ -372,7 +379,7 @@ impl Bucket for MemoryBucket {
             } else {
                 object.properties.storage_class.clone_from(&request.storage_class);
             }
-            if state.copies_lose_checksums {
+            if state.faithless.contains(&Faithless::LosesChecksumsOfCopies) {
                 object.checksum = "CRC64NVME";
             }
             object.modified = whole_seconds_now();

@@ -126,3 +126,22 @@ async fn it_is_known_again_when_it_appears_after_it_was_looked_for() {
         assert_eq!(house.bucket.bytes("f").unwrap(), if rewritten { "two" } else { "one" });
     }
 }
+
+#[tokio::test]
+async fn a_change_inside_a_large_object_goes_on_top_of_one_that_nobody_heard_of() {
+    let house = House::new().await;
+    let mut wanted: Vec<u8> = (0..20_u32 << 20).map(|at| (at % 251) as u8).collect();
+    house.bucket.insert("f", wanted.clone(), Metadata::default());
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.bucket.inject(Fault::once("CompleteMultipartUpload", Effect::LoseReply(Kind::Deadline)));
+    for (offset, bytes) in [(9_000_000, b"first"), (19_000_000, b"other")] {
+        house.fs.write(opened.handle, offset, bytes).await.unwrap();
+        wanted[offset as usize..][..5].copy_from_slice(bytes);
+        let closed = house.fs.flush(opened.handle, ME).await;
+        assert_eq!(closed.is_ok(), bytes == b"other", "{closed:?}");
+        assert!(house.bucket.bytes("f").unwrap() == wanted);
+    }
+    house.fs.release(opened.handle).await.unwrap();
+    assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
+}
