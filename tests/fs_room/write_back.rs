@@ -2,6 +2,7 @@
 //! nor another client makes a lie of either.
 
 mod doubts;
+mod model;
 mod symlinks;
 
 use s3mount::fs::{BacklogLimits, Uploader};
