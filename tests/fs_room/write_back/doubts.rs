@@ -126,3 +126,40 @@ async fn it_is_known_again_when_it_appears_after_it_was_looked_for() {
         assert_eq!(house.bucket.bytes("f").unwrap(), if rewritten { "two" } else { "one" });
     }
 }
+
+async fn set_mode(house: &House, ino: Ino, mode: u32) {
+    house.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }).await.unwrap();
+}
+
+fn permissions(house: &House, key: &str) -> String {
+    house.bucket.info(key).unwrap().metadata["file-permissions"].clone()
+}
+
+/// A mount that keeps changes of attributes waiting, on an object to which every copy gives another tag.
+async fn patient_house_on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> House {
+    House::with(bucket, state, |settings| Settings { attributes_wait: true, ..waiting(roomy())(settings) }).await
+}
+
+async fn with_a_tag_of_parts(key: &str) -> Arc<MemoryBucket> {
+    let bucket = Arc::new(MemoryBucket::new());
+    let upload = bucket.create_upload(key, &s3mount::bucket::PutOptions::default()).await.unwrap();
+    let part = bucket.upload_part(key, &upload, 1, Bytes::from_static(b"old")).await.unwrap();
+    bucket.complete_upload(key, &upload, &[part], &s3mount::bucket::Condition::None).await.unwrap();
+    bucket
+}
+
+#[tokio::test]
+async fn a_close_after_a_chmod_that_waits_still_meets_its_version_after_a_crash() {
+    let house = patient_house_on(with_a_tag_of_parts("f").await, tempfile::tempdir().unwrap()).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    set_mode(&house, ino, 0o600).await;
+    write_anew(&house, ino, b"two").await;
+    let (bucket, state) = crash(house, None).await;
+    let house = patient_house_on(bucket, state).await;
+    let uploader = house.fs.start_uploader();
+    all_sent(&house).await;
+    uploader.stop().await;
+    assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
+    assert_eq!(house.bucket.bytes("f").unwrap(), "two");
+    assert_eq!(permissions(&house, "f"), "0100600");
+}
