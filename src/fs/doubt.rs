@@ -15,7 +15,7 @@ use super::{Error, Fs, Result};
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{Metadata, ObjectInfo, Tail};
-use crate::cache::Remembered;
+use crate::cache::{Pinned, Remembered};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{EventName, Sent};
@@ -23,8 +23,8 @@ use crate::journal::{EventName, Sent};
 /// How much of a draft and an object is compared at a time.
 const COMPARED_BYTES: u64 = 8 << 20;
 
-/// Of what was written before this process: no draft here is of it.
-const ANOTHER_GENERATION: u64 = 0;
+/// Of what was written before this process, or to another file: no draft here is of it.
+const ANOTHER_GENERATION: u64 = u64::MAX;
 
 /// A version whose upload had no answer, or was under way when the process died.
 #[derive(Clone, Debug)]
@@ -101,18 +101,52 @@ impl Doubts {
 
 /// Whether this failure leaves open what became of a write.
 pub fn is_doubtful(error: &Error) -> bool {
-    let Error::Bucket(error) = error else { return false };
-    matches!(error.kind, Kind::Unreachable | Kind::Deadline | Kind::Busy | Kind::Corrupt)
+    matches!(error, Error::Bucket(error) if may_be_done(error.kind))
 }
 
-/// An upload of what the draft holds now has ended without an answer.
-pub fn doubt_upload(content: &Content, before: &Snapshot) {
-    let (generation, size) = {
-        let draft = content.draft.lock();
-        (content.generation(), draft.size())
-    };
-    let attributes = before.stat.to_attributes(None);
-    content.doubts.lock().add(Doubt { generation, attributes, size, appended: None });
+/// The same of a bucket's failure.
+pub fn may_be_done(kind: Kind) -> bool {
+    matches!(kind, Kind::Unreachable | Kind::Deadline | Kind::Busy | Kind::Corrupt)
+}
+
+/// A request that makes a version: what it has sent is in doubt unless it is answered, also where nobody waits for
+/// the answer any more.
+#[must_use]
+#[derive(Debug)]
+pub struct Sending<'a> {
+    content: &'a Content,
+    doubt: Option<Doubt>,
+}
+
+impl<'a> Sending<'a> {
+    /// Of bytes of this draft.
+    pub fn begin(content: &'a Content, doubt: Doubt) -> Self {
+        Self { content, doubt: Some(doubt) }
+    }
+
+    /// Of a whole version that carries this.
+    pub fn version(content: &'a Content, generation: u64, size: u64, carries: Attributes) -> Self {
+        let attributes = Attributes { op_id: None, ..carries };
+        Self::begin(content, Doubt { generation, attributes, size, appended: None })
+    }
+
+    /// It has ended.
+    pub fn end(mut self, is_doubtful: bool) {
+        if !is_doubtful {
+            self.doubt = None;
+        }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(doubt) = self.doubt.take() {
+            if doubt.appended.is_none() {
+                self.content.attributes_dirty.store(true, Ordering::Release);
+            }
+            self.content.doubts.lock().add(doubt);
+        }
+    }
 }
 
 impl Fs {
@@ -137,7 +171,7 @@ impl Fs {
         if let Some((tail, Some(note))) = &doubt.appended {
             return self.note_appended(ino, content, doubt.generation, tail, &there.etag, *note).await;
         }
-        self.stored(ino, &snapshot.key, &there.etag);
+        self.stand_on(ino, content, &doubt, &snapshot.key, &there);
         let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
         let ours = snapshot.stat.to_attributes(None);
         // What a crash has cut short may have had newer attributes than the journal knew.
@@ -155,16 +189,29 @@ impl Fs {
 
     /// Whether what is in the way of an upload is ours: a server may be slow to do what was asked of it by a
     /// process that is gone, so that nothing was there yet when this looked. Then the file goes on from that.
-    pub(super) async fn is_ours_in_the_way(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> bool {
+    ///
+    /// # Errors
+    /// What S3 answers who looks: then nobody knows yet whose it is.
+    pub(super) async fn is_ours_in_the_way(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<bool> {
         let doubts = content.doubts.lock().versions.clone();
         if doubts.is_empty() || !self.is_under(ino, &before.key) {
-            return false;
+            return Ok(false);
         }
-        let Ok(Some((_, there))) = self.find_ours(content, doubts, before).await else { return false };
+        let Some((doubt, there)) = self.find_ours(content, doubts, before).await? else { return Ok(false) };
         content.doubts.lock().clear();
         tracing::debug!(key = %before.key.escape_debug(), "the version in the way is ours, and came late");
-        self.stored(ino, &before.key, &there.etag);
-        true
+        self.stand_on(ino, content, &doubt, &before.key, &there);
+        Ok(true)
+    }
+
+    /// The file goes on from a version that was made of it.
+    fn stand_on(&self, ino: Ino, content: &Content, doubt: &Doubt, key: &str, there: &ObjectInfo) {
+        self.stored(ino, key, &there.etag);
+        if doubt.generation != ANOTHER_GENERATION {
+            // What the draft lacks is the same in there as in the version before.
+            let pinned = Pinned { key: key.into(), etag: there.etag.clone(), size: there.size };
+            content.draft.lock().rebase(pinned);
+        }
     }
 
     /// The version in doubt that S3 has under the key, if it has one, and not the one that is known.
@@ -227,13 +274,15 @@ impl Fs {
         snapshot: &Snapshot,
         there: &ObjectInfo,
     ) -> Result<()> {
+        let are_bytes = content.bytes_dirty();
         content.set_stored(doubt.generation);
         content.attributes_dirty.store(false, Ordering::Release);
+        self.end_waiting_attributes(content);
         let multipart = there.size >= MULTIPART_FROM_BYTES;
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
-        let is_file = snapshot.stat.kind == FileKind::File;
-        let event = is_file.then(|| created(name, &snapshot.key, there.size, &there.etag));
+        let is_told = are_bytes && snapshot.stat.kind == FileKind::File;
+        let event = is_told.then(|| created(name, &snapshot.key, there.size, &there.etag));
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }

@@ -135,6 +135,77 @@ fn permissions(house: &House, key: &str) -> String {
     house.bucket.info(key).unwrap().metadata["file-permissions"].clone()
 }
 
+/// What the only close in the journal says that its object carries.
+fn metadata_of_close(house: &House) -> Metadata {
+    let closes = house.journal.open_intents().unwrap().into_iter().filter_map(|(_, intent)| match intent {
+        Intent::Deferred { metadata, .. } => Some(metadata),
+        _ => None,
+    });
+    closes.last().expect("a close in the journal")
+}
+
+/// Sends what waits until S3 has it, though nobody hears of that.
+async fn send_unheard(house: &House, operation: &'static str, is_there: impl Fn(&House) -> bool) {
+    house.bucket.inject(Fault::once(operation, Effect::LoseReply(Kind::Deadline)));
+    let uploader = house.fs.start_uploader();
+    until("the version", || is_there(house)).await;
+    uploader.stop().await;
+}
+
+/// Who waits only so long for what is stored lets go of requests that are under way.
+#[tokio::test]
+async fn a_version_is_known_again_whose_sender_was_not_waited_for() {
+    for (appended, killed) in [(false, false), (true, false), (true, true)] {
+        let house = house().await;
+        let (_, opened) = house.fs.create(ROOT, OsStr::new("f"), 0o644, WRITE, ME).await.unwrap();
+        house.fs.write(opened.handle, 0, b"one").await.unwrap();
+        house.fs.flush(opened.handle, ME).await.unwrap();
+        let metadata = metadata_of_close(&house);
+        house.bucket.inject(Fault::once("PutObject", Effect::Hang));
+        let (fs, writer) = (house.fs.clone(), house.fs.clone());
+        let writing = async {
+            until("the request", || house.bucket.under_way() == 1).await;
+            if appended {
+                writer.write(opened.handle, 3, b"two").await.unwrap();
+            }
+        };
+        let (left, ()) = tokio::join!(fs.sync(Some(Duration::from_millis(500))), writing);
+        assert_eq!(left.len(), 1);
+        house.bucket.insert("f", "one", metadata);
+        house.fs.flush(opened.handle, ME).await.unwrap();
+        drop((fs, writer));
+        let house = if killed {
+            sends_without_a_conflict(crash(house, None).await).await
+        } else {
+            house.fs.release(opened.handle).await.unwrap();
+            let uploader = house.fs.start_uploader();
+            all_sent(&house).await;
+            uploader.stop().await;
+            house
+        };
+        assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
+        assert_eq!(house.bucket.bytes("f").unwrap(), if appended { "onetwo" } else { "one" });
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_nobody_elses_before_s3_has_said_so() {
+    let house = house().await;
+    house.write_file(ROOT, "f", b"one").await;
+    let metadata = metadata_of_close(&house);
+    let (bucket, state) = crash(house, None).await;
+    let house = house_on(bucket, state).await;
+    house.bucket.inject(Fault::once("HeadObject", Effect::Fail(Kind::Deadline)).after(1));
+    house.bucket.inject(Fault::once("PutObject", Effect::Delay(Duration::from_millis(200))));
+    let uploader = house.fs.start_uploader();
+    until("the look", || house.bucket.count("HeadObject") == 1 && house.bucket.count("PutObject") == 1).await;
+    house.bucket.insert("f", "one", metadata);
+    all_sent(&house).await;
+    uploader.stop().await;
+    assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
+    assert_eq!(house.bucket.bytes("f").unwrap(), "one");
+}
+
 /// A mount that keeps changes of attributes waiting, on an object to which every copy gives another tag.
 async fn patient_house_on(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> House {
     House::with(bucket, state, |settings| Settings { attributes_wait: true, ..waiting(roomy())(settings) }).await
@@ -161,5 +232,57 @@ async fn a_close_after_a_chmod_that_waits_still_meets_its_version_after_a_crash(
     uploader.stop().await;
     assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
     assert_eq!(house.bucket.bytes("f").unwrap(), "two");
+    assert_eq!(permissions(&house, "f"), "0100600");
+}
+
+#[tokio::test]
+async fn a_close_after_a_chmod_of_which_nobody_heard_is_stored() {
+    for killed in [false, true] {
+        let house = patient_house_on(with_a_tag_of_parts("f").await, tempfile::tempdir().unwrap()).await;
+        let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+        set_mode(&house, ino, 0o600).await;
+        let is_set = |house: &House| {
+            house.bucket.info("f").unwrap().metadata.get("file-permissions").is_some_and(|mode| mode == "0100600")
+        };
+        send_unheard(&house, "CopyObject", is_set).await;
+        write_anew(&house, ino, b"two").await;
+        let house = if killed {
+            let (bucket, state) = crash(house, None).await;
+            patient_house_on(bucket, state).await
+        } else {
+            house
+        };
+        let uploader = house.fs.start_uploader();
+        all_sent(&house).await;
+        uploader.stop().await;
+        assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
+        assert_eq!(house.bucket.bytes("f").unwrap(), "two");
+    }
+}
+
+/// Of a large object only what has changed is here.
+#[tokio::test]
+async fn who_goes_on_writing_into_a_large_file_stands_on_the_version_that_nobody_heard_of() {
+    let house = house().await;
+    house.bucket.insert("f", vec![0; 20 << 20], Metadata::new());
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+    house.fs.write(opened.handle, 0, b"one").await.unwrap();
+    house.bucket.inject(Fault::once("CompleteMultipartUpload", Effect::LoseReply(Kind::Deadline)));
+    house.fs.fsync(opened.handle).await.unwrap_err();
+    house.fs.write(opened.handle, 3, b"two").await.unwrap();
+    house.fs.fsync(opened.handle).await.unwrap();
+    assert_eq!(house.bucket.bytes("f").unwrap().slice(..7), "onetwo\0");
+    assert_eq!(house.fs.read(opened.handle, 10 << 20, 3).await.unwrap(), "\0\0\0");
+}
+
+#[tokio::test]
+async fn a_chmod_whose_request_was_not_waited_for_is_sent_again() {
+    let house = patient_house_on(with_a_tag_of_parts("f").await, tempfile::tempdir().unwrap()).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    set_mode(&house, ino, 0o600).await;
+    house.bucket.inject(Fault::once("CopyObject", Effect::Hang));
+    assert_eq!(house.fs.sync(Some(Duration::from_millis(500))).await.len(), 1);
+    assert_eq!(house.fs.sync(None).await.len(), 0);
     assert_eq!(permissions(&house, "f"), "0100600");
 }
