@@ -12,7 +12,7 @@ use super::inodes::Ino;
 use super::persist::{Snapshot, created};
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
-use crate::bucket::attributes::Attributes;
+use crate::bucket::attributes::{Attributes, OP_ID, is_same_but_ctime};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{Metadata, ObjectInfo, Tail};
 use crate::cache::{Pinned, Remembered};
@@ -25,9 +25,11 @@ const COMPARED_BYTES: u64 = 8 << 20;
 
 /// Of what was written before this process, or to another file: no draft here is of it.
 const ANOTHER_GENERATION: u64 = u64::MAX;
+/// Versions of one file that are remembered. Where more of them are in doubt, the oldest had most time to appear.
+const MOST_VERSIONS: usize = 32;
 
 /// A version whose upload had no answer, or was under way when the process died.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
     pub generation: u64,
     pub attributes: Attributes,
@@ -56,10 +58,16 @@ impl Doubts {
         Self { versions: sent.iter().map(doubt).collect(), looked: false }
     }
 
-    /// One more.
+    /// One more; of those that are alike one is enough.
     pub fn add(&mut self, doubt: Doubt) {
-        self.versions.push(doubt);
         self.looked = false;
+        if self.versions.contains(&doubt) {
+            return;
+        }
+        if self.versions.len() == MOST_VERSIONS {
+            self.versions.remove(0);
+        }
+        self.versions.push(doubt);
     }
 
     /// S3 holds what is known here.
@@ -67,17 +75,19 @@ impl Doubts {
         *self = Self::default();
     }
 
-    /// What the journal is to keep beside a draft of this size that carries this: it is in doubt by itself.
-    pub fn besides(&self, size: u64, metadata: &Metadata) -> Vec<Sent> {
-        let mtime = Attributes::from_metadata(metadata).mtime;
-        let is_other = |doubt: &&Doubt| doubt.size != size || doubt.attributes.mtime != mtime;
+    /// What the journal is to keep beside a draft of this generation that carries this: it is in doubt by itself.
+    fn besides(&self, generation: u64, metadata: &Metadata) -> Vec<Sent> {
+        let attributes = Attributes::from_metadata(metadata);
+        let is_it = |doubt: &Doubt| {
+            doubt.generation == generation && doubt.attributes == attributes && doubt.appended.is_none()
+        };
         let sent = |doubt: &Doubt| {
             let tail = doubt.appended.as_ref().map(|(tail, _)| tail.clone());
             let attributes = Attributes { op_id: None, ..doubt.attributes.clone() };
             // What was sent fitted.
             Some(Sent { size: doubt.size, metadata: attributes.to_metadata().ok()?, tail })
         };
-        self.versions.iter().filter(is_other).filter_map(sent).collect()
+        self.versions.iter().filter(|doubt| !is_it(doubt)).filter_map(sent).collect()
     }
 
     /// For a file that takes the place of this one.
@@ -146,6 +156,22 @@ impl Drop for Sending<'_> {
             }
             self.content.doubts.lock().add(doubt);
         }
+    }
+}
+
+impl Content {
+    /// What the journal is to keep beside bytes of this generation and size that carry this.
+    pub fn earlier(&self, generation: u64, size: u64, metadata: &Metadata) -> Vec<Sent> {
+        let mut earlier = self.doubts.lock().besides(generation, metadata);
+        // An upload that was begun before this has an object of its own until what was set since follows.
+        if let Some(outgoing) = self.outgoing.current() {
+            let mut metadata_then = outgoing.options().metadata.clone();
+            metadata_then.remove(OP_ID);
+            if !is_same_but_ctime(&metadata_then, metadata) {
+                earlier.push(Sent { size, metadata: metadata_then, tail: None });
+            }
+        }
+        earlier
     }
 }
 
@@ -228,31 +254,49 @@ impl Fs {
         if snapshot.etag.as_ref() == Some(&there.etag) {
             return Ok(None);
         }
-        for doubt in doubts {
-            let is_there = match &doubt.appended {
-                Some((tail, _)) => tail.is_end_of(self.bucket.as_ref(), &snapshot.key, &there).await?,
-                None => self.is_ours(content, &doubt, &snapshot.key, &there).await?,
-            };
-            if is_there {
-                return Ok(Some((doubt, there)));
+        for doubt in &doubts {
+            if let Some((tail, _)) = &doubt.appended
+                && tail.is_end_of(self.bucket.as_ref(), &snapshot.key, &there).await?
+            {
+                return Ok(Some((doubt.clone(), there)));
             }
         }
-        Ok(None)
+        let written: Vec<_> = doubts.into_iter().filter(|doubt| doubt.appended.is_none()).collect();
+        let ours = self.find_written(content, &written, &snapshot.key, &there).await?;
+        Ok(ours.map(|doubt| (doubt, there)))
     }
 
-    /// Whether an object is the version in doubt, or one with the same bytes and other attributes. The
-    /// time of the last write, in nanoseconds, is hardly ever another program's; else the bytes tell.
-    async fn is_ours(&self, content: &Content, doubt: &Doubt, key: &str, there: &ObjectInfo) -> Result<bool> {
-        if there.size != doubt.size {
-            return Ok(false);
+    /// Which of these versions an object is, or has the bytes of. All of its attributes tell that. They may have
+    /// changed as it was sent: the time of the last write, in nanoseconds, is hardly ever another program's then.
+    /// Where several have the same (who copies a file sets it), or none, the bytes tell.
+    async fn find_written(
+        &self,
+        content: &Content,
+        doubts: &[Doubt],
+        key: &str,
+        there: &ObjectInfo,
+    ) -> Result<Option<Doubt>> {
+        let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
+        let of_size: Vec<&Doubt> = doubts.iter().filter(|doubt| doubt.size == there.size).collect();
+        if let Some(same) = of_size.iter().find(|doubt| doubt.attributes == attributes) {
+            return Ok(Some((*same).clone()));
         }
-        let mtime = Attributes::from_metadata(&there.metadata).mtime;
-        if mtime.is_some() && mtime == doubt.attributes.mtime {
-            return Ok(true);
+        let has_time = |doubt: &Doubt| attributes.mtime.is_some() && doubt.attributes.mtime == attributes.mtime;
+        let of_time: Vec<&Doubt> = of_size.iter().copied().filter(|doubt| has_time(doubt)).collect();
+        if let [only] = of_time[..] {
+            return Ok(Some(only.clone()));
         }
-        if !content.is_resumed || content.generation() != doubt.generation {
-            return Ok(false);
+        // The bytes of the others are not here.
+        let is_last = |doubt: &Doubt| content.is_resumed && doubt.generation == content.generation();
+        if let Some(last) = of_size.into_iter().find(|doubt| is_last(doubt))
+            && self.has_bytes(content, last, key, there).await?
+        {
+            return Ok(Some(last.clone()));
         }
+        Ok(of_time.into_iter().find(|doubt| !is_last(doubt)).cloned())
+    }
+
+    async fn has_bytes(&self, content: &Content, doubt: &Doubt, key: &str, there: &ObjectInfo) -> Result<bool> {
         let mut at = 0;
         while at < doubt.size {
             let end = doubt.size.min(at + COMPARED_BYTES);

@@ -115,6 +115,11 @@ impl Outgoing {
         self.op_id.as_ref()
     }
 
+    /// What its object carries at first.
+    pub fn options(&self) -> &PutOptions {
+        self.upload.options()
+    }
+
     /// Its records in the journal, for whoever settles them.
     pub fn take_intents(&self) -> Vec<IntentId> {
         std::mem::take(&mut self.intents.lock())

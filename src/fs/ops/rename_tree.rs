@@ -190,7 +190,7 @@ impl Fs {
             let Some(size) = deferral.kept.promised() else { continue };
             ended.push(deferral.id);
             let allowed = content.verdicts.lock().allow(deferral.generation, &there.key);
-            let earlier = content.doubts.lock().besides(size, &deferral.metadata);
+            let earlier = content.earlier(deferral.generation, size, &deferral.metadata);
             let (draft, metadata) = (deferral.kept.record(), deferral.metadata.clone());
             begun.push(deferred_intent(&there, draft, size, metadata, allowed, earlier));
             moved.push((content, Deferral { key: there.key, allowed, ..deferral }));

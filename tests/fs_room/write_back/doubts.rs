@@ -131,6 +131,12 @@ async fn set_mode(house: &House, ino: Ino, mode: u32) {
     house.fs.setattr(ino, SetAttr { mode: Some(mode), ..SetAttr::default() }).await.unwrap();
 }
 
+/// As `cp -p`, `rsync -t` and `tar` do.
+async fn set_time_of_source(house: &House, ino: Ino) {
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    house.fs.setattr(ino, SetAttr { mtime: Some(NewTime::At(time)), ..SetAttr::default() }).await.unwrap();
+}
+
 fn permissions(house: &House, key: &str) -> String {
     house.bucket.info(key).unwrap().metadata["file-permissions"].clone()
 }
@@ -150,6 +156,57 @@ async fn send_unheard(house: &House, operation: &'static str, is_there: impl Fn(
     let uploader = house.fs.start_uploader();
     until("the version", || is_there(house)).await;
     uploader.stop().await;
+}
+
+#[tokio::test]
+async fn a_chmod_after_an_answer_that_was_lost_survives_a_crash() {
+    let house = house().await;
+    let ino = house.write_file(ROOT, "f", b"one").await.ino;
+    send_unheard(&house, "PutObject", |house| house.bucket.bytes("f").is_some()).await;
+    set_mode(&house, ino, 0o600).await;
+    let house = sends_without_a_conflict(crash(house, None).await).await;
+    assert_eq!(permissions(&house, "f"), "0100600");
+}
+
+#[tokio::test]
+async fn bytes_with_the_size_and_time_of_those_in_doubt_are_not_taken_for_them() {
+    let house = house().await;
+    let ino = house.write_file(ROOT, "f", b"one").await.ino;
+    set_time_of_source(&house, ino).await;
+    send_unheard(&house, "PutObject", |house| house.bucket.bytes("f").is_some()).await;
+    write_anew(&house, ino, b"two").await;
+    set_time_of_source(&house, ino).await;
+    let house = sends_without_a_conflict(crash(house, None).await).await;
+    assert_eq!(house.bucket.bytes("f").unwrap(), "two");
+}
+
+/// The object of parts that left before the close carries at first what the file had when they began to.
+#[tokio::test]
+async fn what_was_set_after_the_first_parts_had_left_survives_a_crash() {
+    for rewritten in [false, true] {
+        let house = house().await;
+        let (entry, opened) = house.fs.create(ROOT, OsStr::new("f"), 0o644, WRITE, ME).await.unwrap();
+        for at in 0..20 {
+            house.fs.write(opened.handle, at << 20, &vec![7; 1 << 20]).await.unwrap();
+        }
+        until("an upload", || house.bucket.open_uploads() == 1).await;
+        set_mode(&house, entry.ino, 0o600).await;
+        set_time_of_source(&house, entry.ino).await;
+        house.fs.flush(opened.handle, ME).await.unwrap();
+        house.fs.release(opened.handle).await.unwrap();
+        send_unheard(&house, "CompleteMultipartUpload", |house| house.bucket.bytes("f").is_some()).await;
+        let journal = Arc::downgrade(&house.journal);
+        let (bucket, state) = crash(house, None).await;
+        until("the end of the upload", || journal.strong_count() == 0).await;
+        let house = house_on(bucket, state).await;
+        if rewritten {
+            let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+            write_anew(&house, ino, b"two").await;
+        }
+        let house = sends_without_a_conflict(crash(house, None).await).await;
+        assert_eq!(permissions(&house, "f"), "0100600");
+        assert_eq!(house.bucket.bytes("f").unwrap().len(), if rewritten { 3 } else { 20 << 20 });
+    }
 }
 
 /// Who waits only so long for what is stored lets go of requests that are under way.
@@ -285,4 +342,18 @@ async fn a_chmod_whose_request_was_not_waited_for_is_sent_again() {
     assert_eq!(house.fs.sync(Some(Duration::from_millis(500))).await.len(), 1);
     assert_eq!(house.fs.sync(None).await.len(), 0);
     assert_eq!(permissions(&house, "f"), "0100600");
+}
+
+#[tokio::test]
+async fn what_is_tried_again_and_again_is_in_doubt_once() {
+    let house = house().await;
+    let ino = house.write_file(ROOT, "f", b"one").await.ino;
+    house.bucket.inject(Fault::once("PutObject", Effect::Fail(Kind::Busy)).times(3));
+    for _ in 0..3 {
+        assert_eq!(house.fs.sync(None).await.len(), 1);
+    }
+    write_anew(&house, ino, b"second").await;
+    let intents = house.journal.open_intents().unwrap();
+    let [(_, Intent::Deferred { size: 6, earlier, .. })] = &intents[..] else { panic!("not one close: {intents:?}") };
+    assert_eq!(earlier.iter().map(|sent| sent.size).collect::<Vec<_>>(), [3]);
 }
