@@ -357,3 +357,29 @@ async fn what_is_tried_again_and_again_is_in_doubt_once() {
     let [(_, Intent::Deferred { size: 6, earlier, .. })] = &intents[..] else { panic!("not one close: {intents:?}") };
     assert_eq!(earlier.iter().map(|sent| sent.size).collect::<Vec<_>>(), [3]);
 }
+
+/// Copies of what was uploaded in parts have other tags.
+#[tokio::test]
+async fn a_close_follows_its_directory_though_the_copy_has_another_tag() {
+    for batches in [0, 1] {
+        let bucket = with_a_tag_of_parts("d/f").await;
+        for number in 0..1000 {
+            bucket.insert(&format!("d/{number:04}"), "plain", Metadata::new());
+        }
+        let house = patient_house_on(bucket, tempfile::tempdir().unwrap()).await;
+        let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+        let ino = house.lookup(directory, "f").await.unwrap().ino;
+        write_anew(&house, ino, b"two").await;
+        // The last goes first.
+        house.bucket.inject(Fault::once("DeleteObjects", Effect::Hang).after(batches));
+        let deletes = || house.bucket.count("DeleteObjects") == u64::from(batches) + 1;
+        tokio::select! {
+            () = rename(&house, "d", "e") => panic!("it was not cut short"),
+            () = until("the deletes", deletes) => {}
+        }
+        assert_eq!(house.bucket.bytes("d/f").is_some(), batches == 0);
+        let house = sends_without_a_conflict(crash(house, None).await).await;
+        assert_eq!(house.bucket.bytes("e/f").unwrap(), "two");
+        assert_eq!(house.bucket.keys().iter().filter(|key| key.starts_with("d/")).count(), 0);
+    }
+}
