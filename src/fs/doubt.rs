@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
+
 use super::content::Content;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created};
@@ -202,13 +204,20 @@ impl Fs {
         let ours = snapshot.stat.to_attributes(None);
         // What a crash has cut short may have had newer attributes than the journal knew.
         let is_last = attributes == ours || (content.is_resumed && ours == doubt.attributes);
-        if !is_last || content.generation() != doubt.generation {
+        if !is_last {
             return Ok(());
         }
-        if let Some(node) = self.tree.lock().get_mut(ino) {
+        {
+            let mut tree = self.tree.lock();
+            let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
+            // Changed while this looked: that is to be sent.
+            if node.stat != snapshot.stat || content.generation() != doubt.generation {
+                return Ok(());
+            }
             let properties = there.properties.clone();
             let remembered = Remembered { size: there.size, attributes, properties, ..Remembered::default() };
             node.stat = Stat::of_object(&remembered, false, &self.settings);
+            content.attributes_dirty.store(false, Ordering::Release);
         }
         self.note_stored(content, ino, &doubt, &snapshot, &there).await
     }
@@ -320,7 +329,6 @@ impl Fs {
     ) -> Result<()> {
         let are_bytes = content.bytes_dirty();
         content.set_stored(doubt.generation);
-        content.attributes_dirty.store(false, Ordering::Release);
         self.end_waiting_attributes(content);
         let multipart = there.size >= MULTIPART_FROM_BYTES;
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };

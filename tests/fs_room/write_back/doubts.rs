@@ -383,3 +383,19 @@ async fn a_close_follows_its_directory_though_the_copy_has_another_tag() {
         assert_eq!(house.bucket.keys().iter().filter(|key| key.starts_with("d/")).count(), 0);
     }
 }
+
+#[tokio::test]
+async fn a_chmod_during_the_look_is_not_undone_by_its_answer() {
+    let (bucket, state) = sent_but_not_heard_of().await;
+    let house = house_on(bucket, state).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    let before = house.bucket.count("HeadObject");
+    house.bucket.inject(Fault::once("HeadObject", Effect::Delay(Duration::from_millis(200))));
+    let uploader = house.fs.start_uploader();
+    until("the look", || house.bucket.count("HeadObject") > before && house.bucket.under_way() == 1).await;
+    set_mode(&house, ino, 0o600).await;
+    all_sent(&house).await;
+    uploader.stop().await;
+    assert_eq!(permissions(&house, "f"), "0100600");
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o600);
+}
