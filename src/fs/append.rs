@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::commit::{FILL_BYTES, admit};
 use super::content::Content;
-use super::doubt::Doubt;
+use super::doubt::{Doubt, Sending};
 use super::inodes::Ino;
 use super::persist::{Snapshot, created, lost_is_stale};
 use super::recovery::RecoveryReport;
@@ -106,7 +106,14 @@ impl Fs {
         failpoint::reach(Failpoint::AppendNoted);
         let content_type = stat.properties.content_type_at(&key);
         let request = AppendRequest { key, etag, offset: tail.offset, content_type };
-        let error = match self.bucket.append(&request, bytes).await {
+        let sent = Some((tail.clone(), Some(note)));
+        let doubt = Doubt { generation, attributes: stat.to_attributes(None), size: tail.size, appended: sent };
+        let sending = Sending::begin(content, doubt);
+        let appended = self.bucket.append(&request, bytes).await;
+        let is_answer = |kind| matches!(kind, Kind::Refused | Kind::Unsupported | Kind::Changed | Kind::NotFound);
+        // Perhaps an earlier try was done.
+        sending.end(appended.as_ref().is_err_and(|error| !is_answer(error.kind)));
+        let error = match appended {
             Ok(etag) => {
                 failpoint::reach(Failpoint::AppendDone);
                 self.note_appended(ino, content, generation, &tail, &etag, note).await?;
@@ -124,11 +131,6 @@ impl Fs {
         }
         if error.kind == Kind::Changed || error.kind == Kind::NotFound {
             self.close_notes(&[note]);
-        } else {
-            // Perhaps an earlier try was done.
-            let (attributes, size) = (stat.to_attributes(None), tail.size);
-            let appended = Some((tail, Some(note)));
-            content.doubts.lock().add(Doubt { generation, attributes, size, appended });
         }
         let error = lost_is_stale(error);
         Err(error)

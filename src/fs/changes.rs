@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::commit::{FILL_BYTES, Written};
 use super::content::Content;
+use super::doubt::{Sending, is_doubtful};
 use super::draft::Draft;
 use super::edges::Edges;
 use super::inodes::Ino;
@@ -28,6 +29,22 @@ use crate::journal::IntentId;
 impl Fs {
     /// Makes the draft a version in parts. Its writers are kept out meanwhile.
     pub(super) async fn write_parts(
+        &self,
+        ino: Ino,
+        content: &Content,
+        before: &Snapshot,
+        op_id: Option<String>,
+    ) -> Result<Written> {
+        let carries = self.snapshot(ino)?.stat.to_attributes(None);
+        let size = content.draft.lock().size();
+        // Its writers are kept out.
+        let sending = Sending::version(content, content.generation(), size, carries);
+        let written = self.send_parts(ino, content, before, op_id).await;
+        sending.end(written.as_ref().is_err_and(is_doubtful));
+        written
+    }
+
+    async fn send_parts(
         &self,
         ino: Ino,
         content: &Content,

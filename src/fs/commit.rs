@@ -7,13 +7,14 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::content::Content;
-use super::doubt::{doubt_upload, is_doubtful};
+use super::doubt::{Sending, is_doubtful, may_be_done};
 use super::gatekeeper::Frozen;
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
 use super::persist::{Snapshot, created, lost_is_stale};
 use super::stat::FileKind;
 use super::{Error, Fs, Result};
+use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{ETag, PutOptions};
 use crate::cache::{Pinned, ReadAhead};
@@ -135,7 +136,10 @@ impl Fs {
         if content.bytes_dirty() {
             self.commit_bytes(ino, content, &snapshot, only).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
+            let (generation, size) = (content.stored(), snapshot.stat.size);
+            let sending = Sending::version(content, generation, size, snapshot.stat.to_attributes(None));
             let stored = self.store_attributes_open(ino, content, &snapshot).await;
+            sending.end(stored.as_ref().is_err_and(is_doubtful));
             match &stored {
                 // The version that they were meant for is gone: theirs has attributes of its own.
                 Err(error) if error.is_conflict() => self.tree.lock().doubt(ino),
@@ -206,10 +210,7 @@ impl Fs {
             Err(error) => {
                 content.attributes_dirty.store(true, Ordering::Release);
                 self.settle(intent.as_slice(), Vec::new()).await?;
-                if is_doubtful(&error) {
-                    doubt_upload(content, before);
-                }
-                if error.is_conflict() && self.is_ours_in_the_way(ino, content, before).await {
+                if error.is_conflict() && self.is_ours_in_the_way(ino, content, before).await? {
                     return Ok(false);
                 }
                 self.note_failure(ino, content, &before.key, &error).await?;
@@ -335,7 +336,10 @@ impl Fs {
         still.admit(generation)?;
         let size = bytes.len() as u64;
         failpoint::reach(Failpoint::PutBefore);
-        let etag = self.bucket.put(&before.key, bytes.clone(), &options).await.map_err(lost_is_stale)?;
+        let sending = Sending::version(content, generation, size, Attributes::from_metadata(&options.metadata));
+        let put = self.bucket.put(&before.key, bytes.clone(), &options).await;
+        sending.end(put.as_ref().is_err_and(|error| may_be_done(error.kind)));
+        let etag = put.map_err(lost_is_stale)?;
         failpoint::reach(Failpoint::PutAfter);
         Ok(Written { bytes: Some(bytes), ..Written::in_parts(generation, etag, size) })
     }

@@ -131,7 +131,7 @@ impl Fs {
             }
             failpoint::reach(Failpoint::DeferSynced);
             let ended: Vec<IntentId> = ended.iter().copied().chain(older.as_ref().map(|older| older.id)).collect();
-            let earlier = content.doubts.lock().besides(size, &metadata);
+            let earlier = content.earlier(generation, size, &metadata);
             let draft = kept.record();
             let intent = deferred_intent(there, draft, size, metadata.clone(), allows(generation), earlier);
             Ok(self.journal.replace(&ended, vec![intent]).await?[0])

@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
+
 use super::content::Content;
 use super::inodes::Ino;
 use super::persist::{Snapshot, created};
 use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
-use crate::bucket::attributes::Attributes;
+use crate::bucket::attributes::{Attributes, OP_ID, is_same_but_ctime};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
 use crate::bucket::{Metadata, ObjectInfo, Tail};
 use crate::cache::{Pinned, Remembered};
@@ -23,8 +25,10 @@ use crate::journal::{EventName, Sent};
 /// How much of a draft and an object is compared at a time.
 const COMPARED_BYTES: u64 = 8 << 20;
 
-/// Of what was written before this process: no draft here is of it.
-const ANOTHER_GENERATION: u64 = 0;
+/// Of what was written before this process, or to another file: no draft here is of it.
+const ANOTHER_GENERATION: u64 = u64::MAX;
+/// Versions of one file that are remembered. Where more of them are in doubt, the oldest had most time to appear.
+const MOST_VERSIONS: usize = 32;
 
 /// A version whose upload had no answer, or was under way when the process died.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,13 +60,16 @@ impl Doubts {
         Self { versions: sent.iter().map(doubt).collect(), looked: false }
     }
 
-    /// One more.
+    /// One more; of those that are alike one is enough.
     pub fn add(&mut self, doubt: Doubt) {
-        // Each try of the same is in doubt.
-        if !self.versions.contains(&doubt) {
-            self.versions.push(doubt);
-        }
         self.looked = false;
+        if self.versions.contains(&doubt) {
+            return;
+        }
+        if self.versions.len() == MOST_VERSIONS {
+            self.versions.remove(0);
+        }
+        self.versions.push(doubt);
     }
 
     /// S3 holds what is known here.
@@ -70,17 +77,19 @@ impl Doubts {
         *self = Self::default();
     }
 
-    /// What the journal is to keep beside a draft of this size that carries this: it is in doubt by itself.
-    pub fn besides(&self, size: u64, metadata: &Metadata) -> Vec<Sent> {
-        let mtime = Attributes::from_metadata(metadata).mtime;
-        let is_other = |doubt: &&Doubt| doubt.size != size || doubt.attributes.mtime != mtime;
+    /// What the journal is to keep beside a draft of this generation that carries this: it is in doubt by itself.
+    fn besides(&self, generation: u64, metadata: &Metadata) -> Vec<Sent> {
+        let attributes = Attributes::from_metadata(metadata);
+        let is_it = |doubt: &Doubt| {
+            doubt.generation == generation && doubt.attributes == attributes && doubt.appended.is_none()
+        };
         let sent = |doubt: &Doubt| {
             let tail = doubt.appended.as_ref().map(|(tail, _)| tail.clone());
             let attributes = Attributes { op_id: None, ..doubt.attributes.clone() };
             // What was sent fitted.
             Some(Sent { size: doubt.size, metadata: attributes.to_metadata().ok()?, tail })
         };
-        self.versions.iter().filter(is_other).filter_map(sent).collect()
+        self.versions.iter().filter(|doubt| !is_it(doubt)).filter_map(sent).collect()
     }
 
     /// For a file that takes the place of this one.
@@ -104,18 +113,68 @@ impl Doubts {
 
 /// Whether this failure leaves open what became of a write.
 pub fn is_doubtful(error: &Error) -> bool {
-    let Error::Bucket(error) = error else { return false };
-    matches!(error.kind, Kind::Unreachable | Kind::Deadline | Kind::Busy | Kind::Corrupt)
+    matches!(error, Error::Bucket(error) if may_be_done(error.kind))
 }
 
-/// An upload of what the draft holds now has ended without an answer.
-pub fn doubt_upload(content: &Content, before: &Snapshot) {
-    let (generation, size) = {
-        let draft = content.draft.lock();
-        (content.generation(), draft.size())
-    };
-    let attributes = before.stat.to_attributes(None);
-    content.doubts.lock().add(Doubt { generation, attributes, size, appended: None });
+/// The same of a bucket's failure.
+pub fn may_be_done(kind: Kind) -> bool {
+    matches!(kind, Kind::Unreachable | Kind::Deadline | Kind::Busy | Kind::Corrupt)
+}
+
+/// A request that makes a version: what it has sent is in doubt unless it is answered, also where nobody waits for
+/// the answer any more.
+#[must_use]
+#[derive(Debug)]
+pub struct Sending<'a> {
+    content: &'a Content,
+    doubt: Option<Doubt>,
+}
+
+impl<'a> Sending<'a> {
+    /// Of bytes of this draft.
+    pub fn begin(content: &'a Content, doubt: Doubt) -> Self {
+        Self { content, doubt: Some(doubt) }
+    }
+
+    /// Of a whole version that carries this.
+    pub fn version(content: &'a Content, generation: u64, size: u64, carries: Attributes) -> Self {
+        let attributes = Attributes { op_id: None, ..carries };
+        Self::begin(content, Doubt { generation, attributes, size, appended: None })
+    }
+
+    /// It has ended.
+    pub fn end(mut self, is_doubtful: bool) {
+        if !is_doubtful {
+            self.doubt = None;
+        }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(doubt) = self.doubt.take() {
+            if doubt.appended.is_none() {
+                self.content.attributes_dirty.store(true, Ordering::Release);
+            }
+            self.content.doubts.lock().add(doubt);
+        }
+    }
+}
+
+impl Content {
+    /// What the journal is to keep beside bytes of this generation and size that carry this.
+    pub fn earlier(&self, generation: u64, size: u64, metadata: &Metadata) -> Vec<Sent> {
+        let mut earlier = self.doubts.lock().besides(generation, metadata);
+        // An upload that was begun before this has an object of its own until what was set since follows.
+        if let Some(outgoing) = self.outgoing.current() {
+            let mut metadata_then = outgoing.options().metadata.clone();
+            metadata_then.remove(OP_ID);
+            if !is_same_but_ctime(&metadata_then, metadata) {
+                earlier.push(Sent { size, metadata: metadata_then, tail: None });
+            }
+        }
+        earlier
+    }
 }
 
 impl Fs {
@@ -140,53 +199,54 @@ impl Fs {
         if let Some((tail, Some(note))) = &doubt.appended {
             return self.note_appended(ino, content, doubt.generation, tail, &there.etag, *note).await;
         }
-        self.go_on_from(ino, content, &snapshot.key, &there);
+        self.stand_on(ino, content, &doubt, &snapshot.key, &there);
         let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
         let ours = snapshot.stat.to_attributes(None);
         // What a crash has cut short may have had newer attributes than the journal knew.
         let is_last = attributes == ours || (content.is_resumed && ours == doubt.attributes);
-        if !is_last || content.generation() != doubt.generation {
+        if !is_last {
             return Ok(());
         }
-        if let Some(node) = self.tree.lock().get_mut(ino) {
+        {
+            let mut tree = self.tree.lock();
+            let node = tree.get_mut(ino).ok_or(Errno::ESTALE)?;
+            // Changed while this looked: that is to be sent.
+            if node.stat != snapshot.stat || content.generation() != doubt.generation {
+                return Ok(());
+            }
             let properties = there.properties.clone();
             let remembered = Remembered { size: there.size, attributes, properties, ..Remembered::default() };
             node.stat = Stat::of_object(&remembered, false, &self.settings);
+            content.attributes_dirty.store(false, Ordering::Release);
         }
         self.note_stored(content, ino, &doubt, &snapshot, &there).await
     }
 
-    /// A copy of a file onto itself has ended without an answer: S3 may have the same bytes under another tag.
-    pub(super) fn doubt_restated(&self, ino: Ino, before: &Snapshot, error: &Error) {
-        if !is_doubtful(error) {
-            return;
-        }
-        // Who opens it anew asks S3; who has it open finds out before he stores it.
-        self.tree.lock().doubt(ino);
-        let Some(content) = self.content(ino) else { return };
-        let (attributes, size) = (before.stat.to_attributes(None), before.stat.size);
-        content.doubts.lock().add(Doubt { generation: ANOTHER_GENERATION, attributes, size, appended: None });
-    }
-
     /// Whether what is in the way of an upload is ours: a server may be slow to do what was asked of it by a
     /// process that is gone, so that nothing was there yet when this looked. Then the file goes on from that.
-    pub(super) async fn is_ours_in_the_way(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> bool {
+    ///
+    /// # Errors
+    /// What S3 answers who looks: then nobody knows yet whose it is.
+    pub(super) async fn is_ours_in_the_way(&self, ino: Ino, content: &Arc<Content>, before: &Snapshot) -> Result<bool> {
         let doubts = content.doubts.lock().versions.clone();
         if doubts.is_empty() || !self.is_under(ino, &before.key) {
-            return false;
+            return Ok(false);
         }
-        let Ok(Some((_, there))) = self.find_ours(content, doubts, before).await else { return false };
+        let Some((doubt, there)) = self.find_ours(content, doubts, before).await? else { return Ok(false) };
         content.doubts.lock().clear();
         tracing::debug!(key = %before.key.escape_debug(), "the version in the way is ours, and came late");
-        self.go_on_from(ino, content, &before.key, &there);
-        true
+        self.stand_on(ino, content, &doubt, &before.key, &there);
+        Ok(true)
     }
 
-    /// S3 holds this version of ours. Where a draft lacks bytes, it has those of the version below.
-    fn go_on_from(&self, ino: Ino, content: &Content, key: &str, there: &ObjectInfo) {
+    /// The file goes on from a version that was made of it.
+    fn stand_on(&self, ino: Ino, content: &Content, doubt: &Doubt, key: &str, there: &ObjectInfo) {
         self.stored(ino, key, &there.etag);
-        let (key, etag, size) = (key.into(), there.etag.clone(), there.size);
-        content.draft.lock().rebase(Pinned { key, etag, size });
+        if doubt.generation != ANOTHER_GENERATION {
+            // What the draft lacks is the same in there as in the version before.
+            let pinned = Pinned { key: key.into(), etag: there.etag.clone(), size: there.size };
+            content.draft.lock().rebase(pinned);
+        }
     }
 
     /// The version in doubt that S3 has under the key, if it has one, and not the one that is known.
@@ -203,31 +263,49 @@ impl Fs {
         if snapshot.etag.as_ref() == Some(&there.etag) {
             return Ok(None);
         }
-        for doubt in doubts {
-            let is_there = match &doubt.appended {
-                Some((tail, _)) => tail.is_end_of(self.bucket.as_ref(), &snapshot.key, &there).await?,
-                None => self.is_ours(content, &doubt, &snapshot.key, &there).await?,
-            };
-            if is_there {
-                return Ok(Some((doubt, there)));
+        for doubt in &doubts {
+            if let Some((tail, _)) = &doubt.appended
+                && tail.is_end_of(self.bucket.as_ref(), &snapshot.key, &there).await?
+            {
+                return Ok(Some((doubt.clone(), there)));
             }
         }
-        Ok(None)
+        let written: Vec<_> = doubts.into_iter().filter(|doubt| doubt.appended.is_none()).collect();
+        let ours = self.find_written(content, &written, &snapshot.key, &there).await?;
+        Ok(ours.map(|doubt| (doubt, there)))
     }
 
-    /// Whether an object is the version in doubt, or one with the same bytes and other attributes. The
-    /// time of the last write, in nanoseconds, is hardly ever another program's; else the bytes tell.
-    async fn is_ours(&self, content: &Content, doubt: &Doubt, key: &str, there: &ObjectInfo) -> Result<bool> {
-        if there.size != doubt.size {
-            return Ok(false);
+    /// Which of these versions an object is, or has the bytes of. All of its attributes tell that. They may have
+    /// changed as it was sent: the time of the last write, in nanoseconds, is hardly ever another program's then.
+    /// Where several have the same (who copies a file sets it), or none, the bytes tell.
+    async fn find_written(
+        &self,
+        content: &Content,
+        doubts: &[Doubt],
+        key: &str,
+        there: &ObjectInfo,
+    ) -> Result<Option<Doubt>> {
+        let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
+        let of_size: Vec<&Doubt> = doubts.iter().filter(|doubt| doubt.size == there.size).collect();
+        if let Some(same) = of_size.iter().find(|doubt| doubt.attributes == attributes) {
+            return Ok(Some((*same).clone()));
         }
-        let mtime = Attributes::from_metadata(&there.metadata).mtime;
-        if mtime.is_some() && mtime == doubt.attributes.mtime {
-            return Ok(true);
+        let has_time = |doubt: &Doubt| attributes.mtime.is_some() && doubt.attributes.mtime == attributes.mtime;
+        let of_time: Vec<&Doubt> = of_size.iter().copied().filter(|doubt| has_time(doubt)).collect();
+        if let [only] = of_time[..] {
+            return Ok(Some(only.clone()));
         }
-        if !content.is_resumed || content.generation() != doubt.generation {
-            return Ok(false);
+        // The bytes of the others are not here.
+        let is_last = |doubt: &Doubt| content.is_resumed && doubt.generation == content.generation();
+        if let Some(last) = of_size.into_iter().find(|doubt| is_last(doubt))
+            && self.has_bytes(content, last, key, there).await?
+        {
+            return Ok(Some(last.clone()));
         }
+        Ok(of_time.into_iter().find(|doubt| !is_last(doubt)).cloned())
+    }
+
+    async fn has_bytes(&self, content: &Content, doubt: &Doubt, key: &str, there: &ObjectInfo) -> Result<bool> {
         let mut at = 0;
         while at < doubt.size {
             let end = doubt.size.min(at + COMPARED_BYTES);
@@ -249,13 +327,14 @@ impl Fs {
         snapshot: &Snapshot,
         there: &ObjectInfo,
     ) -> Result<()> {
+        let are_bytes = content.bytes_dirty();
         content.set_stored(doubt.generation);
-        content.attributes_dirty.store(false, Ordering::Release);
+        self.end_waiting_attributes(content);
         let multipart = there.size >= MULTIPART_FROM_BYTES;
         let name = if multipart { EventName::CreatedMultipart } else { EventName::CreatedPut };
         let deferred = content.deferred.lock().as_ref().map(|deferral| deferral.id);
-        let is_file = snapshot.stat.kind == FileKind::File;
-        let event = is_file.then(|| created(name, &snapshot.key, there.size, &there.etag));
+        let is_told = are_bytes && snapshot.stat.kind == FileKind::File;
+        let event = is_told.then(|| created(name, &snapshot.key, there.size, &there.etag));
         if content.is_resumed {
             failpoint::reach(Failpoint::RecoverDeferredSettle);
         }

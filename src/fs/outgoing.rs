@@ -18,12 +18,13 @@ use tokio::task::AbortHandle;
 
 use super::commit::Written;
 use super::content::Content;
+use super::doubt::{Sending, may_be_done};
 use super::inodes::Ino;
 use super::persist::lost_is_stale;
 use super::{Fs, Result};
-use crate::bucket::attributes::is_same_but_ctime;
+use crate::bucket::attributes::{Attributes, is_same_but_ctime};
 use crate::bucket::upload::{FileParts, MULTIPART_FROM_BYTES, OnBegin, UploadAhead, UploadSettings};
-use crate::bucket::{self, Condition, CopyRequest, PutOptions};
+use crate::bucket::{self, Condition, CopyRequest, ETag, PutOptions};
 use crate::cache::Pinned;
 use crate::error::Kind;
 use crate::journal::{Intent, IntentId, Journal};
@@ -114,9 +115,29 @@ impl Outgoing {
         self.op_id.as_ref()
     }
 
+    /// What its object carries at first.
+    pub fn options(&self) -> &PutOptions {
+        self.upload.options()
+    }
+
     /// Its records in the journal, for whoever settles them.
     pub fn take_intents(&self) -> Vec<IntentId> {
         std::mem::take(&mut self.intents.lock())
+    }
+
+    /// Sends what is left of this generation, and completes.
+    async fn finish(
+        &self,
+        content: &Content,
+        generation: u64,
+        size: u64,
+        condition: &Condition,
+    ) -> bucket::Result<ETag> {
+        let carries = Attributes::from_metadata(&self.upload.options().metadata);
+        let sending = Sending::version(content, generation, size, carries);
+        let finished = self.upload.finish(&self.source, size, condition).await;
+        sending.end(finished.as_ref().is_err_and(|error| may_be_done(error.kind)));
+        finished
     }
 
     fn stop(&self) {
@@ -230,12 +251,12 @@ impl Fs {
             (content.generation(), draft.size())
         };
         let mut outgoing = outgoing.clone();
-        let mut finished = outgoing.upload.finish(&outgoing.source, size, condition).await;
+        let mut finished = outgoing.finish(content, generation, size, condition).await;
         if finished.as_ref().is_err_and(|error| error.kind == Kind::NoSuchUpload) {
             // A rule of the bucket may have ended it: it was under way for as long as the file was written.
             let (key, op_id) = (outgoing.upload.key().to_owned(), outgoing.op_id.clone());
             outgoing = self.renew_outgoing(ino, content, &key, op_id).await?;
-            finished = outgoing.upload.finish(&outgoing.source, size, condition).await;
+            finished = outgoing.finish(content, generation, size, condition).await;
         }
         let etag = match finished {
             Ok(etag) => etag,

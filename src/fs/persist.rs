@@ -133,7 +133,10 @@ impl Fs {
         let etag = match restated.map_err(lost_is_stale) {
             Ok(etag) => etag,
             Err(error) => {
-                self.doubt_restated(ino, &snapshot, &error);
+                if is_doubtful(&error) {
+                    // S3 may have the same bytes under another tag.
+                    self.tree.lock().doubt(ino);
+                }
                 return Err(error);
             }
         };

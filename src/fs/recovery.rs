@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::inodes::Ino;
+use super::ops::Renaming;
 use super::persist::{created, removed};
 use super::resume::Left;
 use super::{Fs, Result};
@@ -14,7 +15,7 @@ use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{DraftBytes, EventName, Intent, IntentId, Moving, NewEvent, Note, stored_etag};
+use crate::journal::{DraftBytes, EventName, Intent, IntentId, NewEvent, Note, stored_etag};
 
 /// How long a start may take to send what was left; the rest is sent while the mount serves.
 const RESUME_DEADLINE: Duration = Duration::from_mins(2);
@@ -68,8 +69,10 @@ impl Fs {
                 continue;
             }
             let resolved = match &intent {
-                Intent::RenameTree { from, to, objects } => {
-                    self.finish_rename(id, (from, to), objects, &mut closes).await
+                Intent::RenameTree { from, to, objects, retagged } => {
+                    let (from, to, moving) = (from.clone(), to.clone(), objects.clone());
+                    let rename = Renaming { id, from, to, moving, retagged: retagged.clone() };
+                    self.finish_rename(rename, &mut closes).await
                 }
                 intent => self.resolve_intent(intent).await,
             };
@@ -190,21 +193,22 @@ impl Fs {
 
     /// Finishes the rename of a directory. Closes below it that were left before follow, in the
     /// transaction that ends it.
-    async fn finish_rename(
-        &self,
-        id: IntentId,
-        (from, to): (&str, &str),
-        moving: &[Moving],
-        closes: &mut [Left],
-    ) -> Result<Outcome> {
-        let copies = self.move_tree(from, to, moving).await?;
-        self.index.rename_tree(from, to);
+    async fn finish_rename(&self, mut rename: Renaming, closes: &mut [Left]) -> Result<Outcome> {
+        let copies = self.move_tree(&mut rename).await?;
+        let Renaming { id, from, to, retagged, .. } = rename;
+        self.index.rename_tree(&from, &to);
         let (mut ended, mut followers) = (vec![id], Vec::new());
-        for left in closes.iter_mut().filter(|left| left.key.starts_with(from)) {
-            left.key = format!("{to}{}", &left.key[from.len()..]);
-            let copy = copies.iter().find(|copy| copy.key == left.key);
-            if let Some(copy) = copy.filter(|copy| left.base_etag.as_deref() == Some(copy.source_etag.as_str())) {
+        for left in closes.iter_mut().filter(|left| left.key.starts_with(&from)) {
+            let name = left.key[from.len()..].to_owned();
+            left.key = format!("{to}{name}");
+            let base = left.base_etag.clone();
+            let here = copies.iter().find(|copy| copy.key == left.key);
+            let here = here.filter(|copy| base.as_deref() == Some(copy.source_etag.as_str()));
+            let before = retagged.iter().rev().find(|it| it.name == name && Some(&it.etag) == base.as_ref());
+            if let Some(copy) = here {
                 left.base_etag = Some(stored_etag(&copy.etag));
+            } else if let Some(copy) = before {
+                left.base_etag = Some(copy.copy_etag.clone());
             }
             ended.push(left.id);
             followers.push(left);

@@ -204,7 +204,7 @@ impl Fs {
 /// A close that the journal answers for, as a crash would leave it.
 fn left_of(there: &Snapshot, deferral: Deferral, content: &Content) -> Left {
     let size = deferral.kept.promised().unwrap_or(0);
-    let earlier = content.doubts.lock().besides(size, &deferral.metadata);
+    let earlier = content.earlier(deferral.generation, size, &deferral.metadata);
     Left {
         id: deferral.id,
         key: deferral.key,

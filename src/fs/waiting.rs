@@ -3,7 +3,7 @@
 //!
 //! A note in the journal answers for them meanwhile ([`Note::Attributes`]); the uploader sends them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -15,6 +15,7 @@ use super::content::Content;
 use super::inodes::{Ino, Node};
 use super::persist::Snapshot;
 use super::recovery::RecoveryReport;
+use super::resume::Left;
 use super::stat::FileKind;
 use super::{Fs, Result};
 use crate::bucket::{Condition, ETag, PutOptions};
@@ -103,9 +104,15 @@ impl Fs {
     /// Only when the journal itself cannot be read or written. What S3 cannot answer now is left for the
     /// next start.
     pub(super) async fn recover_attributes(&self, report: &mut RecoveryReport) -> Result<()> {
+        // A later close on top of the same version carries them, and that version is to be there still.
+        let closes = self.journal.open_intents()?.into_iter().filter_map(|(id, intent)| Left::of(id, &intent));
+        let carried: HashSet<_> = closes.map(|left| (left.key, left.base_etag)).collect();
         let (mut latest, mut over) = (BTreeMap::new(), Vec::new());
         for (number, note) in self.journal.open_notes()? {
             match note {
+                Note::Attributes { key, etag, .. } if carried.contains(&(key.clone(), etag.clone())) => {
+                    over.push(number);
+                }
                 Note::Attributes { key, etag, size, metadata, properties } => {
                     let options = PutOptions { metadata, properties, condition: Condition::None };
                     let noted = Noted { key: key.clone(), etag: etag.as_deref().map(ETag::new), size, options };

@@ -67,6 +67,9 @@ pub enum Intent {
         /// What is renamed instead, by a directory bucket: nothing else would tell of what was.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         objects: Vec<Moving>,
+        /// Copies that waiting closes are on top of, where they have other tags than what was copied.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        retagged: Vec<Retagged>,
     },
     /// A close was answered before S3 had the bytes: the first `size` bytes of the draft are the truth
     /// until the object is written.
@@ -101,6 +104,16 @@ pub struct Moving {
     pub etag: String,
     /// Its size in bytes.
     pub size: u64,
+}
+
+/// A copy that has another tag than the version of which it was made.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Retagged {
+    /// Its key, without that of the directory.
+    pub name: String,
+    /// The version that was copied.
+    pub etag: String,
+    pub copy_etag: String,
 }
 
 /// A version that was sent, or that a process which has died may have been sending: nobody heard if S3 took it.

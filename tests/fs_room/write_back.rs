@@ -368,7 +368,12 @@ async fn a_directory_rename_cut_by_a_crash_takes_what_waits_with_it() {
     house.write_file(directory, "new", b"3").await;
     let (bucket, state) = crash(house, None).await;
     let journal = Journal::open(&state.path().join("journal")).unwrap();
-    let cut = s3mount::journal::Intent::RenameTree { from: "d/".into(), to: "e/".into(), objects: Vec::new() };
+    let cut = s3mount::journal::Intent::RenameTree {
+        from: "d/".into(),
+        to: "e/".into(),
+        objects: Vec::new(),
+        retagged: Vec::new(),
+    };
     journal.intend(cut).await.unwrap();
     drop(journal);
     let house = house_on(bucket, state).await;

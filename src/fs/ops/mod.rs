@@ -20,6 +20,7 @@ pub use attr::{NewTime, SetAttr};
 pub use lookup::Entry;
 pub use open::Opened;
 pub use readdir::Listed;
+pub(in crate::fs) use rename_tree::Renaming;
 pub use space::Space;
 pub use write::Place;
 

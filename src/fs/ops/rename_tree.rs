@@ -22,8 +22,9 @@ use crate::fs::heads::is_version;
 use crate::fs::inodes::Ino;
 use crate::fs::names::Seen;
 use crate::fs::persist::{created, removed};
+use crate::fs::resume::Left;
 use crate::fs::{Fs, Result};
-use crate::journal::{EventName, Intent, IntentId, Moving};
+use crate::journal::{EventName, Intent, IntentId, Moving, Retagged, stored_etag};
 use crate::key::MAX_KEY_BYTES;
 
 /// Objects that somebody is asked about at once.
@@ -33,6 +34,25 @@ const NAMESPACE_DEADLINE: Duration = Duration::from_mins(1);
 const NAMESPACE_POLL: Duration = Duration::from_millis(10);
 /// Keys in one DeleteObjects request (AWS: at most 1,000).
 const KEYS_PER_DELETE: usize = 1_000;
+
+/// The rename of a directory, as the journal has it. Both names end in `/`.
+#[derive(Debug)]
+pub(in crate::fs) struct Renaming {
+    pub id: IntentId,
+    pub from: String,
+    pub to: String,
+    /// What is renamed rather than copied.
+    pub moving: Vec<Moving>,
+    pub retagged: Vec<Retagged>,
+}
+
+impl Renaming {
+    fn intent(&self) -> Intent {
+        let Self { from, to, moving, retagged, .. } = self;
+        let (objects, retagged) = (moving.clone(), retagged.clone());
+        Intent::RenameTree { from: from.clone(), to: to.clone(), objects, retagged }
+    }
+}
 
 /// One object of a moved tree, copied or renamed.
 #[derive(Debug)]
@@ -70,10 +90,11 @@ impl Fs {
             self.keep_directory(plan.from.0, &plan.from.1).await?;
         }
         let moving = self.moving(&from, &to).await?;
-        let objects = moving.clone();
-        let id = self.journal.intend(Intent::RenameTree { from: from.clone(), to: to.clone(), objects }).await?;
+        let mut rename = Renaming { id: IntentId(0), from, to, moving, retagged: Vec::new() };
+        rename.id = self.journal.intend(rename.intent()).await?;
         failpoint::reach(Failpoint::TreeIntended);
-        let moved = self.move_tree(&from, &to, &moving).await;
+        let moved = self.move_tree(&mut rename).await;
+        let Renaming { id, from, to, moving, .. } = rename;
         failpoint::reach(Failpoint::TreeDeleted);
         self.walks.forget_all();
         let copies = match moved {
@@ -188,7 +209,7 @@ impl Fs {
             let Some(size) = deferral.kept.promised() else { continue };
             ended.push(deferral.id);
             let allowed = content.verdicts.lock().allow(deferral.generation, &there.key);
-            let earlier = content.doubts.lock().besides(size, &deferral.metadata);
+            let earlier = content.earlier(deferral.generation, size, &deferral.metadata);
             let (draft, metadata) = (deferral.kept.record(), deferral.metadata.clone());
             begun.push(deferred_intent(&there, draft, size, metadata, allowed, earlier));
             moved.push((content, Deferral { key: there.key, allowed, ..deferral }));
@@ -201,8 +222,9 @@ impl Fs {
     }
 
     /// Copies everything under `from` to `to`, tells the journal, then deletes what was copied; what of it is among
-    /// `moving` is renamed, or was already. Both end in `/`.
-    pub(in crate::fs) async fn move_tree(&self, from: &str, to: &str, moving: &[Moving]) -> Result<Vec<Copied>> {
+    /// `moving` is renamed, or was already.
+    pub(in crate::fs) async fn move_tree(&self, rename: &mut Renaming) -> Result<Vec<Copied>> {
+        let (from, to, moving) = (rename.from.as_str(), rename.to.as_str(), rename.moving.as_slice());
         let objects = self.keys_below(from).await?;
         let grown = to.len().saturating_sub(from.len());
         if objects.iter().any(|object| object.key.len() + grown > MAX_KEY_BYTES) {
@@ -225,9 +247,32 @@ impl Fs {
         }
         // Before the deletes: what they take away, no recovery could tell of any more.
         self.settle(&[], events).await?;
+        self.note_retagged(rename, &copies).await?;
         failpoint::reach(Failpoint::TreeTold);
         self.delete_all(&old).await?;
         Ok(copies)
+    }
+
+    /// Of a copy whose source is deleted nobody could tell any more that a close is on top of it.
+    async fn note_retagged(&self, rename: &mut Renaming, copies: &[Copied]) -> Result<()> {
+        let retagged = copies.iter().filter(|copy| copy.etag != copy.source_etag);
+        let copies: HashMap<&str, &Copied> = retagged.map(|copy| (copy.from.as_str(), copy)).collect();
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let mut retagged = Vec::new();
+        for left in self.journal.open_intents()?.iter().filter_map(|(id, intent)| Left::of(*id, intent)) {
+            let Some(copy) = copies.get(left.key.as_str()) else { continue };
+            let (etag, copy_etag) = (stored_etag(&copy.source_etag), stored_etag(&copy.etag));
+            if left.base_etag.as_ref() == Some(&etag) {
+                retagged.push(Retagged { name: left.key[rename.from.len()..].to_owned(), etag, copy_etag });
+            }
+        }
+        if !retagged.is_empty() {
+            rename.retagged.extend(retagged);
+            rename.id = self.journal.replace(&[rename.id], vec![rename.intent()]).await?[0];
+        }
+        Ok(())
     }
 
     /// What has its new key alone, now or since before a crash. A listing tells all tags at once; a rename tells none.
