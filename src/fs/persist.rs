@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use super::doubt::is_doubtful;
 use super::inodes::{Ino, Node, Pages, Tree};
 use super::noted::News;
 use super::stat::{FileKind, Stat};

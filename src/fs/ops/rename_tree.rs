@@ -18,12 +18,13 @@ use crate::cache::Modified;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::{Content, Deferral};
 use crate::fs::deferral::deferred_intent;
+use crate::fs::doubt::may_be_done;
 use crate::fs::heads::is_version;
 use crate::fs::inodes::Ino;
 use crate::fs::names::Seen;
 use crate::fs::persist::{created, removed};
 use crate::fs::resume::Left;
-use crate::fs::{Fs, Result};
+use crate::fs::{Error, Fs, Result};
 use crate::journal::{EventName, Intent, IntentId, Moving, Retagged, stored_etag};
 use crate::key::MAX_KEY_BYTES;
 
@@ -52,6 +53,12 @@ impl Renaming {
         let (objects, retagged) = (moving.clone(), retagged.clone());
         Intent::RenameTree { from: from.clone(), to: to.clone(), objects, retagged }
     }
+}
+
+/// Why some keys are not deleted.
+struct Undeleted {
+    some_may_be_gone: bool,
+    error: Error,
 }
 
 /// One object of a moved tree, copied or renamed.
@@ -249,8 +256,24 @@ impl Fs {
         self.settle(&[], events).await?;
         self.note_retagged(rename, &copies).await?;
         failpoint::reach(Failpoint::TreeTold);
-        self.delete_all(&old).await?;
+        let Err(undeleted) = self.delete_all(&old).await else { return Ok(copies) };
+        if !undeleted.some_may_be_gone {
+            return Err(undeleted.error);
+        }
+        tracing::warn!(from = %rename.from.escape_debug(), cause = %undeleted.error, "the old names of a renamed directory go later");
+        self.delete_later(&copies, &old)?;
         Ok(copies)
+    }
+
+    /// The new tree alone is whole: what is left of the old one goes as removed files do, tried again for as long as
+    /// that takes. What another client has put there since stays.
+    fn delete_later(&self, copies: &[Copied], old: &[String]) -> Result<()> {
+        let old: HashSet<&String> = old.iter().collect();
+        for copy in copies.iter().filter(|copy| old.contains(&copy.from)) {
+            let removal = self.note_removal(&copy.from, Some(&copy.source_etag), false, None)?;
+            self.remove_noted(&copy.from, removal.unless_replaced(), Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Of a copy whose source is deleted nobody could tell any more that a close is on top of it.
@@ -338,11 +361,20 @@ impl Fs {
 
     /// Deletes keys that are in binary order, the last first: a server with real directories
     /// (SeaweedFS) keeps one whose marker is deleted before what lies in it.
-    async fn delete_all(&self, keys: &[String]) -> Result<()> {
+    async fn delete_all(&self, keys: &[String]) -> std::result::Result<(), Undeleted> {
         let last_first: Vec<String> = keys.iter().rev().cloned().collect();
+        let mut some_are_gone = false;
         for batch in last_first.chunks(KEYS_PER_DELETE) {
-            if let Some((_, error)) = self.bucket.delete_many(batch).await?.into_iter().next() {
-                return Err(error.into());
+            let failed = match self.bucket.delete_many(batch).await {
+                Ok(failed) => failed,
+                Err(error) => {
+                    let some_may_be_gone = some_are_gone || may_be_done(error.kind);
+                    return Err(Undeleted { some_may_be_gone, error: error.into() });
+                }
+            };
+            some_are_gone |= failed.len() < batch.len();
+            if let Some((_, error)) = failed.into_iter().next() {
+                return Err(Undeleted { some_may_be_gone: some_are_gone, error: error.into() });
             }
             failpoint::reach(Failpoint::TreeBetweenDeletes);
         }
@@ -354,7 +386,7 @@ impl Fs {
     pub(super) async fn take_back(&self, made: Vec<String>, to: &str) {
         let copies: Vec<String> = made.into_iter().filter(|key| key != to).collect();
         if let Err(error) = self.delete_all(&copies).await {
-            tracing::warn!(prefix = %to.escape_debug(), cause = %error, "copies of a failed rename are left");
+            tracing::warn!(prefix = %to.escape_debug(), cause = %error.error, "copies of a failed rename are left");
         }
     }
 

@@ -37,6 +37,13 @@ pub struct Removal {
     pub failed: Option<Failure>,
 }
 
+impl Removal {
+    /// The version of another client stays.
+    pub fn unless_replaced(self) -> Self {
+        Self { doubtful: true, ..self }
+    }
+}
+
 /// A directory that had no marker and gets one, before the last thing in it goes.
 #[derive(Clone, Debug)]
 pub struct Kept {

@@ -156,7 +156,7 @@ impl Fs {
     pub(super) fn remove_unless_replaced(&self, key: &str, etag: &ETag) -> Result<()> {
         let removal = self.note_removal(key, Some(etag), true, None)?;
         failpoint::reach(Failpoint::RemoveIntended);
-        self.remove_noted(key, Removal { doubtful: true, ..removal }, Ok(()))
+        self.remove_noted(key, removal.unless_replaced(), Ok(()))
     }
 
     /// The first half of [`Fs::remove_soon`]: durably noted, and nothing is sent yet. While the journal

@@ -399,3 +399,39 @@ async fn a_chmod_during_the_look_is_not_undone_by_its_answer() {
     assert_eq!(permissions(&house, "f"), "0100600");
     assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o600);
 }
+
+/// The deletes of a directory's rename come in several requests: one may fail after another was done.
+#[tokio::test]
+async fn a_close_below_a_directory_follows_it_though_not_all_of_it_can_be_deleted_now() {
+    for (after, fate) in [(1, Effect::Fail(Kind::Deadline)), (0, Effect::LoseReply(Kind::Deadline))] {
+        let bucket = Arc::new(MemoryBucket::new());
+        bucket.insert("d/f", "old", Metadata::new());
+        for number in 0..1000 {
+            bucket.insert(&format!("d/{number:04}"), "plain", Metadata::new());
+        }
+        let house = house_on(bucket, tempfile::tempdir().unwrap()).await;
+        let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+        let ino = house.lookup(directory, "f").await.unwrap().ino;
+        write_anew(&house, ino, b"two").await;
+        house.bucket.inject(Fault::once("DeleteObjects", fate).after(after));
+        rename(&house, "d", "e").await;
+        assert_eq!(house.names(ROOT).await, ["e"]);
+        let house = sends_without_a_conflict(crash(house, None).await).await;
+        assert_eq!(house.bucket.bytes("e/f").unwrap(), "two");
+        house.fs.sync(None).await;
+        assert_eq!(house.bucket.keys().len(), 1001);
+        assert!(house.bucket.keys().iter().all(|key| key.starts_with("e/")));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_of_which_nothing_may_be_deleted_keeps_its_name() {
+    let house = house().await;
+    house.bucket.insert("d/f", "old", Metadata::new());
+    house.lookup(ROOT, "d").await.unwrap();
+    house.bucket.inject(Fault::once("DeleteObjects", Effect::Fail(Kind::AccessDenied)));
+    let renamed = house.fs.rename(ROOT, OsStr::new("d"), ROOT, OsStr::new("e"), 0).await;
+    assert_eq!(renamed.unwrap_err().errno(), Errno::EACCES);
+    assert_eq!(house.bucket.bytes("d/f").unwrap(), "old");
+    assert!(house.names(ROOT).await.contains(&"d".to_owned()));
+}
