@@ -334,7 +334,9 @@ impl Extents {
         self.unname(&from.key, version);
         self.names.entry(to.key.clone()).or_default().push(version);
         let entry = self.versions.get_mut(&version).expect("its id was just looked up");
-        (entry.key, entry.etag, entry.confirmed) = (to.key.clone(), to.etag.clone(), None);
+        (entry.key, entry.etag) = (to.key.clone(), to.etag.clone());
+        // These are of the other object: its tag is among them.
+        (entry.confirmed, entry.headers) = (None, None);
         entry.extents.retain(|_, extent| matches!(extent, Extent::Held(_)));
         self.drop_version_if_empty(version);
     }

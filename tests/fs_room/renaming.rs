@@ -111,3 +111,27 @@ async fn under_another_tag_the_cache_is_believed_where_the_server_heeds_conditio
         assert_eq!(gets_to_read(&house, ROOT, "b", &content[..1 << 20]).await.min(1), gets);
     }
 }
+
+/// Of an object in parts, or encrypted by KMS, a copy has another tag; what a GET has told is of the one before.
+#[tokio::test]
+async fn what_was_read_and_renamed_is_written_to_under_its_new_tag() {
+    for (from, to) in [("d", "e"), ("f", "g")] {
+        let house = House::patient().await;
+        house.bucket.give_random_tags();
+        for key in ["d/x", "f"] {
+            house.bucket.insert(key, "of another client", Metadata::new());
+        }
+        let find = async |name: &str| {
+            let found = house.lookup(ROOT, name).await.unwrap();
+            if "de".contains(name) { house.lookup(found.ino, "x").await.unwrap().ino } else { found.ino }
+        };
+        house.read_file(find(from).await).await;
+        house.fs.rename(ROOT, OsStr::new(from), ROOT, OsStr::new(to), 0).await.unwrap();
+        let ino = find(to).await;
+        let opened = house.fs.open(ino, WRITE, ME).await.unwrap();
+        house.fs.write(opened.handle, 17, b", and ours").await.unwrap();
+        house.fs.flush(opened.handle, ME).await.unwrap();
+        house.fs.release(opened.handle).await.unwrap();
+        assert_eq!(house.read_file(ino).await, "of another client, and ours");
+    }
+}

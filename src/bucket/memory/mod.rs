@@ -78,6 +78,7 @@ struct State {
     requests: BTreeMap<&'static str, u64>,
     faults: Vec<Fault>,
     faithless: BTreeSet<Faithless>,
+    tags_given: u64,
     /// Keys in a page of a bucket that lists in no order.
     directory_page: Option<usize>,
     /// Bytes of objects that came in and went out.
@@ -93,6 +94,7 @@ enum Faithless {
     IgnoresTagsOfCopied,
     HidesChecksums,
     LosesChecksumsOfCopies,
+    GivesRandomTags,
 }
 
 /// Bytes of objects in the bodies of requests and answers; what is copied inside moves nothing.
@@ -119,6 +121,14 @@ impl State {
 
     fn object(&self, operation: &'static str, key: &str) -> Result<&Object> {
         self.objects.get(key).ok_or_else(|| no_such_key(operation, key))
+    }
+
+    fn new_tag(&mut self, bytes: &[u8]) -> ETag {
+        if !self.faithless.contains(&Faithless::GivesRandomTags) {
+            return etag_of(bytes);
+        }
+        self.tags_given += 1;
+        ETag::new(&format!("tag-{}", self.tags_given))
     }
 
     /// The bytes of `from` if it still is the version that the copy names.
@@ -280,6 +290,11 @@ impl MemoryBucket {
         self.state.lock().faithless.insert(Faithless::IgnoresTagsOfCopied);
     }
 
+    /// Each version has a tag of its own, whatever its bytes, as those encrypted by KMS have.
+    pub fn give_random_tags(&self) {
+        self.state.lock().faithless.insert(Faithless::GivesRandomTags);
+    }
+
     /// Counts the request, plays the first fault that fits, and applies the operation in between.
     async fn request<T>(
         &self,
@@ -362,7 +377,7 @@ impl Bucket for MemoryBucket {
         self.request("PutObject", key, |state| {
             state.moved.sent += body.len() as u64;
             state.check("PutObject", key, &options.condition)?;
-            let etag = etag_of(&body);
+            let etag = state.new_tag(&body);
             state.objects.insert(key.to_owned(), Object::new(key, body, etag.clone(), options));
             Ok(etag)
         })
@@ -383,7 +398,7 @@ impl Bucket for MemoryBucket {
                 object.checksum = "CRC64NVME";
             }
             object.modified = whole_seconds_now();
-            object.etag = etag_of(&object.bytes);
+            object.etag = state.new_tag(&object.bytes);
             let etag = object.etag.clone();
             state.objects.insert(request.to.clone(), object);
             Ok(etag)

@@ -411,13 +411,14 @@ impl Fs {
             below.iter().filter_map(|ino| Some((*ino, tree.key(*ino)?, tree.get(*ino)?.etag.clone()))).collect()
         };
         for (ino, key, etag) in moved {
-            if key.ends_with('/') {
-                self.remember(ino, &key, etag.as_ref());
-            } else if let Some(copy) = copies.get(key.as_str())
-                && etag.as_ref() == Some(&copy.source_etag)
-            {
-                self.rebase(ino, &key, &copy.etag);
-                self.stored(ino, &key, &copy.etag);
+            let copy = copies.get(key.as_str()).filter(|copy| etag.as_ref() == Some(&copy.source_etag));
+            match copy {
+                Some(copy) => {
+                    self.rebase(ino, &key, &copy.etag);
+                    self.stored(ino, &key, &copy.etag);
+                }
+                None if key.ends_with('/') => self.remember(ino, &key, etag.as_ref()),
+                None => {}
             }
         }
     }

@@ -9,7 +9,9 @@ use tokio::runtime::Runtime;
 
 use super::*;
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
+/// Two beside each other, and two in a directory that is `d` or `e`.
+const NAMES: [&str; 4] = ["a", "b", "x", "y"];
+const IN_DIRECTORY: usize = 2;
 
 /// What is done to the files, which are named by their places in [`NAMES`].
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ enum Act {
     Rename(usize, usize),
     Chmod(usize),
     Unlink(usize),
+    /// The directory gets its other name.
+    RenameTree,
     /// All that waits is sent, and the answer to the next request of this operation is lost.
     Send(&'static str),
     Die,
@@ -33,15 +37,18 @@ fn any_act() -> impl Strategy<Value = Act> {
         3 => (name(), name()).prop_map(|(from, to)| Act::Rename(from, to)),
         1 => name().prop_map(Act::Chmod),
         2 => name().prop_map(Act::Unlink),
+        2 => Just(Act::RenameTree),
         4 => prop::sample::select(operations.to_vec()).prop_map(Act::Send),
         4 => Just(Act::Die),
     ]
 }
 
-/// A mount, and what it has to have by name: bytes and permission bits.
+/// A mount, and what it has to have.
 struct Player {
     house: House,
-    files: BTreeMap<&'static str, (Vec<u8>, u32)>,
+    /// Bytes and permission bits, by place in [`NAMES`].
+    files: BTreeMap<usize, (Vec<u8>, u32)>,
+    directory: &'static str,
     /// Acts so far: no two versions are the same.
     acts: usize,
 }
@@ -52,76 +59,103 @@ async fn mounted(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> House {
 }
 
 impl Player {
-    async fn begin() -> Self {
+    async fn begin(random_tags: bool) -> Self {
         let bucket = Arc::new(MemoryBucket::new());
-        // Of another client, without attributes.
-        bucket.insert("a", "was there before", Metadata::new());
+        if random_tags {
+            bucket.give_random_tags();
+        }
+        let files = BTreeMap::from([0, 2].map(|place| (place, (b"was there before".to_vec(), 0o644))));
+        // Of another client, without attributes; and a directory that stays when it is empty.
+        for key in ["a", "d/x"] {
+            bucket.insert(key, "was there before", Metadata::new());
+        }
+        bucket.insert("d/", "", Metadata::new());
         let house = mounted(bucket, tempfile::tempdir().unwrap()).await;
-        Self { house, files: BTreeMap::from([("a", (b"was there before".to_vec(), 0o644))]), acts: 0 }
+        Self { house, files, directory: "d", acts: 0 }
     }
 
-    async fn ino(&self, name: &str) -> Ino {
-        self.house.lookup(ROOT, name).await.unwrap().ino
+    async fn parent(&self, place: usize) -> Ino {
+        if place < IN_DIRECTORY { ROOT } else { self.house.lookup(ROOT, self.directory).await.unwrap().ino }
+    }
+
+    fn key(&self, place: usize) -> String {
+        if place < IN_DIRECTORY { NAMES[place].to_owned() } else { format!("{}/{}", self.directory, NAMES[place]) }
+    }
+
+    async fn entry(&self, place: usize) -> Entry {
+        self.house.lookup(self.parent(place).await, NAMES[place]).await.unwrap()
     }
 
     async fn play(&mut self, act: &Act) {
         self.acts += 1;
         let text = format!("act {} ", self.acts).into_bytes();
-        let is_there = |name: usize| self.files.contains_key(NAMES[name]);
+        let is_there = |place: usize| self.files.contains_key(&place);
         match *act {
-            Act::Write(name) => {
-                let mode = self.write(NAMES[name], &text).await;
-                self.files.insert(NAMES[name], (text, mode));
+            Act::Write(place) => {
+                let mode = self.write(place, &text).await;
+                self.files.insert(place, (text, mode));
             }
-            Act::Append(name) if is_there(name) => {
-                let ino = self.ino(NAMES[name]).await;
-                let file = self.files.get_mut(NAMES[name]).unwrap();
-                rewrite(&self.house, ino, file.0.len() as u64, &text).await;
-                file.0.extend(text);
+            Act::Append(place) if is_there(place) => {
+                let ino = self.entry(place).await.ino;
+                let (bytes, _) = self.files.get_mut(&place).unwrap();
+                rewrite(&self.house, ino, bytes.len() as u64, &text).await;
+                bytes.extend(text);
             }
             Act::Rename(from, to) if from != to && is_there(from) => {
-                rename(&self.house, NAMES[from], NAMES[to]).await;
-                let moved = self.files.remove(NAMES[from]).unwrap();
-                self.files.insert(NAMES[to], moved);
+                let places = (self.parent(from).await, self.parent(to).await);
+                let names = (OsStr::new(NAMES[from]), OsStr::new(NAMES[to]));
+                self.house.fs.rename(places.0, names.0, places.1, names.1, 0).await.unwrap();
+                let moved = self.files.remove(&from).unwrap();
+                self.files.insert(to, moved);
             }
-            Act::Chmod(name) if is_there(name) => {
+            Act::Chmod(place) if is_there(place) => {
                 let mode = 0o600 | (self.acts % 64) as u32;
                 let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
-                self.house.fs.setattr(self.ino(NAMES[name]).await, set).await.unwrap();
-                self.files.get_mut(NAMES[name]).unwrap().1 = mode;
+                self.house.fs.setattr(self.entry(place).await.ino, set).await.unwrap();
+                self.files.get_mut(&place).unwrap().1 = mode;
             }
-            Act::Unlink(name) if is_there(name) => {
-                self.house.fs.unlink(ROOT, OsStr::new(NAMES[name])).await.unwrap();
-                self.files.remove(NAMES[name]);
+            Act::Unlink(place) if is_there(place) => {
+                self.house.fs.unlink(self.parent(place).await, OsStr::new(NAMES[place])).await.unwrap();
+                self.files.remove(&place);
+            }
+            Act::RenameTree => {
+                let to = if self.directory == "d" { "e" } else { "d" };
+                rename(&self.house, self.directory, to).await;
+                self.directory = to;
             }
             Act::Send(operation) => {
                 self.house.bucket.inject(Fault::once(operation, Effect::LoseReply(Kind::Deadline)));
                 self.house.fs.sync(None).await;
                 self.house.bucket.heal();
             }
-            Act::Die => {}
-            _ => return,
+            _ => {}
         }
     }
 
     /// Writes a file anew; answers its mode.
-    async fn write(&self, name: &'static str, bytes: &[u8]) -> u32 {
-        let flags = WRITE | libc::O_TRUNC;
-        let (entry, opened) = self.house.fs.create(ROOT, OsStr::new(name), 0o644, flags, ME).await.unwrap();
+    async fn write(&self, place: usize, bytes: &[u8]) -> u32 {
+        let (parent, flags) = (self.parent(place).await, WRITE | libc::O_TRUNC);
+        let (entry, opened) = self.house.fs.create(parent, OsStr::new(NAMES[place]), 0o644, flags, ME).await.unwrap();
         self.house.fs.write(opened.handle, 0, bytes).await.unwrap();
         self.house.fs.flush(opened.handle, ME).await.unwrap();
         self.house.fs.release(opened.handle).await.unwrap();
         u32::from(entry.stat.perm)
     }
 
+    fn names(&self, places: std::ops::Range<usize>) -> Vec<&'static str> {
+        places.filter(|place| self.files.contains_key(place)).map(|place| NAMES[place]).collect()
+    }
+
     /// The mount shows what it has to.
     async fn check(&self) {
-        let wanted: Vec<&str> = self.files.keys().copied().collect();
-        assert_eq!(self.house.names(ROOT).await, wanted);
-        for (name, (bytes, mode)) in &self.files {
-            let entry = self.house.lookup(ROOT, name).await.unwrap();
-            assert_eq!(self.house.read_file(entry.ino).await, bytes[..], "{name}");
-            assert_eq!(u32::from(entry.stat.perm), *mode, "mode of {name}");
+        let beside = [self.names(0..IN_DIRECTORY), vec![self.directory]].concat();
+        assert_eq!(self.house.names(ROOT).await, beside);
+        let directory = self.parent(IN_DIRECTORY).await;
+        assert_eq!(self.house.names(directory).await, self.names(IN_DIRECTORY..NAMES.len()));
+        for (place, (bytes, mode)) in &self.files {
+            let entry = self.entry(*place).await;
+            assert_eq!(self.house.read_file(entry.ino).await, bytes[..], "{}", self.key(*place));
+            assert_eq!(u32::from(entry.stat.perm), *mode, "mode of {}", self.key(*place));
         }
     }
 
@@ -129,32 +163,38 @@ impl Player {
     async fn check_bucket(&self) {
         assert!(self.house.fs.sync(None).await.is_empty(), "something cannot be sent");
         assert_eq!(kept_conflicts(&self.house), Vec::<Vec<u8>>::new(), "a conflict without another client");
-        let wanted: Vec<&str> = self.files.keys().copied().collect();
+        let marker = format!("{}/", self.directory);
+        let mut wanted: Vec<String> = self.files.keys().map(|place| self.key(*place)).chain([marker]).collect();
+        wanted.sort();
         assert_eq!(self.house.bucket.keys(), wanted);
-        for (name, (bytes, mode)) in &self.files {
-            assert_eq!(self.house.bucket.bytes(name).unwrap(), bytes[..], "{name} in the bucket");
-            let stored = Attributes::from_metadata(&self.house.bucket.info(name).unwrap().metadata).mode;
-            assert_eq!(stored.map_or(*mode, |stored| stored & 0o7777), *mode, "mode of {name} in the bucket");
+        for (place, (bytes, mode)) in &self.files {
+            let key = self.key(*place);
+            assert_eq!(self.house.bucket.bytes(&key).unwrap(), bytes[..], "{key} in the bucket");
+            let stored = Attributes::from_metadata(&self.house.bucket.info(&key).unwrap().metadata).mode;
+            assert_eq!(stored.map_or(*mode, |stored| stored & 0o7777), *mode, "mode of {key} in the bucket");
         }
     }
 }
 
 async fn died(player: Player) -> Player {
     player.house.fs.stop_removals().await;
-    let Player { house, files, acts } = player;
+    let Player { house, files, directory, acts } = player;
     let (bucket, state) = crash(house, None).await;
-    Player { house: mounted(bucket, state).await, files, acts }
+    Player { house: mounted(bucket, state).await, files, directory, acts }
 }
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
     #[test]
-    fn whatever_dies_and_is_lost_on_the_way_arrives(acts in prop::collection::vec(any_act(), 1..24)) {
+    fn whatever_dies_and_is_lost_on_the_way_arrives(
+        random_tags in any::<bool>(),
+        acts in prop::collection::vec(any_act(), 1..24),
+    ) {
         RUNTIME.block_on(async {
-            let mut player = Player::begin().await;
+            let mut player = Player::begin(random_tags).await;
             for act in &acts {
                 player.play(act).await;
                 if matches!(act, Act::Die) {
