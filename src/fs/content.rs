@@ -182,6 +182,11 @@ impl Content {
         self.generation() != self.stored()
     }
 
+    /// Made or emptied, and S3 has yet to be told. By whoever opened it, who may only read (`flock(1)`).
+    pub fn is_only_made(&self) -> bool {
+        self.untouched.load(Ordering::Acquire) && self.bytes_dirty()
+    }
+
     /// S3 lacks something: bytes, size or attributes.
     pub fn is_dirty(&self) -> bool {
         self.bytes_dirty() || self.attributes_dirty.load(Ordering::Acquire)

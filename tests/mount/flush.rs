@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use crate::stage::{Maker, Mount, Stage, process, sys};
 
@@ -34,6 +34,26 @@ fn a_file_left_empty_is_stored_by_its_last_close() {
     drop(File::create(mount.at("empty")).unwrap());
     crate::stage::wait_for("the empty object", crate::stage::PATIENCE, || mount.outside().get("empty"));
     assert_eq!(mount.outside().bytes("empty"), b"");
+}
+
+/// As flock(1) opens the file that it locks.
+#[test]
+fn a_file_made_or_emptied_by_who_only_reads_it_is_stored_by_its_last_close() {
+    for options in [&[][..], &["--write-back"]] {
+        let mut mount = Stage::on(Maker::Embedded).args(options).mount();
+        mount.outside().put("emptied", b"bytes");
+        for (name, flag) in [("made", libc::O_CREAT), ("emptied", libc::O_TRUNC)] {
+            let file = OpenOptions::new().read(true).custom_flags(flag).open(mount.at(name)).unwrap();
+            sys::close(file).unwrap();
+            crate::stage::wait_for(name, crate::stage::PATIENCE, || {
+                mount.outside().get(name)?.bytes.is_empty().then_some(())
+            });
+        }
+        process::bash(mount.path(), "flock lock true");
+        mount.kill();
+        mount.start();
+        assert_eq!(fs::read(mount.at("lock")).unwrap(), b"", "{options:?}");
+    }
 }
 
 #[test]

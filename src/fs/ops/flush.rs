@@ -16,10 +16,10 @@ impl Fs {
     /// crash by the next start.
     pub async fn flush(&self, number: u64, caller: Caller) -> Result<()> {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
-        if !handle.can_write() {
+        let Some(content) = self.content(handle.ino) else { return Ok(()) };
+        if !handle.can_write() && !content.is_only_made() {
             return Ok(());
         }
-        let Some(content) = self.content(handle.ino) else { return Ok(()) };
         if content.bytes_dirty() && Self::may_defer(&content, &handle, caller) {
             self.defer(handle.ino, &content).await?;
         } else if content.is_dirty() {

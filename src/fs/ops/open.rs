@@ -119,7 +119,8 @@ impl Fs {
         if let Some(whole) = whole {
             keep_cache = self.fill_pages(ino, &whole.bytes, &whole.etag);
         }
-        Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) })
+        let no_flush = !writes(flags) && !self.content(ino).is_some_and(|content| content.is_only_made());
+        Ok(Opened { handle, keep_cache, direct_io, no_flush })
     }
 
     pub(in crate::fs) fn hold(&self, ino: Ino) -> Result<()> {
@@ -197,13 +198,15 @@ impl Fs {
     pub async fn release(&self, number: u64) -> Result<()> {
         let Some(handle) = self.handles.file(number) else { return Ok(()) };
         // Looked at first: what becomes dirty from here on is a later opener's, and his close's.
-        let dirty = self.content(handle.ino).is_some_and(|content| content.is_dirty());
+        let content = self.content(handle.ino);
+        let dirty = content.as_ref().is_some_and(|content| content.is_dirty());
+        let only_made = content.is_some_and(|content| content.is_only_made());
         // Of a file that nobody else holds, everything is: a chmod may be riding along just now.
         let unstored = dirty || self.tree.lock().get(handle.ino).is_some_and(|node| node.opens <= 1);
         self.handles.remove_file(number);
         // The last writer stores what no close has. While another writes, the file is not whole, and
         // what this one has written was stored by its own close.
-        let last = handle.can_write() && unstored;
+        let last = (handle.can_write() && unstored) || only_made;
         let stored = if last { self.store_released(handle.ino).await } else { Ok(()) };
         self.note_dropped(&handle);
         self.let_go(handle.ino);
