@@ -162,7 +162,7 @@ impl Fs {
             content.set_deferral(None);
         }
         self.backlog.remove(ino);
-        let mut attributes = attributes_note(self.snapshot(ino)?)?;
+        let mut attributes = attributes_note(self.snapshot(ino)?, Vec::new())?;
         if let Note::Attributes { size, .. } = &mut attributes {
             // Who goes on writing may have made the file larger by now.
             *size = tail.size;

@@ -161,6 +161,12 @@ impl Drop for Sending<'_> {
     }
 }
 
+/// Whether an object is this version.
+pub fn is_of(sent: &Sent, there: &ObjectInfo) -> bool {
+    let carries = |metadata| Attributes { op_id: None, ..Attributes::from_metadata(metadata) };
+    sent.tail.is_none() && sent.size == there.size && carries(&sent.metadata) == carries(&there.metadata)
+}
+
 impl Content {
     /// What the journal is to keep beside bytes of this generation and size that carry this.
     pub fn earlier(&self, generation: u64, size: u64, metadata: &Metadata) -> Vec<Sent> {

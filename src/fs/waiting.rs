@@ -12,16 +12,17 @@ use futures::stream::{self, StreamExt};
 
 use super::backlog::PARALLEL_UPLOADS;
 use super::content::Content;
+use super::doubt::is_of;
 use super::inodes::{Ino, Node};
 use super::persist::Snapshot;
 use super::recovery::RecoveryReport;
 use super::resume::Left;
 use super::stat::FileKind;
 use super::{Fs, Result};
-use crate::bucket::{Condition, ETag, PutOptions};
+use crate::bucket::{self, Condition, ETag, PutOptions};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{Note, stored_etag};
+use crate::journal::{Note, Sent, stored_etag};
 
 /// What a note says that the object of a file is to get.
 struct Noted {
@@ -29,6 +30,8 @@ struct Noted {
     etag: Option<ETag>,
     size: u64,
     options: PutOptions,
+    /// Versions of ours that S3 may have instead.
+    earlier: Vec<Sent>,
 }
 
 impl Fs {
@@ -41,7 +44,10 @@ impl Fs {
     /// Notes what a file's attributes are, and has them sent soon. For callers that hold the namespace and
     /// the file's gate.
     pub(super) fn wait_with_attributes(&self, ino: Ino, content: &Content) -> Result<()> {
-        let note = attributes_note(self.snapshot(ino)?)?;
+        let there = self.snapshot(ino)?;
+        let metadata = there.stat.to_attributes(None).to_metadata()?;
+        let earlier = content.earlier(content.generation(), there.stat.size, &metadata);
+        let note = attributes_note(there, earlier)?;
         self.note_latest(&mut content.attributes_note.lock(), &note)?;
         failpoint::reach(Failpoint::AttributesNoted);
         self.backlog.add(ino, 0, Instant::now());
@@ -113,9 +119,10 @@ impl Fs {
                 Note::Attributes { key, etag, .. } if carried.contains(&(key.clone(), etag.clone())) => {
                     over.push(number);
                 }
-                Note::Attributes { key, etag, size, metadata, properties } => {
+                Note::Attributes { key, etag, size, metadata, properties, earlier } => {
                     let options = PutOptions { metadata, properties, condition: Condition::None };
-                    let noted = Noted { key: key.clone(), etag: etag.as_deref().map(ETag::new), size, options };
+                    let etag = etag.as_deref().map(ETag::new);
+                    let noted = Noted { key: key.clone(), etag, size, options, earlier };
                     over.extend(latest.insert(key, (number, noted)).map(|(number, _)| number));
                 }
                 Note::Append { key, tail, metadata, properties } => {
@@ -130,7 +137,7 @@ impl Fs {
             failpoint::reach(Failpoint::RecoverAttributes);
         }
         let sends = stream::iter(latest.into_values()).map(|(number, noted)| async move {
-            let restated = self.restate_object(&noted.key, noted.etag.as_ref(), noted.size, noted.options).await;
+            let restated = self.restate_noted(&noted).await;
             (number, noted.key, restated)
         });
         let mut sends = sends.buffer_unordered(PARALLEL_UPLOADS);
@@ -151,12 +158,27 @@ impl Fs {
         }
         Ok(())
     }
+
+    async fn restate_noted(&self, noted: &Noted) -> bucket::Result<ETag> {
+        let Noted { key, etag, size, options, earlier } = noted;
+        let restated = self.restate_object(key, etag.as_ref(), *size, options.clone()).await;
+        match restated {
+            Err(error) if error.kind == Kind::Changed && !earlier.is_empty() => {
+                let there = self.bucket.head(key).await?;
+                if there.size == *size && earlier.iter().any(|sent| is_of(sent, &there)) {
+                    return self.restate_object(key, Some(&there.etag), *size, options.clone()).await;
+                }
+                Err(error)
+            }
+            restated => restated,
+        }
+    }
 }
 
-/// What the journal keeps of the attributes of a file or a directory.
-pub(super) fn attributes_note(there: Snapshot) -> Result<Note> {
+/// What the journal keeps of the attributes of a file or a directory, and of what may be there instead.
+pub(super) fn attributes_note(there: Snapshot, earlier: Vec<Sent>) -> Result<Note> {
     let Snapshot { key, stat, etag, .. } = there;
     let size = if stat.kind == FileKind::Directory { 0 } else { stat.size };
     let (etag, metadata) = (etag.as_ref().map(stored_etag), stat.to_attributes(None).to_metadata()?);
-    Ok(Note::Attributes { key, etag, size, metadata, properties: stat.properties })
+    Ok(Note::Attributes { key, etag, size, metadata, properties: stat.properties, earlier })
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::error::io_kind;
-use super::{Error, Result};
+use super::{Error, Result, Sent};
 use crate::bucket::{Metadata, Properties, Tail};
 
 /// Name of the file in the state directory.
@@ -49,6 +49,9 @@ pub enum Note {
         metadata: Metadata,
         #[serde(flatten)]
         properties: Properties,
+        /// What S3 may hold under the key instead of that version.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        earlier: Vec<Sent>,
     },
     /// Bytes are appended to the object, which cannot say anything else of it: once it ends so, it is to get these
     /// attributes.

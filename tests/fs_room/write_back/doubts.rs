@@ -435,3 +435,16 @@ async fn a_directory_of_which_nothing_may_be_deleted_keeps_its_name() {
     assert_eq!(house.bucket.bytes("d/f").unwrap(), "old");
     assert!(house.names(ROOT).await.contains(&"d".to_owned()));
 }
+
+#[tokio::test]
+async fn a_chmod_after_one_of_which_nobody_heard_survives_a_crash() {
+    let house = patient_house_on(with_a_tag_of_parts("f").await, tempfile::tempdir().unwrap()).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    set_mode(&house, ino, 0o600).await;
+    house.bucket.inject(Fault::once("CopyObject", Effect::LoseReply(Kind::Deadline)));
+    assert_eq!(house.fs.sync(None).await.len(), 1);
+    set_mode(&house, ino, 0o640).await;
+    let (bucket, state) = crash(house, None).await;
+    let house = patient_house_on(bucket, state).await;
+    assert_eq!(permissions(&house, "f"), "0100640");
+}
