@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ use crate::bucket::{Metadata, Properties, Tail};
 pub const FILE_NAME: &str = "notes.log";
 /// A file that is longer than this, half of it about what is done, is written anew.
 const LONG_FILE_BYTES: u64 = 16 << 20;
+/// Kept of the disk for some thousand notes: who removes and renames files is not to fail when a disk is full, least of
+/// all in the middle of it.
+const RESERVED_BYTES: i64 = 1 << 20;
 /// Length and checksum before each record.
 const HEAD_BYTES: usize = 8;
 
@@ -139,6 +143,7 @@ impl Notes {
         }
         if state.open.is_empty() {
             state.file.set_len(0).map_err(|error| failed(&error))?;
+            reserve(&state.file);
             (state.length, state.least_length) = (0, 0);
             return Ok(());
         }
@@ -200,7 +205,16 @@ fn rewrite(path: &Path, notes: &BTreeMap<u64, Note>) -> io::Result<(File, u64)> 
         file.sync_data()?;
     }
     std::fs::rename(&fresh, path)?;
-    Ok((OpenOptions::new().append(true).open(path)?, bytes.len() as u64))
+    let file = OpenOptions::new().append(true).open(path)?;
+    reserve(&file);
+    Ok((file, bytes.len() as u64))
+}
+
+/// Where that cannot be had, notes take what is free when they are written.
+fn reserve(file: &File) {
+    if let Err(error) = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) {
+        tracing::debug!(%error, "no room is kept for notes");
+    }
 }
 
 fn encode(record: &Record) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::stage::{Maker, Mount, PATIENCE, Stage, process, wait_for};
+use crate::stage::{Maker, Mount, PATIENCE, SmallDisk, Stage, process, wait_for};
 
 const MIB: usize = 1 << 20;
 
@@ -245,32 +245,13 @@ impl Drop for Second<'_> {
     }
 }
 
-/// A small file system of its own, gone at the end.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(place: PathBuf, bytes: usize) -> Self {
-        fs::create_dir(&place).unwrap();
-        let options = format!("size={bytes}");
-        nix::mount::mount(Some("disk"), &place, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
-            .expect("tmpfs");
-        Self(place)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
-}
-
 #[test]
 fn a_full_disk_is_told_once_and_read_past() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let disk = Disk::new(place.path().join("disk"), 40 * MIB);
+    let disk = SmallDisk::new(place.path().join("disk"), 40 * MIB);
     let mut mount =
         Stage::on(Maker::Embedded).args(&["--cache-dir", disk.0.to_str().unwrap(), "--cache-size", "30M"]).prepare();
     let bytes = pattern(3 * MIB);

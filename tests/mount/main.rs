@@ -18,6 +18,7 @@ mod create;
 mod fallocate;
 mod flush;
 mod fsync;
+mod full_disk;
 mod getattr;
 mod link;
 mod locks;

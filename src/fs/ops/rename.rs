@@ -186,8 +186,10 @@ impl Fs {
         if let (Some(content), Err(_)) = (changed, &moved) {
             content.attributes_dirty.store(true, Ordering::Release);
         }
-        let note = |etag| Ok((etag, self.note_removal(&before.key, before.etag.as_ref(), listens, intent)?));
-        let moved = moved.and_then(note);
+        let moved = match moved {
+            Ok(etag) => Ok((etag, self.note_or_remove(&before.key, before.etag.as_ref(), listens, intent).await?)),
+            Err(error) => Err(error),
+        };
         failpoint::reach(Failpoint::RenameNoted);
         let events = match &moved {
             Ok((etag, _)) if listens => vec![created(EventName::CreatedCopy, &key, before.stat.size, etag)],
@@ -196,7 +198,10 @@ impl Fs {
         let settled = self.settle(intent.as_slice(), events).await;
         let (etag, removal) = moved?;
         // Sent from now on, so that hooks hear of the copy first.
-        self.remove_noted(&before.key, removal, settled)?;
+        match removal {
+            Some(removal) => self.remove_noted(&before.key, removal, settled)?,
+            None => settled?,
+        }
         self.carry_cached(before, &key, &etag, true).await;
         self.moved(plan, &key, &etag, content).await
     }

@@ -178,6 +178,26 @@ impl Fs {
         Ok(Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None })
     }
 
+    /// The same for what nothing can take back any more, as the copy of a rename is made: where the journal takes
+    /// no note, as on a full disk, the object goes now.
+    pub(super) async fn note_or_remove(
+        &self,
+        key: &str,
+        etag: Option<&ETag>,
+        event: bool,
+        intent: Option<IntentId>,
+    ) -> Result<Option<Removal>> {
+        let cause = match self.note_removal(key, etag, event, intent) {
+            Ok(removal) => return Ok(Some(removal)),
+            Err(cause) => cause,
+        };
+        tracing::warn!(key = %key.escape_debug(), %cause, "the old name of a renamed file is removed at once");
+        if etag == Some(&self.bucket.head(key).await?.etag) {
+            self.bucket.delete(key).await?;
+        }
+        Ok(None)
+    }
+
     /// The second half: unseen from now on, and sent soon; unless what had to come between has failed.
     pub(super) fn remove_noted(&self, key: &str, removal: Removal, settled: Result<()>) -> Result<()> {
         if let Err(error) = settled {

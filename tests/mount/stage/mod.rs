@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod outside;
 pub mod process;
 pub mod servers;
+pub mod small_disk;
 pub mod sys;
 
 use std::fs;
@@ -27,6 +28,7 @@ use tempfile::TempDir;
 
 pub use outside::Outside;
 pub use servers::{Endpoint, Maker};
+pub use small_disk::SmallDisk;
 
 /// Longest wait for anything here. Generous: the machine may be busy, and waits end when the
 /// condition holds.
