@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
 };
+
+use parking_lot::Mutex;
 
 use super::adapter::MAX_WRITE_BYTES;
 use crate::fs::ops::{Entry, Listed, Opened};
@@ -16,13 +18,29 @@ use crate::fs::{Backing, Error, FileKind, Fs, Result};
 /// Inode numbers are never used again for another file while the kernel knows them.
 const GENERATION: Generation = Generation(0);
 
+/// How often a full disk is told.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
+static FULL_DISK_TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+
 pub(super) fn errno(error: &Error) -> Errno {
     let errno = error.errno();
+    if errno == nix::errno::Errno::ENOSPC && matches!(error, Error::Draft(_) | Error::Journal(_)) {
+        tell_full_disk(error);
+    }
     match error {
         Error::Posix(_) => {}
         told => tracing::debug!(cause = %told, %errno, "operation failed"),
     }
     Errno::from_i32(errno as i32)
+}
+
+/// Programs seldom say which disk they mean, and `df` shows that of the bucket.
+fn tell_full_disk(cause: &Error) {
+    let mut told = FULL_DISK_TOLD.lock();
+    if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+        *told = Some(Instant::now());
+        tracing::warn!(%cause, "the disk of the state directory is full: files cannot be written before there is room");
+    }
 }
 
 fn file_type(kind: FileKind) -> FileType {

@@ -33,6 +33,7 @@ fn files_are_removed_and_renamed_on_a_full_disk_and_none_is_half_done() {
         process::bash(mount.path(), "sync .");
         fill(&disk.0);
         assert_errno!(fs::write(mount.at("new"), vec![1; 1 << 20]), ENOSPC);
+        assert_eq!(mount.log().matches("the disk of the state directory is full").count(), 1, "{}", mount.log());
         fs::rename(mount.at("over"), mount.at("target")).unwrap();
         fs::rename(mount.at("away"), mount.at("d/moved")).unwrap();
         fs::remove_file(mount.at("removed")).unwrap();

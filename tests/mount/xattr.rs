@@ -114,6 +114,17 @@ fn posix_acls_are_enotsup() {
 }
 
 #[test]
+fn names_without_a_namespace_are_enotsup() {
+    let place = place();
+    fs::write(place.at("f"), "x").unwrap();
+    for name in ["foo", "bogus.x", "userx"] {
+        assert_errno!(sys::setxattr(&place.at("f"), name, b"1", 0), ENOTSUP);
+        assert_errno!(sys::getxattr(&place.at("f"), name), ENOTSUP);
+    }
+    assert_errno!(sys::setxattr(&place.at("f"), "user.", b"1", 0), EINVAL);
+}
+
+#[test]
 fn attributes_of_a_missing_file_are_enoent() {
     let place = place();
     assert_errno!(sys::getxattr(&place.at("no"), "user.a"), ENOENT);

@@ -173,8 +173,15 @@ fn content_type(value: &[u8]) -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// Names that can be kept: UTF-8, and not the `system.` ones, which are ACLs and the like.
+/// Where names of attributes lie (`xattr(7)`), but for `system.`, which are ACLs and the like.
+const NAMESPACES: [&str; 3] = ["user.", "trusted.", "security."];
+
+/// Names that can be kept: UTF-8, and in one of these.
 fn supported(name: &OsStr) -> Result<&str> {
     let name = std::str::from_utf8(name.as_bytes()).map_err(|_| Errno::EILSEQ)?;
-    if name.starts_with("system.") { Err(Errno::ENOTSUP.into()) } else { Ok(name) }
+    match NAMESPACES.iter().find_map(|namespace| name.strip_prefix(namespace)) {
+        Some("") => Err(Errno::EINVAL.into()),
+        Some(_) => Ok(name),
+        None => Err(Errno::ENOTSUP.into()),
+    }
 }
