@@ -228,6 +228,14 @@ impl Fs {
         self.note_stored(content, ino, &doubt, &snapshot, &there).await
     }
 
+    /// As [`Fs::resolve_doubt`], for who meets another version than the one that is known of a file.
+    pub(super) async fn look_for_ours(&self, ino: Ino) -> Result<()> {
+        let _stable = self.namespace.read().await;
+        let Some(content) = self.content(ino) else { return Ok(()) };
+        let _gate = content.gate.lock().await;
+        self.resolve_doubt(ino, &content).await
+    }
+
     /// Whether what is in the way of an upload is ours: a server may be slow to do what was asked of it by a
     /// process that is gone, so that nothing was there yet when this looked. Then the file goes on from that.
     ///
