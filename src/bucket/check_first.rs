@@ -115,10 +115,7 @@ impl<B: Bucket> Bucket for CheckFirst<B> {
         from: &CopyRequest,
         range: Range<u64>,
     ) -> Result<Part> {
-        if from.from != key {
-            // Of the same key, the completion tells if there was another version.
-            self.check_source("UploadPartCopy", from).await?;
-        }
+        self.check_source("UploadPartCopy", from).await?;
         self.inner.copy_part(key, upload_id, number, from, range).await
     }
 

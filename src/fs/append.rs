@@ -62,6 +62,9 @@ impl Fs {
         let appended = appended.await;
         if let Err(error) = &appended {
             if error.is_conflict() {
+                if self.is_ours_in_the_way(ino, content, before).await? {
+                    return Ok(false);
+                }
                 self.fill_from_cache(content)?;
             }
             self.note_failure(ino, content, &before.key, error).await?;

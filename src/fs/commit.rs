@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::content::Content;
-use super::doubt::{Sending, is_doubtful, may_be_done};
+use super::doubt::{Sending, may_be_done};
 use super::gatekeeper::Frozen;
 use super::inodes::Ino;
 use super::outgoing::Outgoing;
@@ -136,10 +136,13 @@ impl Fs {
         if content.bytes_dirty() {
             self.commit_bytes(ino, content, &snapshot, only).await
         } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
-            let (generation, size) = (content.stored(), snapshot.stat.size);
-            let sending = Sending::version(content, generation, size, snapshot.stat.to_attributes(None));
-            let stored = self.store_attributes_open(ino, content, &snapshot).await;
-            sending.end(stored.as_ref().is_err_and(is_doubtful));
+            let mut stored = self.store_attributes_open(ino, content, &snapshot).await;
+            if stored.as_ref().is_err_and(Error::is_conflict)
+                && self.is_ours_in_the_way(ino, content, &snapshot).await?
+            {
+                let on_top = self.snapshot(ino)?;
+                stored = self.store_attributes_open(ino, content, &on_top).await;
+            }
             match &stored {
                 // The version that they were meant for is gone: theirs has attributes of its own.
                 Err(error) if error.is_conflict() => self.tree.lock().doubt(ino),
@@ -177,9 +180,13 @@ impl Fs {
         {
             return Ok(());
         }
-        if !self.commit_version(ino, content, before, only).await? {
-            let on_top = self.snapshot(ino)?;
-            self.commit_version(ino, content, &on_top, only).await?;
+        let mut before = before.clone();
+        if self.is_under(ino, &before.key) {
+            // An append may have found a version of ours in its way.
+            before.etag = self.snapshot(ino)?.etag;
+        }
+        while !self.commit_version(ino, content, &before, only).await? {
+            before = self.snapshot(ino)?;
         }
         Ok(())
     }
@@ -382,7 +389,7 @@ impl Fs {
         if before.etag.is_none() {
             return self.commit_bytes(ino, content, before, None).await;
         }
-        self.store_attributes_stable(ino).await?;
+        self.store_attributes_of(ino, content).await?;
         let after = self.snapshot(ino)?;
         if let Some(etag) = after.etag {
             self.rebase(ino, &after.key, &etag);

@@ -182,7 +182,8 @@ impl Content {
         self.generation() != self.stored()
     }
 
-    /// Made or emptied, and S3 has yet to be told. By whoever opened it, who may only read (`flock(1)`).
+    /// Made or emptied, and S3 has yet to be told. Also by who opened it for reading only (`flock(1)`), so that his
+    /// close stores it.
     pub fn is_only_made(&self) -> bool {
         self.untouched.load(Ordering::Acquire) && self.bytes_dirty()
     }

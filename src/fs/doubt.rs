@@ -63,7 +63,15 @@ impl Doubts {
     /// One more; of those that are alike one is enough.
     pub fn add(&mut self, doubt: Doubt) {
         self.looked = false;
-        if self.versions.contains(&doubt) {
+        let is_same = |known: &&mut Doubt| {
+            let tail = |doubt: &Doubt| doubt.appended.as_ref().map(|(tail, _)| tail.clone());
+            (known.generation, known.size) == (doubt.generation, doubt.size)
+                && known.attributes == doubt.attributes
+                && tail(known) == tail(&doubt)
+        };
+        if let Some(known) = self.versions.iter_mut().find(is_same) {
+            // The note of the last try stands for it.
+            known.appended = doubt.appended;
             return;
         }
         if self.versions.len() == MOST_VERSIONS {
@@ -228,12 +236,17 @@ impl Fs {
         self.note_stored(content, ino, &doubt, &snapshot, &there).await
     }
 
-    /// As [`Fs::resolve_doubt`], for who meets another version than the one that is known of a file.
-    pub(super) async fn look_for_ours(&self, ino: Ino) -> Result<()> {
+    /// As [`Fs::resolve_doubt`], for a reader who meets another version than the one that is known of a file; whether
+    /// there was a version in doubt.
+    pub(super) async fn look_for_ours(&self, ino: Ino) -> Result<bool> {
+        let Some(content) = self.content(ino) else { return Ok(false) };
+        if content.doubts.lock().open().is_empty() {
+            return Ok(false);
+        }
         let _stable = self.namespace.read().await;
-        let Some(content) = self.content(ino) else { return Ok(()) };
         let _gate = content.gate.lock().await;
-        self.resolve_doubt(ino, &content).await
+        self.resolve_doubt(ino, &content).await?;
+        Ok(true)
     }
 
     /// Whether what is in the way of an upload is ours: a server may be slow to do what was asked of it by a

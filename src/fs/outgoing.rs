@@ -291,7 +291,11 @@ impl Fs {
         let key = pinned.key.to_string();
         let from_etag = Some(pinned.etag.clone());
         let request = CopyRequest { from_etag, replace: Some(options), ..CopyRequest::new(key.clone(), key.clone()) };
-        match self.copy(&request, pinned.size).await.map_err(lost_is_stale) {
+        let carries = request.replace.as_ref().map(|options| Attributes::from_metadata(&options.metadata));
+        let sending = Sending::version(content, content.stored(), pinned.size, carries.unwrap_or_default());
+        let copied = self.copy(&request, pinned.size).await;
+        sending.end(copied.as_ref().is_err_and(|error| may_be_done(error.kind)));
+        match copied.map_err(lost_is_stale) {
             Ok(etag) => {
                 pinned.etag = etag;
                 self.stored(ino, &key, &pinned.etag);

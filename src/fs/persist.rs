@@ -5,7 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::doubt::is_doubtful;
+use super::content::Content;
+use super::doubt::{Sending, is_doubtful};
 use super::inodes::{Ino, Node, Pages, Tree};
 use super::noted::News;
 use super::stat::{FileKind, Stat};
@@ -104,11 +105,21 @@ impl Fs {
                     self.wait_with_attributes(ino, content)
                 }
                 None if self.may_note_directory(ino) => self.note_directory(ino, News::Changed),
-                _ => self.store_attributes_stable(ino).await,
+                Some(content) => self.store_attributes_of(ino, content).await,
+                None => self.store_attributes_stable(ino).await,
             }
         }
         .await;
         self.let_go(ino);
+        stored
+    }
+
+    /// As [`Fs::store_attributes_stable`], of a file that others may write to from then on.
+    pub(super) async fn store_attributes_of(&self, ino: Ino, content: &Content) -> Result<()> {
+        let stat = self.snapshot(ino)?.stat;
+        let sending = Sending::version(content, content.stored(), stat.size, stat.to_attributes(None));
+        let stored = self.store_attributes_stable(ino).await;
+        sending.end(stored.as_ref().is_err_and(is_doubtful));
         stored
     }
 

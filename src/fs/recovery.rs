@@ -99,10 +99,12 @@ impl Fs {
         Ok(report)
     }
 
-    /// Keys and versions that are noted to be removed.
+    /// Keys and versions that are noted to be removed, but for what an operation that was cut short decides.
     fn removed_versions(&self) -> Result<HashSet<(String, String)>> {
         let notes = self.journal.open_notes()?.into_iter().map(|(_, note)| note);
+        let undecided: HashSet<u64> = self.journal.open_intents()?.into_iter().map(|(id, _)| id.0).collect();
         let version = |note| match note {
+            Note::Remove { intent: Some(intent), .. } if undecided.contains(&intent) => None,
             Note::Remove { key, etag: Some(etag), .. } => Some((key, etag)),
             _ => None,
         };

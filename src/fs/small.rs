@@ -62,7 +62,6 @@ impl Fs {
                 }
                 Err(error) if error.is_conflict() => {
                     self.tree.lock().doubt(ino);
-                    self.look_for_ours(ino).await?;
                     self.revalidate(ino).await?;
                 }
                 Err(error) => return Err(error),

@@ -23,9 +23,9 @@ use crate::bucket::{Metadata, Properties, Tail};
 pub const FILE_NAME: &str = "notes.log";
 /// A file that is longer than this, half of it about what is done, is written anew.
 const LONG_FILE_BYTES: u64 = 16 << 20;
-/// Kept of the disk for some thousand notes: who removes and renames files is not to fail when a disk is full, least of
-/// all in the middle of it.
-const RESERVED_BYTES: i64 = 1 << 20;
+/// Kept of the disk behind what is written, for some thousand notes: who removes and renames files is not to fail when a
+/// disk is full, least of all in the middle of it.
+const RESERVED_BYTES: u64 = 1 << 20;
 /// Length and checksum before each record.
 const HEAD_BYTES: usize = 8;
 
@@ -143,7 +143,7 @@ impl Notes {
         }
         if state.open.is_empty() {
             state.file.set_len(0).map_err(|error| failed(&error))?;
-            reserve(&state.file);
+            reserve(&state.file, 0);
             (state.length, state.least_length) = (0, 0);
             return Ok(());
         }
@@ -170,6 +170,9 @@ impl Notes {
 impl State {
     fn append(&mut self, record: &Record) -> Result<()> {
         let bytes = encode(record);
+        if self.length / RESERVED_BYTES != (self.length + bytes.len() as u64) / RESERVED_BYTES {
+            reserve(&self.file, self.length);
+        }
         if let Err(error) = self.file.write_all(&bytes) {
             // Half a record would hide all that come after it.
             let _ = self.file.set_len(self.length);
@@ -206,13 +209,15 @@ fn rewrite(path: &Path, notes: &BTreeMap<u64, Note>) -> io::Result<(File, u64)> 
     }
     std::fs::rename(&fresh, path)?;
     let file = OpenOptions::new().append(true).open(path)?;
-    reserve(&file);
+    reserve(&file, bytes.len() as u64);
     Ok((file, bytes.len() as u64))
 }
 
 /// Where that cannot be had, notes take what is free when they are written.
-fn reserve(file: &File) {
-    if let Err(error) = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, RESERVED_BYTES) {
+fn reserve(file: &File, length: u64) {
+    // One that lies across a border between two of these has that much behind it, too.
+    let (from, bytes) = (length.cast_signed(), 2 * RESERVED_BYTES.cast_signed());
+    if let Err(error) = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, bytes) {
         tracing::debug!(%error, "no room is kept for notes");
     }
 }

@@ -244,7 +244,13 @@ async fn an_upload_begun_beside_an_edge_that_is_gone_is_aborted() {
         assert_eq!(house.bucket.bytes("f").unwrap(), "theirs");
         assert_eq!(house.bucket.count("CreateMultipartUpload"), 2, "{late}: one of each change");
         assert_eq!((house.bucket.count("AbortMultipartUpload"), house.bucket.open_uploads()), (1, 0), "{late}");
-        assert_eq!(house.journal.open_intents().unwrap(), [], "{late}");
+        // Nobody waits until the record of the first, which is complete, is gone.
+        let settled = async {
+            while !house.journal.open_intents().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), settled).await.expect("a record is left");
     }
 }
 

@@ -253,6 +253,8 @@ async fn what_is_written_after_a_copy_that_nobody_heard_of_is_stored_on_top_of_i
         house.fs.flush(opened.handle, ME).await.unwrap();
         house.fs.release(opened.handle).await.unwrap();
         assert!(house.bucket.bytes("f").unwrap().starts_with(b"written\x01"));
-        assert_eq!(stored_mode(&house, "f").await, 0o600);
+        if attributes_wait {
+            assert_eq!(stored_mode(&house, "f").await, 0o600, "that was answered");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Faults by rule: which request is hit, how often, and how.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::super::Error;
 use crate::error::Kind;
@@ -12,6 +15,8 @@ pub enum Effect {
     Fail(Kind),
     /// Applied after this time.
     Delay(Duration),
+    /// Applied once this is notified.
+    Hold(Arc<Notify>),
     /// Never answers.
     Hang,
     /// Applied, then answers an error of this kind: the reply is lost.

@@ -318,6 +318,10 @@ impl MemoryBucket {
                 tokio::time::sleep(duration).await;
                 apply(&mut self.state.lock())
             }
+            Some(Effect::Hold(released)) => {
+                released.notified().await;
+                apply(&mut self.state.lock())
+            }
             Some(Effect::Hang) => std::future::pending().await,
             Some(Effect::LoseReply(kind)) => {
                 apply(&mut self.state.lock())?;

@@ -26,19 +26,23 @@ impl Fs {
     pub async fn read(&self, number: u64, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.file(number).ok_or(Errno::EBADF)?;
         let range = offset..offset.saturating_add(u64::from(size));
-        let pinned = handle.pinned.lock().clone();
-        let draft = self.draft_for(&handle, pinned.as_ref());
-        let read = match (draft, pinned) {
-            (Some(content), _) => self.read_draft(&handle, &content, range).await,
-            (None, Some(pinned)) => self.read_version(&handle, &pinned, range).await,
-            (None, None) => Ok(Bytes::new()),
-        };
-        if read.as_ref().is_err_and(|error| error.is_conflict() || error.is_not_found()) {
-            // Who opens the file again is to find what is there now, and not the same answer until the
-            // attributes are too old to be believed.
-            self.tree.lock().doubt(handle.ino);
+        let read = self.read_handle(&handle, range.clone()).await;
+        if !read.as_ref().is_err_and(|error| error.is_conflict() || error.is_not_found()) {
+            return read;
         }
-        read
+        // Who opens the file again is to find what is there now, and not the same answer until the
+        // attributes are too old to be believed.
+        self.tree.lock().doubt(handle.ino);
+        if self.look_for_ours(handle.ino).await? { self.read_handle(&handle, range).await } else { read }
+    }
+
+    async fn read_handle(&self, handle: &FileHandle, range: Range<u64>) -> Result<Bytes> {
+        let pinned = handle.pinned.lock().clone();
+        match (self.draft_for(handle, pinned.as_ref()), pinned) {
+            (Some(content), _) => self.read_draft(handle, &content, range).await,
+            (None, Some(pinned)) => self.read_version(handle, &pinned, range).await,
+            (None, None) => Ok(Bytes::new()),
+        }
     }
 
     /// The draft that this handle is to read: a reader of an older version than the one that the

@@ -187,12 +187,19 @@ impl Fs {
             content.attributes_dirty.store(true, Ordering::Release);
         }
         let moved = match moved {
-            Ok(etag) => Ok((etag, self.note_or_remove(&before.key, before.etag.as_ref(), listens, intent).await?)),
+            Ok(etag) => {
+                let noted = self.note_or_remove(&before.key, before.etag.as_ref(), listens, intent).await;
+                noted.map(|removal| (etag, removal))
+            }
             Err(error) => Err(error),
         };
         failpoint::reach(Failpoint::RenameNoted);
         let events = match &moved {
-            Ok((etag, _)) if listens => vec![created(EventName::CreatedCopy, &key, before.stat.size, etag)],
+            Ok((etag, removal)) if listens => {
+                let copied = created(EventName::CreatedCopy, &key, before.stat.size, etag);
+                // Else it is told with the removal.
+                [copied].into_iter().chain(removal.is_none().then(|| removed(&before.key))).collect()
+            }
             _ => Vec::new(),
         };
         let settled = self.settle(intent.as_slice(), events).await;

@@ -246,6 +246,7 @@ impl Fs {
             copies.push(Copied { from: object.key.clone(), key, size: object.size, source_etag, etag });
         }
         let old: Vec<String> = copies.iter().map(|copy| copy.from.clone()).collect();
+        let sources = copies.len();
         copies.extend(self.renamed(from, to, moving, &old).await?);
         let mut events = Vec::new();
         for copy in copies.iter().filter(|copy| !copy.key.ends_with('/')) {
@@ -261,16 +262,18 @@ impl Fs {
             return Err(undeleted.error);
         }
         tracing::warn!(from = %rename.from.escape_debug(), cause = %undeleted.error, "the old names of a renamed directory go later");
-        self.delete_later(&copies, &old)?;
+        if let Err(error) = self.delete_later(rename.id, &copies[..sources]) {
+            tracing::error!(from = %rename.from.escape_debug(), cause = %error, "some of them stay");
+        }
         Ok(copies)
     }
 
     /// The new tree alone is whole: what is left of the old one goes as removed files do, tried again for as long as
-    /// that takes. What another client has put there since stays.
-    fn delete_later(&self, copies: &[Copied], old: &[String]) -> Result<()> {
-        let old: HashSet<&String> = old.iter().collect();
-        for copy in copies.iter().filter(|copy| old.contains(&copy.from)) {
-            let removal = self.note_removal(&copy.from, Some(&copy.source_etag), false, None)?;
+    /// that takes. What another client has put there since stays. While the journal has the rename, a start finishes
+    /// that instead: closes below wait under their old names until then.
+    fn delete_later(&self, rename: IntentId, copies: &[Copied]) -> Result<()> {
+        for copy in copies {
+            let removal = self.note_removal(&copy.from, Some(&copy.source_etag), false, Some(rename))?;
             self.remove_noted(&copy.from, removal.unless_replaced(), Ok(()))?;
         }
         Ok(())

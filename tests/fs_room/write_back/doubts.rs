@@ -1,7 +1,8 @@
 //! Versions that S3 has although nobody heard of it, and what is written on top of them.
 
 use s3mount::bucket::Metadata;
-use s3mount::journal::Intent;
+use s3mount::journal::{Intent, Note};
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -12,10 +13,8 @@ async fn sent_but_not_heard_of() -> (Arc<MemoryBucket>, tempfile::TempDir) {
     let house = house_on(bucket, tempfile::tempdir().unwrap()).await;
     let ino = house.lookup(ROOT, "f").await.unwrap().ino;
     write_anew(&house, ino, b"one").await;
-    house.bucket.inject(Fault::once("PutObject", Effect::LoseReply(Kind::Deadline)));
-    let uploader = house.fs.start_uploader();
-    until("the version", || house.bucket.bytes("f").unwrap() == "one").await;
-    crash(house, Some(uploader)).await
+    send_unheard(&house, "PutObject", |house| house.bucket.bytes("f").unwrap() == "one").await;
+    crash(house, None).await
 }
 
 async fn write_anew(house: &House, ino: Ino, bytes: &[u8]) {
@@ -63,10 +62,7 @@ async fn it_is_known_again_however_often_the_mount_dies_over_it() {
 async fn a_close_after_an_answer_that_was_lost_is_stored_by_a_later_start() {
     let house = house().await;
     let ino = house.write_file(ROOT, "f", b"one").await.ino;
-    house.bucket.inject(Fault::once("PutObject", Effect::LoseReply(Kind::Deadline)));
-    let uploader = house.fs.start_uploader();
-    until("the version", || house.bucket.bytes("f").is_some()).await;
-    uploader.stop().await;
+    send_unheard(&house, "PutObject", |house| house.bucket.bytes("f").is_some()).await;
     write_anew(&house, ino, b"two").await;
     let house = sends_without_a_conflict(crash(house, None).await).await;
     assert_eq!(house.bucket.bytes("f").unwrap(), "two");
@@ -115,11 +111,12 @@ async fn it_is_known_again_when_it_appears_after_it_was_looked_for() {
             let ino = house.lookup(ROOT, "f").await.unwrap().ino;
             write_anew(&house, ino, b"two").await;
         }
-        house.bucket.inject(Fault::once("PutObject", Effect::Delay(Duration::from_millis(200))));
-        let before = house.bucket.count("HeadObject");
+        let held = Arc::new(Notify::new());
+        house.bucket.inject(Fault::once("PutObject", Effect::Hold(held.clone())));
         let uploader = house.fs.start_uploader();
-        until("the look", || house.bucket.count("HeadObject") > before && house.bucket.under_way() == 1).await;
+        until("the request", || house.bucket.count("PutObject") == 1).await;
         house.bucket.insert("f", "one", metadata.clone());
+        held.notify_one();
         all_sent(&house).await;
         uploader.stop().await;
         assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
@@ -153,9 +150,8 @@ fn metadata_of_close(house: &House) -> Metadata {
 /// Sends what waits until S3 has it, though nobody hears of that.
 async fn send_unheard(house: &House, operation: &'static str, is_there: impl Fn(&House) -> bool) {
     house.bucket.inject(Fault::once(operation, Effect::LoseReply(Kind::Deadline)));
-    let uploader = house.fs.start_uploader();
-    until("the version", || is_there(house)).await;
-    uploader.stop().await;
+    assert_eq!(house.fs.sync(None).await.len(), 1);
+    assert!(is_there(house));
 }
 
 #[tokio::test]
@@ -226,8 +222,10 @@ async fn a_version_is_known_again_whose_sender_was_not_waited_for() {
                 writer.write(opened.handle, 3, b"two").await.unwrap();
             }
         };
-        let (left, ()) = tokio::join!(fs.sync(Some(Duration::from_millis(500))), writing);
-        assert_eq!(left.len(), 1);
+        tokio::select! {
+            _ = fs.sync(None) => panic!("it was not cut short"),
+            () = writing => {}
+        }
         house.bucket.insert("f", "one", metadata);
         house.fs.flush(opened.handle, ME).await.unwrap();
         drop((fs, writer));
@@ -253,10 +251,12 @@ async fn what_is_in_the_way_is_nobody_elses_before_s3_has_said_so() {
     let (bucket, state) = crash(house, None).await;
     let house = house_on(bucket, state).await;
     house.bucket.inject(Fault::once("HeadObject", Effect::Fail(Kind::Deadline)).after(1));
-    house.bucket.inject(Fault::once("PutObject", Effect::Delay(Duration::from_millis(200))));
+    let held = Arc::new(Notify::new());
+    house.bucket.inject(Fault::once("PutObject", Effect::Hold(held.clone())));
     let uploader = house.fs.start_uploader();
-    until("the look", || house.bucket.count("HeadObject") == 1 && house.bucket.count("PutObject") == 1).await;
+    until("the request", || house.bucket.count("PutObject") == 1).await;
     house.bucket.insert("f", "one", metadata);
+    held.notify_one();
     all_sent(&house).await;
     uploader.stop().await;
     assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
@@ -339,7 +339,10 @@ async fn a_chmod_whose_request_was_not_waited_for_is_sent_again() {
     let ino = house.lookup(ROOT, "f").await.unwrap().ino;
     set_mode(&house, ino, 0o600).await;
     house.bucket.inject(Fault::once("CopyObject", Effect::Hang));
-    assert_eq!(house.fs.sync(Some(Duration::from_millis(500))).await.len(), 1);
+    tokio::select! {
+        _ = house.fs.sync(None) => panic!("it was not cut short"),
+        () = until("the request", || house.bucket.count("CopyObject") == 1) => {}
+    }
     assert_eq!(house.fs.sync(None).await.len(), 0);
     assert_eq!(permissions(&house, "f"), "0100600");
 }
@@ -390,10 +393,17 @@ async fn a_chmod_during_the_look_is_not_undone_by_its_answer() {
     let house = house_on(bucket, state).await;
     let ino = house.lookup(ROOT, "f").await.unwrap().ino;
     let before = house.bucket.count("HeadObject");
-    house.bucket.inject(Fault::once("HeadObject", Effect::Delay(Duration::from_millis(200))));
+    let held = Arc::new(Notify::new());
+    house.bucket.inject(Fault::once("HeadObject", Effect::Hold(held.clone())));
     let uploader = house.fs.start_uploader();
-    until("the look", || house.bucket.count("HeadObject") > before && house.bucket.under_way() == 1).await;
-    set_mode(&house, ino, 0o600).await;
+    until("the look", || house.bucket.count("HeadObject") > before).await;
+    let changed = async {
+        while house.fs.getattr(ino).await.unwrap().stat.perm != 0o600 {
+            tokio::task::yield_now().await;
+        }
+        held.notify_one();
+    };
+    tokio::join!(set_mode(&house, ino, 0o600), changed);
     all_sent(&house).await;
     uploader.stop().await;
     assert_eq!(permissions(&house, "f"), "0100600");
@@ -447,4 +457,52 @@ async fn a_chmod_after_one_of_which_nobody_heard_survives_a_crash() {
     let (bucket, state) = crash(house, None).await;
     let house = patient_house_on(bucket, state).await;
     assert_eq!(permissions(&house, "f"), "0100640");
+}
+
+/// The closes below have their old names in the journal until the rename has ended there.
+#[tokio::test]
+async fn a_close_below_a_directory_outlives_a_death_between_the_deletes_and_the_end() {
+    let bucket = Arc::new(MemoryBucket::new());
+    bucket.insert("d/f", "old", Metadata::new());
+    let house = house_on(bucket, tempfile::tempdir().unwrap()).await;
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    let ino = house.lookup(directory, "f").await.unwrap().ino;
+    write_anew(&house, ino, b"two").await;
+    let rename = Intent::RenameTree { from: "d/".into(), to: "e/".into(), objects: Vec::new(), retagged: Vec::new() };
+    let rename = house.journal.intend(rename).await.unwrap();
+    let etag = Some(s3mount::journal::stored_etag(&house.bucket.info("d/f").unwrap().etag));
+    let note = Note::Remove { key: "d/f".into(), etag, event: false, intent: Some(rename.0) };
+    house.journal.note(&note).unwrap();
+    let house = sends_without_a_conflict(crash(house, None).await).await;
+    assert_eq!(house.bucket.bytes("e/f").unwrap(), "two");
+    assert_eq!(house.bucket.keys(), ["e/f"]);
+}
+
+#[tokio::test]
+async fn a_file_is_read_though_nobody_heard_of_its_chmod() {
+    let house = patient_house_on(with_a_tag_of_parts("f").await, tempfile::tempdir().unwrap()).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    set_mode(&house, ino, 0o600).await;
+    let before = house.bucket.info("f").unwrap().etag;
+    send_unheard(&house, "CopyObject", |house| house.bucket.info("f").unwrap().etag != before).await;
+    assert_eq!(house.read_file(ino).await, "old");
+}
+
+#[tokio::test]
+async fn what_is_written_after_attributes_that_follow_parts_is_stored_on_top_of_them() {
+    let house = house().await;
+    let (entry, opened) = house.fs.create(ROOT, OsStr::new("f"), 0o644, WRITE, ME).await.unwrap();
+    for at in 0..20 {
+        house.fs.write(opened.handle, at << 20, &vec![7; 1 << 20]).await.unwrap();
+    }
+    until("an upload", || house.bucket.open_uploads() == 1).await;
+    set_mode(&house, entry.ino, 0o600).await;
+    house.bucket.inject(Fault::once("CopyObject", Effect::LoseReply(Kind::Deadline)));
+    house.fs.fsync(opened.handle).await.unwrap_err();
+    assert_eq!(house.bucket.count("CopyObject"), 1);
+    house.fs.write(opened.handle, 0, b"two").await.unwrap();
+    house.fs.fsync(opened.handle).await.unwrap();
+    assert_eq!(kept_conflicts(&house), Vec::<Vec<u8>>::new());
+    assert!(house.bucket.bytes("f").unwrap().starts_with(b"two\x07"));
+    assert_eq!(permissions(&house, "f"), "0100600");
 }
