@@ -3,7 +3,8 @@
 //!
 //! A note is one `write(2)` and no fsync: the page cache survives `kill -9`, and POSIX promises that
 //! a removal outlives a power failure only to who calls fsync on the directory. Each record is its
-//! length, CRC32C over the rest, and JSON. When nothing is open the file is emptied.
+//! length, CRC32C over the rest, and JSON. When nothing is open, the file is emptied if it is
+//! long, and at the end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -141,7 +142,8 @@ impl Notes {
         if numbers.is_empty() {
             return Ok(());
         }
-        if state.open.is_empty() {
+        if state.open.is_empty() && state.length > RESERVED_BYTES {
+            // Not each time: what is kept of the disk is another program's for a moment.
             state.file.set_len(0).map_err(|error| failed(&error))?;
             reserve(&state.file, 0);
             (state.length, state.least_length) = (0, 0);
@@ -164,6 +166,16 @@ impl Notes {
 
     fn compact(&self) -> io::Result<(File, u64)> {
         rewrite(&self.path, &replay(&read(&self.path)?).0)
+    }
+}
+
+impl Drop for Notes {
+    /// Nothing is left behind where nothing is open; if that fails, the next start finds it out.
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        if state.open.is_empty() {
+            let _ = state.file.set_len(0);
+        }
     }
 }
 
@@ -285,14 +297,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_nothing_open_is_empty() {
+    fn a_long_file_with_nothing_open_is_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let notes = Notes::open(dir.path()).unwrap();
-        let numbers = [notes.add(&remove("a")).unwrap(), notes.add(&remove("b")).unwrap()];
+        let length = || std::fs::metadata(dir.path().join(FILE_NAME)).unwrap().len();
+        let short = notes.add(&remove("a")).unwrap();
+        notes.close(&[short]).unwrap();
+        assert!(length() > 0, "its room is not given away each time");
+        let numbers: Vec<u64> =
+            (0..8_000).map(|number| notes.add(&remove(&format!("{number:0100}"))).unwrap()).collect();
+        assert!(length() > RESERVED_BYTES);
         notes.close(&numbers).unwrap();
-        assert_eq!(std::fs::metadata(dir.path().join(FILE_NAME)).unwrap().len(), 0);
-        assert!(notes.add(&remove("c")).unwrap() > numbers[1]);
-        assert_eq!(keys(&notes), ["c"]);
+        assert_eq!(length(), 0);
+        notes.add(&remove("b")).unwrap();
+        drop(notes);
+        let notes = Notes::open(dir.path()).unwrap();
+        assert_eq!(keys(&notes), ["b"]);
+        let open: Vec<u64> = notes.all().unwrap().into_iter().map(|(number, _)| number).collect();
+        notes.close(&open).unwrap();
+        drop(notes);
+        assert_eq!(length(), 0, "nothing is left behind");
     }
 
     #[test]
