@@ -175,6 +175,11 @@ pub fn is_of(sent: &Sent, there: &ObjectInfo) -> bool {
     sent.tail.is_none() && sent.size == there.size && carries(&sent.metadata) == carries(&there.metadata)
 }
 
+/// A rename moves ctime once more after the journal has noted the close.
+fn but_ctime(attributes: &Attributes) -> Attributes {
+    Attributes { ctime: None, ..attributes.clone() }
+}
+
 impl Content {
     /// What the journal is to keep beside bytes of this generation and size that carry this.
     pub fn earlier(&self, generation: u64, size: u64, metadata: &Metadata) -> Vec<Sent> {
@@ -314,7 +319,10 @@ impl Fs {
     ) -> Result<Option<Doubt>> {
         let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
         let of_size: Vec<&Doubt> = doubts.iter().filter(|doubt| doubt.size == there.size).collect();
-        if let Some(same) = of_size.iter().find(|doubt| doubt.attributes == attributes) {
+        let is_like = |doubt: &&&Doubt| but_ctime(&doubt.attributes) == but_ctime(&attributes);
+        let alike: Vec<_> = of_size.iter().filter(is_like).collect();
+        let only = if let [only] = alike[..] { Some(only) } else { None };
+        if let Some(same) = of_size.iter().find(|doubt| doubt.attributes == attributes).or(only) {
             return Ok(Some((*same).clone()));
         }
         let has_time = |doubt: &Doubt| attributes.mtime.is_some() && doubt.attributes.mtime == attributes.mtime;
