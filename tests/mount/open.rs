@@ -50,7 +50,10 @@ fn a_running_program_is_etxtbsy_and_keeps_its_bytes() {
     for round in 0..10 {
         let copy = place.at(&format!("sleep{round}"));
         fs::copy(&program, &copy).unwrap();
-        let mut running = std::process::Command::new(&copy).arg("30").spawn().unwrap();
+        // A process that another test starts just now has the copy open for writing until its exec.
+        let mut running = crate::stage::wait_for("the program", crate::stage::PATIENCE, || {
+            std::process::Command::new(&copy).arg("30").spawn().ok()
+        });
         let opened = [
             OpenOptions::new().write(true).open(&copy),
             OpenOptions::new().write(true).truncate(true).open(&copy),
