@@ -165,7 +165,7 @@ impl Fs {
             content.set_deferral(None);
         }
         self.backlog.remove(ino);
-        let mut attributes = attributes_note(self.snapshot(ino)?, Vec::new())?;
+        let mut attributes = attributes_note(self.snapshot(ino)?)?;
         if let Note::Attributes { size, .. } = &mut attributes {
             // Who goes on writing may have made the file larger by now.
             *size = tail.size;
@@ -202,7 +202,7 @@ impl Fs {
         failpoint::reach(Failpoint::RecoverAppend);
         let restated = async {
             let Some(there) = tail.find(self.bucket.as_ref(), key).await? else { return Ok(false) };
-            let said = |metadata| Attributes { op_id: None, ..Attributes::from_metadata(metadata) };
+            let said = |metadata| Attributes::from_metadata(metadata).without_op_id();
             if said(&there.metadata) == said(&options.metadata) {
                 return Ok(true);
             }

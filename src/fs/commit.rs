@@ -174,19 +174,17 @@ impl Fs {
         before: &Snapshot,
         only: Option<u64>,
     ) -> Result<()> {
-        // In a box: what is rare need not make every commit's future larger.
-        if self.growth_bytes(content, before).is_some()
-            && Box::pin(self.commit_growth(ino, content, before, only)).await?
-        {
-            return Ok(());
+        let mut on_top = None;
+        if self.growth_bytes(content, before).is_some() {
+            // In a box: what is rare need not make every commit's future larger.
+            if Box::pin(self.commit_growth(ino, content, before, only)).await? {
+                return Ok(());
+            }
+            // It may have found a version of ours in its way.
+            on_top = Some(self.snapshot(ino)?);
         }
-        let mut before = before.clone();
-        if self.is_under(ino, &before.key) {
-            // An append may have found a version of ours in its way.
-            before.etag = self.snapshot(ino)?.etag;
-        }
-        while !self.commit_version(ino, content, &before, only).await? {
-            before = self.snapshot(ino)?;
+        while !self.commit_version(ino, content, on_top.as_ref().unwrap_or(before), only).await? {
+            on_top = Some(self.snapshot(ino)?);
         }
         Ok(())
     }

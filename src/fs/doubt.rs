@@ -87,15 +87,17 @@ impl Doubts {
 
     /// What the journal is to keep beside a draft of this generation that carries this: it is in doubt by itself.
     fn besides(&self, generation: u64, metadata: &Metadata) -> Vec<Sent> {
+        if self.versions.is_empty() {
+            return Vec::new();
+        }
         let attributes = Attributes::from_metadata(metadata);
         let is_it = |doubt: &Doubt| {
             doubt.generation == generation && doubt.attributes == attributes && doubt.appended.is_none()
         };
         let sent = |doubt: &Doubt| {
             let tail = doubt.appended.as_ref().map(|(tail, _)| tail.clone());
-            let attributes = Attributes { op_id: None, ..doubt.attributes.clone() };
             // What was sent fitted.
-            Some(Sent { size: doubt.size, metadata: attributes.to_metadata().ok()?, tail })
+            Some(Sent { size: doubt.size, metadata: doubt.attributes.to_metadata().ok()?, tail })
         };
         self.versions.iter().filter(|doubt| !is_it(doubt)).filter_map(sent).collect()
     }
@@ -146,7 +148,7 @@ impl<'a> Sending<'a> {
 
     /// Of a whole version that carries this.
     pub fn version(content: &'a Content, generation: u64, size: u64, carries: Attributes) -> Self {
-        let attributes = Attributes { op_id: None, ..carries };
+        let attributes = carries.without_op_id();
         Self::begin(content, Doubt { generation, attributes, size, appended: None })
     }
 
@@ -171,7 +173,7 @@ impl Drop for Sending<'_> {
 
 /// Whether an object is this version.
 pub fn is_of(sent: &Sent, there: &ObjectInfo) -> bool {
-    let carries = |metadata| Attributes { op_id: None, ..Attributes::from_metadata(metadata) };
+    let carries = |metadata| Attributes::from_metadata(metadata).without_op_id();
     sent.tail.is_none() && sent.size == there.size && carries(&sent.metadata) == carries(&there.metadata)
 }
 
@@ -219,7 +221,7 @@ impl Fs {
             return self.note_appended(ino, content, doubt.generation, tail, &there.etag, *note).await;
         }
         self.stand_on(ino, content, &doubt, &snapshot.key, &there);
-        let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
+        let attributes = Attributes::from_metadata(&there.metadata).without_op_id();
         let ours = snapshot.stat.to_attributes(None);
         // What a crash has cut short may have had newer attributes than the journal knew.
         let is_last = attributes == ours || (content.is_resumed && ours == doubt.attributes);
@@ -317,7 +319,7 @@ impl Fs {
         key: &str,
         there: &ObjectInfo,
     ) -> Result<Option<Doubt>> {
-        let attributes = Attributes { op_id: None, ..Attributes::from_metadata(&there.metadata) };
+        let attributes = Attributes::from_metadata(&there.metadata).without_op_id();
         let of_size: Vec<&Doubt> = doubts.iter().filter(|doubt| doubt.size == there.size).collect();
         let is_like = |doubt: &&&Doubt| but_ctime(&doubt.attributes) == but_ctime(&attributes);
         let alike: Vec<_> = of_size.iter().filter(is_like).collect();

@@ -129,7 +129,7 @@ impl Fs {
         };
         let snapshot = self.snapshot(ino)?;
         let is_usual = snapshot.stat.perm == USUAL_PERM && snapshot.stat.is_like(&Stat::directory(&self.settings));
-        let note = attributes_note(snapshot, Vec::new())?;
+        let note = attributes_note(snapshot)?;
         {
             let mut open = noted.open.lock();
             self.note_latest(&mut open.number, &note)?;

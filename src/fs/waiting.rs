@@ -44,10 +44,10 @@ impl Fs {
     /// Notes what a file's attributes are, and has them sent soon. For callers that hold the namespace and
     /// the file's gate.
     pub(super) fn wait_with_attributes(&self, ino: Ino, content: &Content) -> Result<()> {
-        let there = self.snapshot(ino)?;
-        let metadata = there.stat.to_attributes(None).to_metadata()?;
-        let earlier = content.earlier(content.generation(), there.stat.size, &metadata);
-        let note = attributes_note(there, earlier)?;
+        let mut note = attributes_note(self.snapshot(ino)?)?;
+        if let Note::Attributes { size, metadata, earlier, .. } = &mut note {
+            *earlier = content.earlier(content.generation(), *size, metadata);
+        }
         self.note_latest(&mut content.attributes_note.lock(), &note)?;
         failpoint::reach(Failpoint::AttributesNoted);
         self.backlog.add(ino, 0, Instant::now());
@@ -175,10 +175,10 @@ impl Fs {
     }
 }
 
-/// What the journal keeps of the attributes of a file or a directory, and of what may be there instead.
-pub(super) fn attributes_note(there: Snapshot, earlier: Vec<Sent>) -> Result<Note> {
+/// What the journal keeps of the attributes of a file or a directory.
+pub(super) fn attributes_note(there: Snapshot) -> Result<Note> {
     let Snapshot { key, stat, etag, .. } = there;
     let size = if stat.kind == FileKind::Directory { 0 } else { stat.size };
     let (etag, metadata) = (etag.as_ref().map(stored_etag), stat.to_attributes(None).to_metadata()?);
-    Ok(Note::Attributes { key, etag, size, metadata, properties: stat.properties, earlier })
+    Ok(Note::Attributes { key, etag, size, metadata, properties: stat.properties, earlier: Vec::new() })
 }

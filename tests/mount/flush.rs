@@ -120,21 +120,31 @@ fn another_clients_version_is_not_overwritten_blindly() {
     assert_ours_is_kept(&mount, b"ours!");
 }
 
-#[test]
-fn every_writer_is_told_of_a_conflict_that_another_close_met_first() {
-    let mount = Stage::on(Maker::Embedded).mount();
+/// Both have written to one file, and neither has closed it.
+fn two_writers(mount: &Mount) -> [File; 2] {
     fs::write(mount.at("f"), "first").unwrap();
-    let writers = [0_u64, 2].map(|offset| {
+    [0_u64, 2].map(|offset| {
         let file = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
         file.write_all_at(b"ours", offset).unwrap();
         file
-    });
+    })
+}
+
+/// Of another client's version, each by its own close.
+fn assert_both_are_told(mount: &Mount, writers: [File; 2]) {
     mount.outside().put("f", b"theirs");
     for writer in writers {
         assert_eq!(sys::close(writer).unwrap_err().raw_os_error(), Some(libc::ESTALE));
     }
     assert_eq!(mount.outside().bytes("f"), b"theirs");
-    assert_ours_is_kept(&mount, b"ouours");
+    assert_ours_is_kept(mount, b"ouours");
+}
+
+#[test]
+fn every_writer_is_told_of_a_conflict_that_another_close_met_first() {
+    let mount = Stage::on(Maker::Embedded).mount();
+    let writers = two_writers(&mount);
+    assert_both_are_told(&mount, writers);
 }
 
 /// What a child inherits is closed when it executes a program, and the close of the child is no answer to who
@@ -142,19 +152,9 @@ fn every_writer_is_told_of_a_conflict_that_another_close_met_first() {
 #[test]
 fn every_writer_is_told_of_a_conflict_though_a_child_closed_its_descriptors() {
     let mount = Stage::on(Maker::Embedded).mount();
-    fs::write(mount.at("f"), "first").unwrap();
-    let writers = [0_u64, 2].map(|offset| {
-        let file = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
-        file.write_all_at(b"ours", offset).unwrap();
-        file
-    });
+    let writers = two_writers(&mount);
     process::bash(mount.path(), "true");
-    mount.outside().put("f", b"theirs");
-    for writer in writers {
-        assert_eq!(sys::close(writer).unwrap_err().raw_os_error(), Some(libc::ESTALE));
-    }
-    assert_eq!(mount.outside().bytes("f"), b"theirs");
-    assert_ours_is_kept(&mount, b"ouours");
+    assert_both_are_told(&mount, writers);
 }
 
 #[test]

@@ -68,6 +68,12 @@ pub struct TooLarge {
 }
 
 impl Attributes {
+    /// The same, whichever operation has written it.
+    #[must_use]
+    pub fn without_op_id(self) -> Self {
+        Self { op_id: None, ..self }
+    }
+
     /// Reads what is there. Values that cannot be understood count as absent: metadata is written
     /// by anybody, and a strange header must not make a file unreadable.
     #[must_use]

@@ -111,6 +111,7 @@ impl Fs {
         // With the tree still locked: the next open has to see how this one reads.
         let handle =
             self.handles.add_file(FileHandle::new(ino, flags, opener, pinned).backed_by(backing).dropping(dropped));
+        let is_only_made = node.content.as_ref().is_some_and(|content| content.is_only_made());
         drop(tree);
         if told_otherwise {
             // Else the size that the kernel remembers would cut the reads of this version.
@@ -119,8 +120,7 @@ impl Fs {
         if let Some(whole) = whole {
             keep_cache = self.fill_pages(ino, &whole.bytes, &whole.etag);
         }
-        let no_flush = !writes(flags) && !self.content(ino).is_some_and(|content| content.is_only_made());
-        Ok(Opened { handle, keep_cache, direct_io, no_flush })
+        Ok(Opened { handle, keep_cache, direct_io, no_flush: !writes(flags) && !is_only_made })
     }
 
     pub(in crate::fs) fn hold(&self, ino: Ino) -> Result<()> {

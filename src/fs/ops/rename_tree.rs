@@ -246,7 +246,6 @@ impl Fs {
             copies.push(Copied { from: object.key.clone(), key, size: object.size, source_etag, etag });
         }
         let old: Vec<String> = copies.iter().map(|copy| copy.from.clone()).collect();
-        let sources = copies.len();
         copies.extend(self.renamed(from, to, moving, &old).await?);
         let mut events = Vec::new();
         for copy in copies.iter().filter(|copy| !copy.key.ends_with('/')) {
@@ -262,7 +261,7 @@ impl Fs {
             return Err(undeleted.error);
         }
         tracing::warn!(from = %rename.from.escape_debug(), cause = %undeleted.error, "the old names of a renamed directory go later");
-        if let Err(error) = self.delete_later(rename.id, &copies[..sources]) {
+        if let Err(error) = self.delete_later(rename.id, &copies[..old.len()]) {
             tracing::error!(from = %rename.from.escape_debug(), cause = %error, "some of them stay");
         }
         Ok(copies)

@@ -10,9 +10,7 @@ use super::*;
 async fn sent_but_not_heard_of() -> (Arc<MemoryBucket>, tempfile::TempDir) {
     let bucket = Arc::new(MemoryBucket::new());
     bucket.insert("f", "old", Metadata::default());
-    let house = house_on(bucket, tempfile::tempdir().unwrap()).await;
-    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-    write_anew(&house, ino, b"one").await;
+    let house = written_to((bucket, tempfile::tempdir().unwrap()), b"one").await;
     send_unheard(&house, "PutObject", |house| house.bucket.bytes("f").unwrap() == "one").await;
     crash(house, None).await
 }
@@ -22,6 +20,14 @@ async fn write_anew(house: &House, ino: Ino, bytes: &[u8]) {
     house.fs.write(opened.handle, 0, bytes).await.unwrap();
     house.fs.flush(opened.handle, ME).await.unwrap();
     house.fs.release(opened.handle).await.unwrap();
+}
+
+/// A mount on what is there in which `f` is written anew and closed, and nothing is sent.
+async fn written_to((bucket, state): (Arc<MemoryBucket>, tempfile::TempDir), bytes: &[u8]) -> House {
+    let house = house_on(bucket, state).await;
+    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
+    write_anew(&house, ino, bytes).await;
+    house
 }
 
 /// Starts on what is there, sends it, and finds no other client in the way.
@@ -36,24 +42,15 @@ async fn sends_without_a_conflict((bucket, state): (Arc<MemoryBucket>, tempfile:
 
 #[tokio::test]
 async fn what_is_closed_before_that_is_found_out_is_stored_by_a_later_start() {
-    let (bucket, state) = sent_but_not_heard_of().await;
-    let house = house_on(bucket, state).await;
-    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-    write_anew(&house, ino, b"two").await;
+    let house = written_to(sent_but_not_heard_of().await, b"two").await;
     let house = sends_without_a_conflict(crash(house, None).await).await;
     assert_eq!(house.bucket.bytes("f").unwrap(), "two");
 }
 
 #[tokio::test]
 async fn it_is_known_again_however_often_the_mount_dies_over_it() {
-    let (bucket, state) = sent_but_not_heard_of().await;
-    let house = house_on(bucket, state).await;
-    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-    write_anew(&house, ino, b"two").await;
-    let (bucket, state) = crash(house, None).await;
-    let house = house_on(bucket, state).await;
-    let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-    write_anew(&house, ino, b"three").await;
+    let house = written_to(sent_but_not_heard_of().await, b"two").await;
+    let house = written_to(crash(house, None).await, b"three").await;
     let house = sends_without_a_conflict(crash(house, None).await).await;
     assert_eq!(house.bucket.bytes("f").unwrap(), "three");
 }
@@ -100,22 +97,15 @@ async fn it_is_known_again_when_it_appears_after_it_was_looked_for() {
     for rewritten in [false, true] {
         let bucket = Arc::new(MemoryBucket::new());
         bucket.insert("f", "old", Metadata::default());
-        let house = house_on(bucket, tempfile::tempdir().unwrap()).await;
-        let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-        write_anew(&house, ino, b"one").await;
-        let intents = house.journal.open_intents().unwrap();
-        let [(_, Intent::Deferred { metadata, .. })] = &intents[..] else { panic!("not one close: {intents:?}") };
+        let house = written_to((bucket, tempfile::tempdir().unwrap()), b"one").await;
+        let metadata = metadata_of_close(&house);
         let (bucket, state) = crash(house, None).await;
-        let house = house_on(bucket, state).await;
-        if rewritten {
-            let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-            write_anew(&house, ino, b"two").await;
-        }
+        let house = if rewritten { written_to((bucket, state), b"two").await } else { house_on(bucket, state).await };
         let held = Arc::new(Notify::new());
         house.bucket.inject(Fault::once("PutObject", Effect::Hold(held.clone())));
         let uploader = house.fs.start_uploader();
         until("the request", || house.bucket.count("PutObject") == 1).await;
-        house.bucket.insert("f", "one", metadata.clone());
+        house.bucket.insert("f", "one", metadata);
         held.notify_one();
         all_sent(&house).await;
         uploader.stop().await;
@@ -140,11 +130,9 @@ fn permissions(house: &House, key: &str) -> String {
 
 /// What the only close in the journal says that its object carries.
 fn metadata_of_close(house: &House) -> Metadata {
-    let closes = house.journal.open_intents().unwrap().into_iter().filter_map(|(_, intent)| match intent {
-        Intent::Deferred { metadata, .. } => Some(metadata),
-        _ => None,
-    });
-    closes.last().expect("a close in the journal")
+    let intents = house.journal.open_intents().unwrap();
+    let [(_, Intent::Deferred { metadata, .. })] = &intents[..] else { panic!("not one close: {intents:?}") };
+    metadata.clone()
 }
 
 /// Sends what waits until S3 has it, though nobody hears of that.
@@ -194,11 +182,7 @@ async fn what_was_set_after_the_first_parts_had_left_survives_a_crash() {
         let journal = Arc::downgrade(&house.journal);
         let (bucket, state) = crash(house, None).await;
         until("the end of the upload", || journal.strong_count() == 0).await;
-        let house = house_on(bucket, state).await;
-        if rewritten {
-            let ino = house.lookup(ROOT, "f").await.unwrap().ino;
-            write_anew(&house, ino, b"two").await;
-        }
+        let house = if rewritten { written_to((bucket, state), b"two").await } else { house_on(bucket, state).await };
         let house = sends_without_a_conflict(crash(house, None).await).await;
         assert_eq!(permissions(&house, "f"), "0100600");
         assert_eq!(house.bucket.bytes("f").unwrap().len(), if rewritten { 3 } else { 20 << 20 });
