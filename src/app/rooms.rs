@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ use crate::cache::{AttributeIndex, BlockCache, CacheSettings, CacheStats, DiskCa
 use crate::config::{Attrs, Config, Source, Sources};
 use crate::error::Kind;
 use crate::fs::{self, FileCounts, Fs};
-use crate::hooks::{self, Deployed, HookSettings, HookSpec, HooksStatus};
+use crate::hooks::{self, Deployed, Front, HookSettings, HookSpec, HooksStatus};
 use crate::journal::Journal;
 use crate::mount::adapter::Adapter;
 use crate::mount::{self, Mounted, Requests};
@@ -410,17 +411,29 @@ async fn recover(fs: &Fs) -> Result<fs::RecoveryReport, Failure> {
     Ok(report)
 }
 
+/// The file system that shows what hooks do in the bucket. It holds the hooks, to ask them.
+struct ShownBy(Weak<Fs>);
+
+#[async_trait]
+impl Front for ShownBy {
+    async fn before_deletion(&self, key: &str) {
+        if let Some(fs) = self.0.upgrade() {
+            fs.keep_directory_of(key).await;
+        }
+    }
+
+    fn changed(&self, key: &str) {
+        if let Some(fs) = self.0.upgrade() {
+            fs.forget_key(key);
+        }
+    }
+}
+
 fn hook_settings(config: &Config, places: &Places, connection: &Connection, fs: &Arc<Fs>) -> HookSettings {
-    // It holds the hooks, to ask them.
-    let fs = Arc::downgrade(fs);
     HookSettings {
         prefix: config.sources.root_prefix().to_owned(),
         mountpoint: Some(config.mountpoint.clone()),
-        on_published: Arc::new(move |key| {
-            if let Some(fs) = fs.upgrade() {
-                fs.forget_key(key);
-            }
-        }),
+        front: Arc::new(ShownBy(Arc::downgrade(fs))),
         relay: Arc::new(Relay::new(connection.credentials.clone(), &connection.region)),
         ..HookSettings::new(Vec::new(), connection.layout.clone(), &places.state)
     }

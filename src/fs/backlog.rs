@@ -17,8 +17,8 @@ use crate::error::Kind;
 /// are lent by the memory budget.
 pub const PARALLEL_UPLOADS: usize = 32;
 /// How long a closed file waits at least. What programs do right after a close (rename the temporary
-/// file, set its mode, remove it) then rides along, and costs no request of its own.
-const LINGER: Duration = Duration::from_millis(100);
+/// file, set its mode, write it anew, remove it) then rides along, and costs no request of its own.
+const LINGER: Duration = Duration::from_millis(250);
 /// The same of a file that was appended to, whose times are to follow: who appends often does so again soon.
 const LINGER_APPENDED: Duration = Duration::from_secs(1);
 /// The same of a directory: whoever unpacks one sets its times when its files are there.

@@ -17,6 +17,9 @@ use crate::bucket::ETag;
 use crate::cache::Modified;
 use crate::key::{self, ROOT_INO};
 
+/// So many stored files keep a directory for a while.
+const SEVERAL_FILES: usize = 3;
+
 /// An inode number as programs see it in `st_ino`.
 pub type Ino = u64;
 
@@ -226,13 +229,19 @@ impl Tree {
             .any(|child| child.ino.and_then(|ino| self.nodes.get(&ino)).is_none_or(is_stored))
     }
 
-    /// The same of directories that have a marker: they stay, whatever other clients do with files.
-    pub fn holds_marker(&self, ino: Ino, leaving: Option<&str>) -> bool {
-        let has_marker = |node: &Node| {
-            node.is_directory() && (node.etag.is_some() || (!node.is_noted() && self.holds_marker(node.ino, None)))
-        };
-        self.children_but(ino, leaving)
-            .any(|child| child.ino.and_then(|ino| self.nodes.get(&ino)).is_some_and(has_marker))
+    /// Whether a directory needs no marker to stay for a while: a directory in it stays, or several files in it are
+    /// stored. Other clients and hooks take a file away when they have done with it, but seldom all of several.
+    pub fn stays_unmarked(&self, ino: Ino, leaving: Option<&str>) -> bool {
+        let stays = |node: &Node| node.etag.is_some() || (!node.is_noted() && self.stays_unmarked(node.ino, None));
+        let mut files = 0;
+        self.children_but(ino, leaving).any(|child| {
+            let node = child.ino.and_then(|ino| self.nodes.get(&ino));
+            if child.is_directory {
+                return node.is_some_and(stays);
+            }
+            files += usize::from(node.is_none_or(|node| node.etag.is_some()));
+            files >= SEVERAL_FILES
+        })
     }
 
     fn children_but(&self, ino: Ino, leaving: Option<&str>) -> impl Iterator<Item = &Child> {
@@ -422,6 +431,23 @@ mod tests {
     }
 
     #[test]
+    fn several_stored_files_keep_a_directory() {
+        let mut tree = Tree::new(String::new(), Stat::fresh(FileKind::Directory, 0o755, 0, 0));
+        tree.link(node(2, ROOT_INO, "a", FileKind::Directory));
+        tree.link(node(3, 2, "b", FileKind::Directory));
+        for (ino, name) in [(4, "f"), (5, "g"), (6, "h")] {
+            assert!(!tree.stays_unmarked(3, None));
+            tree.link(node(ino, 3, name, FileKind::File));
+            assert!(!tree.stays_unmarked(3, None), "it is not stored");
+            tree.get_mut(ino).unwrap().etag = Some(ETag::new("v1"));
+        }
+        assert!(tree.stays_unmarked(3, None) && tree.stays_unmarked(2, None));
+        assert!(!tree.stays_unmarked(3, Some("g")) && !tree.stays_unmarked(2, Some("b")));
+        tree.directory_mut(3).unwrap().forget_node("h");
+        assert!(tree.stays_unmarked(3, None), "what has no node is known from S3");
+    }
+
+    #[test]
     fn what_s3_has_in_a_directory_counts_unless_it_is_leaving_or_untold() {
         let mut tree = Tree::new(String::new(), Stat::fresh(FileKind::Directory, 0o755, 0, 0));
         tree.link(node(2, ROOT_INO, "a", FileKind::Directory));
@@ -431,12 +457,12 @@ mod tests {
         tree.get_mut(4).unwrap().etag = Some(ETag::new("v1"));
         assert!(tree.holds_stored(2, None) && tree.holds_stored(3, None));
         assert!(!tree.holds_stored(3, Some("f")) && !tree.holds_stored(2, Some("b")));
-        assert!(!tree.holds_marker(2, None), "a file goes whenever another client wants");
+        assert!(!tree.stays_unmarked(2, None), "a file goes whenever another client wants");
         tree.link(node(5, 3, "g", FileKind::File));
         assert!(!tree.holds_stored(3, Some("f")), "the other one is not stored");
         tree.directory_mut(3).unwrap().forget_node("g");
         assert!(tree.holds_stored(3, Some("f")), "what has no node is known from S3");
         tree.get_mut(3).unwrap().etag = Some(ETag::new("m"));
-        assert!(tree.holds_marker(2, None) && !tree.holds_marker(2, Some("b")) && !tree.holds_marker(3, None));
+        assert!(tree.stays_unmarked(2, None) && !tree.stays_unmarked(2, Some("b")) && !tree.stays_unmarked(3, None));
     }
 }

@@ -4,16 +4,17 @@
 //! A note in the journal answers for them meanwhile ([`crate::journal::Note::Attributes`]); the uploader tells S3. So
 //! what `mkdir`, `chmod` and `utimes` say of a directory one after the other is one request.
 //!
-//! It is none where a new directory has only the attributes that every directory has here, and another with a
-//! marker lies in it by then: a prefix of a key is a directory, for us and for every other client. A file in it
-//! would tell as much, but other clients (and hooks) take files away, and what was made is to stay then.
+//! It is none where a new directory has only the attributes that every directory has here, and by then another with
+//! a marker lies in it, or several files: a prefix of a key is a directory, for us and for every other client. One
+//! file would tell as much, but other clients take a file away when they have done with it, and what was made is to
+//! stay then. Whoever takes the last name away by this mount, a hook too, leaves a marker ([`Fs::keep_soon`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::inodes::{Ino, Node};
+use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::stat::Stat;
 use super::waiting::attributes_note;
@@ -21,8 +22,8 @@ use super::{Fs, Result};
 use crate::failpoint::{self, Failpoint};
 use crate::key::ROOT_INO;
 
-/// How long a new directory waits for the first directory in it to be told of, before it gets a marker itself:
-/// others are to see it soon.
+/// How long a new directory waits for what is being stored in it, before it gets a marker itself: others are to see
+/// it soon.
 const IMPLIED_WITHIN: Duration = Duration::from_secs(2);
 /// What a directory without a marker has in every mount that was not told otherwise.
 const USUAL_PERM: u16 = 0o755;
@@ -50,7 +51,7 @@ struct Open {
     /// The note in the journal.
     number: Option<u64>,
     changes: u64,
-    /// All that is to be told is that it is there: a directory in it tells as much.
+    /// All that is to be told is that it is there: what lies in it tells as much.
     bare: Option<Bare>,
 }
 
@@ -181,7 +182,7 @@ impl Fs {
         }
     }
 
-    /// Ends the note of a directory of which another in it tells already.
+    /// Ends the note of a directory of which what lies in it tells already.
     ///
     /// Looked at and ended in one step: whoever takes the last name out of it finds it either noted still,
     /// or without a marker, which it is to get then ([`Fs::keep_soon`]).
@@ -190,7 +191,7 @@ impl Fs {
             let mut tree = self.tree.lock();
             let mut open = noted.open.lock();
             let Some(bare) = &open.bare else { return false };
-            if !tree.holds_marker(ino, bare.leaving.as_deref()) {
+            if !tree.stays_unmarked(ino, bare.leaving.as_deref()) {
                 return false;
             }
             let number = open.take();
@@ -206,13 +207,12 @@ impl Fs {
         true
     }
 
-    /// Whether a directory need not be told of yet, since another in it is about to be.
+    /// Whether a directory need not be told of yet, since something in it is about to be stored.
     pub(super) fn may_be_implied(&self, ino: Ino) -> bool {
         let tree = self.tree.lock();
         let Some(noted) = tree.get(ino).and_then(|node| node.noted.as_ref()) else { return false };
         let is_young = noted.open.lock().bare.as_ref().is_some_and(|bare| bare.since.elapsed() < IMPLIED_WITHIN);
-        let is_directory = |ino: &Ino| tree.get(*ino).is_some_and(Node::is_directory);
-        is_young && !tree.holds_marker(ino, None) && tree.drafted_children(ino).iter().any(is_directory)
+        is_young && !tree.stays_unmarked(ino, None) && !tree.drafted_children(ino).is_empty()
     }
 
     /// The directory is gone: S3 need not be told of it. For callers that hold its gate.

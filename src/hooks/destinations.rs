@@ -236,7 +236,7 @@ impl Surroundings {
         let options = PutOptions { metadata, properties, ..PutOptions::default() };
         match self.bucket.put(&key, Bytes::from(record), &options).await {
             Ok(etag) => {
-                (self.on_published)(&key);
+                self.front.changed(&key);
                 let etag = Some(stored_etag(&etag));
                 Delivered::Done(vec![NewEvent { size, etag, lineage, ..NewEvent::now(EventName::CreatedPut, &key) }])
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::invocation::Publication;
-use super::{HookSpec, OnPublished, lineage};
+use super::{Front, HookSpec, lineage};
 use crate::bucket::{self, Bucket, Condition, CopyRequest, ETag, Fetched, ListRequest, Listed, ObjectInfo, PutOptions};
 use crate::journal::{EventName, NewEvent, stored_etag};
 use crate::key;
@@ -42,7 +42,7 @@ pub(super) struct Granted {
     lineage: Vec<String>,
     /// When dry, writes are answered as if, and told.
     publication: Publication,
-    on_published: OnPublished,
+    front: Arc<dyn Front>,
     /// What was written or removed, or is about to be: whoever is stopped in between may have done it.
     facts: Mutex<Vec<NewEvent>>,
 }
@@ -51,7 +51,7 @@ impl Granted {
     /// For a run on the object of this event, whose path in the mount is `path`.
     pub(super) fn new(
         bucket: Arc<dyn Bucket>,
-        on_published: OnPublished,
+        front: Arc<dyn Front>,
         prefix: &str,
         spec: &HookSpec,
         event: &NewEvent,
@@ -60,7 +60,7 @@ impl Granted {
     ) -> Self {
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&spec.name)].concat();
         let (prefix, own, spec) = (prefix.to_owned(), path.to_owned(), spec.clone());
-        Self { bucket, prefix, spec, own, lineage, publication, on_published, facts: Mutex::default() }
+        Self { bucket, prefix, spec, own, lineage, publication, front, facts: Mutex::default() }
     }
 
     /// What happened to objects, for the journal.
@@ -119,7 +119,10 @@ impl Granted {
 
     pub(super) async fn delete(&self, path: &str) -> Result<()> {
         let key = self.writable(path)?;
-        let delete = async { self.bucket.delete(&key).await.map(|()| ETag::new("")) };
+        let delete = async {
+            self.front.before_deletion(&key).await;
+            self.bucket.delete(&key).await.map(|()| ETag::new(""))
+        };
         self.noting(EventName::RemovedDelete, &key, 0, delete).await.map(drop)
     }
 
@@ -186,7 +189,7 @@ impl Granted {
             facts.len() - 1
         };
         let done = work.await;
-        (self.on_published)(key);
+        self.front.changed(key);
         match &done {
             Ok(etag) if name != EventName::RemovedDelete => self.facts.lock()[at].etag = Some(stored_etag(etag)),
             // One guest does one thing at a time: nothing was noted after it.

@@ -11,7 +11,7 @@ use super::run::Runner;
 use super::sandbox::{self, Captured, Ended, Program};
 use super::status::Counters;
 use super::workspace::Workspace;
-use super::{HookSpec, OnPublished};
+use super::{Front, HookSpec};
 use super::{identity, input, lineage};
 use crate::bucket::{self, Bucket};
 use crate::error::Kind;
@@ -49,7 +49,7 @@ pub(super) struct Surroundings {
     pub(super) runner: Runner,
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) journal: Arc<Journal>,
-    pub(super) on_published: OnPublished,
+    pub(super) front: Arc<dyn Front>,
     pub(super) relay: Arc<Relay>,
 }
 
@@ -291,7 +291,7 @@ impl Surroundings {
         failpoint::reach(Failpoint::HookBeforePublish);
         let lineage = [event.lineage.as_slice(), std::slice::from_ref(&hook.spec.name)].concat();
         let metadata = lineage::metadata(&lineage);
-        let published = publish::publish(&self.bucket, &files, &lineage, &metadata, self.on_published.as_ref()).await;
+        let published = publish::publish(&self.bucket, &files, &lineage, &metadata, self.front.as_ref()).await;
         (published.map_or_else(by_publication, Outcome::Done), files)
     }
 }

@@ -12,7 +12,7 @@ use super::invocation::{Hook, Outcome, Publication, Tried};
 use super::publish::{self, OutFile};
 use super::run::Runner;
 use super::workspace::Workspace;
-use super::{Error, HookSpec, Hooks, Result, describe, settings};
+use super::{Error, HookSpec, Hooks, NoFront, Result, describe, settings};
 use crate::bucket::memory::MemoryBucket;
 use crate::bucket::{Layout, Metadata};
 use crate::error::Kind;
@@ -126,7 +126,7 @@ pub fn invoke_file(run: &LocalRun, runtime: &Handle) -> Result<Invocation> {
         layout,
         prefix: String::new(),
         bucket: bucket.clone(),
-        on_published: Arc::new(|_| {}),
+        front: Arc::new(NoFront),
         work,
         mountpoint: None,
     };

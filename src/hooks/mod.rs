@@ -68,6 +68,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -100,9 +101,24 @@ pub use trace::{HookTrace, OpenTask, Trace, is_at_or_below};
 pub use veto::{Bytes, Decision, Question};
 pub use view::Views;
 
-/// Told the key of every object that a hook wrote or took back, so that the file system forgets
-/// what it knew of it.
-pub type OnPublished = Arc<dyn Fn(&str) + Send + Sync>;
+/// The file system that shows the bucket in which hooks write and delete.
+#[async_trait]
+pub trait Front: Send + Sync {
+    /// The object at this key is about to be deleted, when this returns.
+    async fn before_deletion(&self, key: &str);
+    /// The object at this key was written or deleted: what was known of it is old.
+    fn changed(&self, key: &str);
+}
+
+/// Nobody shows the bucket.
+#[derive(Debug)]
+pub struct NoFront;
+
+#[async_trait]
+impl Front for NoFront {
+    async fn before_deletion(&self, _: &str) {}
+    fn changed(&self, _: &str) {}
+}
 
 /// How long `stop` waits for runs to notice their cancellation.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,7 +137,7 @@ pub struct HookSettings {
     pub state_dir: PathBuf,
     /// How many guests run at a time, over all hooks.
     pub concurrency: usize,
-    pub on_published: OnPublished,
+    pub front: Arc<dyn Front>,
     /// For destinations that are neither hooks nor objects.
     pub relay: Arc<Relay>,
 }
@@ -137,7 +153,7 @@ impl HookSettings {
             state_dir: state_dir.to_owned(),
             concurrency: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             mountpoint: None,
-            on_published: Arc::new(|_| {}),
+            front: Arc::new(NoFront),
             relay: Arc::new(Relay::new(None, "us-east-1")),
         }
     }
@@ -197,13 +213,13 @@ pub fn open(settings: HookSettings, bucket: Arc<dyn Bucket>, journal: Arc<Journa
                 layout: settings.layout,
                 prefix: settings.prefix,
                 bucket: Arc::clone(&bucket),
-                on_published: Arc::clone(&settings.on_published),
+                front: Arc::clone(&settings.front),
                 work,
                 mountpoint: settings.mountpoint,
             },
             bucket,
             journal: Arc::clone(&journal),
-            on_published: settings.on_published,
+            front: settings.front,
             relay: settings.relay,
         },
         journal,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Front;
 use crate::bucket::upload::{self, PartSource, UploadSettings};
 use crate::bucket::{self, Bucket, ETag, Metadata, PutOptions};
 use crate::error::Kind;
@@ -73,7 +74,7 @@ pub(super) async fn publish(
     files: &[OutFile],
     lineage: &[String],
     metadata: &Metadata,
-    on_published: &(dyn Fn(&str) + Send + Sync),
+    front: &dyn Front,
 ) -> Result<Vec<NewEvent>, Error> {
     let mut events = Vec::new();
     let mut new_keys = Vec::new();
@@ -81,7 +82,7 @@ pub(super) async fn publish(
         match publish_one(bucket, file, metadata, files.len() > 1).await {
             Ok((etag, name, was_new)) => {
                 failpoint::reach(Failpoint::HookBetweenFiles);
-                on_published(&file.key);
+                front.changed(&file.key);
                 if was_new {
                     new_keys.push(file.key.as_str());
                 }
@@ -89,7 +90,7 @@ pub(super) async fn publish(
                 events.push(NewEvent { size, etag, lineage, ..NewEvent::now(name, &file.key) });
             }
             Err(error) => {
-                take_back(bucket.as_ref(), &new_keys, on_published).await;
+                take_back(bucket.as_ref(), &new_keys, front).await;
                 return Err(error);
             }
         }
@@ -141,12 +142,13 @@ async fn exists(bucket: &dyn Bucket, key: &str) -> Result<bool, Error> {
     }
 }
 
-async fn take_back(bucket: &dyn Bucket, keys: &[&str], on_published: &(dyn Fn(&str) + Send + Sync)) {
+async fn take_back(bucket: &dyn Bucket, keys: &[&str], front: &dyn Front) {
     for key in keys {
+        front.before_deletion(key).await;
         if let Err(error) = bucket.delete(key).await {
             tracing::warn!("half of a hook's output stays until its next try: {error}");
         }
-        on_published(key);
+        front.changed(key);
     }
 }
 

@@ -13,7 +13,7 @@ use super::report::{self, Report};
 use super::sandbox::{Call, Captured, Directories, Ended, Quota, Run, Sandbox, Typed};
 use super::veto::Veto;
 use super::workspace::Workspace;
-use super::{HookSpec, OnPublished};
+use super::{Front, HookSpec};
 use crate::bucket::{Bucket, Layout};
 use crate::journal::{EventName, NewEvent, Task};
 
@@ -31,7 +31,7 @@ pub(super) struct Runner {
     pub(super) prefix: String,
     /// What typed hooks are granted objects of, and who is told of those that they write.
     pub(super) bucket: Arc<dyn Bucket>,
-    pub(super) on_published: OnPublished,
+    pub(super) front: Arc<dyn Front>,
     /// Where runs have their directories.
     pub(super) work: PathBuf,
     /// Where the bucket is mounted, for what the user is told.
@@ -88,8 +88,8 @@ impl Runner {
     }
 
     fn granted(&self, publication: Publication, spec: &HookSpec, task: &Task, path: &str) -> Granted {
-        let (bucket, on_published) = (Arc::clone(&self.bucket), Arc::clone(&self.on_published));
-        Granted::new(bucket, on_published, &self.prefix, spec, &task.event.fact, path, publication)
+        let (bucket, front) = (Arc::clone(&self.bucket), Arc::clone(&self.front));
+        Granted::new(bucket, front, &self.prefix, spec, &task.event.fact, path, publication)
     }
 
     fn typed(&self, spec: &HookSpec, task: &Task, place: &Place, began: SystemTime, granted: Arc<Granted>) -> Typed {

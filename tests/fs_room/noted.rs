@@ -214,7 +214,7 @@ async fn a_new_directory_costs_no_request_where_another_lies_in_it() {
 }
 
 #[tokio::test]
-async fn a_new_directory_stays_whatever_others_do_with_its_files() {
+async fn a_new_directory_stays_whatever_others_do_with_a_file_in_it() {
     let house = house(true).await;
     let ino = mkdir(&house, mkdir(&house, ROOT, "a", 0o755).await, "b", 0o755).await;
     house.write_file(ino, "f", b"bytes").await;
@@ -222,6 +222,39 @@ async fn a_new_directory_stays_whatever_others_do_with_its_files() {
     house.bucket.delete("a/b/f").await.unwrap();
     let above = house.lookup(ROOT, "a").await.unwrap().ino;
     assert_eq!(house.lookup(above, "b").await.unwrap().ino, ino);
+    assert_eq!(house.names(ino).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_new_directory_costs_no_request_where_several_files_lie_in_it() {
+    let house = house(true).await;
+    let above = mkdir(&house, ROOT, "a", 0o755).await;
+    let ino = mkdir(&house, above, "b", 0o755).await;
+    for name in ["f", "g", "h"] {
+        house.write_file(ino, name, b"bytes").await;
+    }
+    told(&house).await;
+    assert_eq!((house.bucket.keys().join(" "), puts(&house), open_notes(&house)), ("a/b/f a/b/g a/b/h".into(), 3, 0));
+    let house = restarted(house, true).await;
+    let above = house.lookup(ROOT, "a").await.unwrap().ino;
+    let ino = house.lookup(above, "b").await.unwrap().ino;
+    for name in ["f", "g", "h"] {
+        house.fs.unlink(ino, OsStr::new(name)).await.unwrap();
+    }
+    house.fs.settle_removals().await.unwrap();
+    assert_eq!(house.bucket.keys(), ["a/b/"], "it stays when its last file goes");
+}
+
+#[tokio::test]
+async fn a_directory_stays_when_a_hook_deletes_its_last_file() {
+    let house = house(true).await;
+    house.bucket.insert("a/f", "bytes", Metadata::new());
+    let ino = house.lookup(ROOT, "a").await.unwrap().ino;
+    house.fs.keep_directory_of("a/f").await;
+    assert_eq!(house.bucket.keys(), ["a/", "a/f"]);
+    house.bucket.delete("a/f").await.unwrap();
+    house.fs.forget_key("a/f");
+    assert_eq!(house.lookup(ROOT, "a").await.unwrap().ino, ino);
     assert_eq!(house.names(ino).await, Vec::<String>::new());
 }
 

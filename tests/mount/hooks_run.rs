@@ -135,6 +135,25 @@ fn a_picture_gets_its_thumbnail() {
 }
 
 #[test]
+fn a_directory_of_which_a_hook_takes_the_last_file_stays() {
+    let toml = format!(
+        "[[hook]]\nname = \"catalog\"\nwasm = \"{}\"\nmatch = [\"data/*.json\"]\nwrite = [\"catalog/\"]\n\
+         events = [\"ObjectCreated:*\", \"ObjectRemoved:*\"]\n",
+        guest("catalog").display()
+    );
+    let mount = Stage::on(Maker::Embedded).hooks(&toml).mount();
+    fs::create_dir(mount.at("data")).unwrap();
+    fs::write(mount.at("data/a.json"), "{}").unwrap();
+    object(&mount, "catalog/data/a.json");
+    let kept = mount.at("catalog/data");
+    wait_for("the entry in the mount", PATIENCE, || kept.join("a.json").exists().then_some(()));
+    fs::remove_file(mount.at("data/a.json")).unwrap();
+    wait_for("the hook", PATIENCE, || mount.outside().get("catalog/data/a.json").is_none().then_some(()));
+    assert_eq!(mount.outside().keys("catalog/"), ["catalog/data/"]);
+    wait_for("the empty directory", PATIENCE, || (fs::read_dir(&kept).unwrap().count() == 0).then_some(()));
+}
+
+#[test]
 fn a_hooks_own_output_does_not_fire_it_again() {
     let toml = hook("sha256sum", &guest("sha256sum"), "match = [\"uploads/[fg]*\"]");
     let mount = Stage::on(Maker::Embedded).hooks(&toml).mount();

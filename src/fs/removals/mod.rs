@@ -227,6 +227,21 @@ impl Fs {
         Ok(())
     }
 
+    /// Another part of the program is about to delete the object at this key: as with `unlink`, the directory it
+    /// lies in stays. If it needs a marker for that, the bucket has it when this returns.
+    pub async fn keep_directory_of(&self, key: &str) {
+        let Some((above, name)) = key.rsplit_once('/') else { return };
+        let above = format!("{above}/");
+        let Some(directory) = self.directory_at(&above) else { return };
+        let kept = match self.keep_soon(directory, name) {
+            Ok(()) => self.settle_at(&above).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(key = %key.escape_debug(), cause = %error, "its directory may go with it");
+        }
+    }
+
     fn send_soon(&self, wakes: bool) {
         self.removals.ensure_task(&self.me);
         if wakes {

@@ -112,7 +112,7 @@ impl Fs {
     }
 
     /// The node of a directory's key, if it is in memory.
-    fn directory_at(&self, key: &str) -> Option<Ino> {
+    pub(super) fn directory_at(&self, key: &str) -> Option<Ino> {
         let path = key.strip_prefix(self.settings.root_prefix.as_str())?;
         let tree = self.tree.lock();
         let below = |above: Option<Ino>, name| tree.child(above?, name).map(|node| node.ino);
