@@ -19,6 +19,8 @@ pub const PARALLEL_UPLOADS: usize = 32;
 /// How long a closed file waits at least. What programs do right after a close (rename the temporary
 /// file, set its mode, write it anew, remove it) then rides along, and costs no request of its own.
 const LINGER: Duration = Duration::from_millis(250);
+/// The same of a stored file whose attributes are to follow: without `--write-back`, too.
+const LINGER_ATTRIBUTES: Duration = Duration::from_millis(100);
 /// The same of a file that was appended to, whose times are to follow: who appends often does so again soon.
 const LINGER_APPENDED: Duration = Duration::from_secs(1);
 /// The same of a directory: whoever unpacks one sets its times when its files are there.
@@ -155,6 +157,11 @@ impl Backlog {
     /// Another file waits, or one that waits has so many bytes now.
     pub fn add(&self, ino: Ino, bytes: u64, now: Instant) {
         self.enter(ino, bytes, now, LINGER);
+    }
+
+    /// The attributes of a stored file wait.
+    pub fn add_attributes(&self, ino: Ino, now: Instant) {
+        self.enter(ino, 0, now, LINGER_ATTRIBUTES);
     }
 
     /// The attributes of a file wait whose bytes were appended.

@@ -50,7 +50,7 @@ impl Fs {
         }
         self.note_latest(&mut content.attributes_note.lock(), &note)?;
         failpoint::reach(Failpoint::AttributesNoted);
-        self.backlog.add(ino, 0, Instant::now());
+        self.backlog.add_attributes(ino, Instant::now());
         Ok(())
     }
 

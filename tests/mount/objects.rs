@@ -47,6 +47,7 @@ fn what_a_file_is_another_client_gets(maker: Maker) {
     sys::chmod(&mount.at("dir/some file.bin"), 0o640).unwrap();
     chown(mount.at("dir/some file.bin"), Some(1000), Some(2000)).unwrap();
     sys::set_times(&mount.at("dir/some file.bin"), (1_700_000_000, 5), (1_600_000_000, 7)).unwrap();
+    fs::File::open(mount.at("dir/some file.bin")).unwrap().sync_all().unwrap();
     let seen = boto3(
         &mount,
         "o = s3.get_object(Bucket=B, Key='dir/some file.bin')\n\
