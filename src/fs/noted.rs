@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::doubt::is_doubtful;
 use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::stat::Stat;
 use super::waiting::attributes_note;
 use super::{Fs, Result};
+use crate::bucket::ETag;
+use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::key::ROOT_INO;
 
@@ -53,6 +56,8 @@ struct Open {
     changes: u64,
     /// All that is to be told is that it is there: what lies in it tells as much.
     bare: Option<Bare>,
+    /// S3 may have a version of the marker that nobody here knows: there was no answer, or one that it is in the way.
+    in_doubt: bool,
 }
 
 impl Open {
@@ -80,6 +85,11 @@ impl Noted {
     fn last_change(&self) -> Option<u64> {
         let open = self.open.lock();
         open.number.map(|_| open.changes)
+    }
+
+    /// Whether S3 may have a version of its marker that nobody here knows.
+    pub fn is_in_doubt(&self) -> bool {
+        self.open.lock().in_doubt
     }
 
     /// A name is about to leave the directory.
@@ -165,7 +175,11 @@ impl Fs {
         }
         let Some(change) = noted.last_change() else { return Ok(()) };
         let is_new = self.snapshot(ino)?.etag.is_none();
-        match self.store_attributes_stable(ino).await {
+        // Before it is sent: nobody may be there any more to hear the answer.
+        noted.open.lock().in_doubt = true;
+        let told = self.store_attributes_stable(ino).await;
+        noted.open.lock().in_doubt = told.as_ref().is_err_and(|error| is_doubtful(error) || error.is_conflict());
+        match told {
             Ok(()) => {
                 self.close_notes(noted.end(change).as_slice());
                 let Snapshot { key, etag, .. } = self.snapshot(ino)?;
@@ -213,6 +227,21 @@ impl Fs {
         let Some(noted) = tree.get(ino).and_then(|node| node.noted.as_ref()) else { return false };
         let is_young = noted.open.lock().bare.as_ref().is_some_and(|bare| bare.since.elapsed() < IMPLIED_WITHIN);
         is_young && !tree.stays_unmarked(ino, None) && !tree.drafted_children(ino).is_empty()
+    }
+
+    /// The version of a directory's marker, looked up where it is in doubt. For callers that hold its gate.
+    ///
+    /// # Errors
+    /// What S3 answers who looks.
+    pub(super) async fn marker_version(&self, ino: Ino, noted: Option<&Noted>) -> Result<Option<ETag>> {
+        let Snapshot { key, etag, .. } = self.snapshot(ino)?;
+        if !noted.is_some_and(Noted::is_in_doubt) {
+            return Ok(etag);
+        }
+        match self.bucket.head(&key).await {
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            there => Ok(Some(there?.etag)),
+        }
     }
 
     /// The directory is gone: S3 need not be told of it. For callers that hold its gate.

@@ -4,6 +4,7 @@
 mod doubts;
 mod model;
 mod symlinks;
+mod tree_model;
 
 use s3mount::fs::{BacklogLimits, Uploader};
 

@@ -85,7 +85,7 @@ impl Fs {
             None => None,
         };
         let key = self.empty_directory(ino).await?;
-        let etag = self.snapshot(ino)?.etag;
+        let etag = self.marker_version(ino, noted.as_deref()).await?;
         self.keep_soon(parent, &name)?;
         // Also where S3 was told of it by nobody yet: another client may have made it as well.
         self.remove_soon(&key, etag.as_ref(), false)?;

@@ -157,10 +157,14 @@ impl Fs {
     /// The marker of the directory that is replaced is not to stay as that of a directory that has none.
     async fn replace_marker(&self, plan: &Move) -> Result<()> {
         let has_marker = |ino| self.snapshot(ino).is_ok_and(|there| there.etag.is_some());
-        if plan.target.is_some_and(has_marker) && !has_marker(plan.ino) {
-            self.store_attributes_stable(plan.ino).await?;
+        if !plan.target.is_some_and(has_marker) || has_marker(plan.ino) {
+            return Ok(());
         }
-        Ok(())
+        match self.store_attributes_stable(plan.ino).await {
+            // It has one: of another client, or ours of which no answer told.
+            Err(error) if error.is_conflict() => Ok(()),
+            stored => stored,
+        }
     }
 
     /// Whether all that lies below may have other keys; of what nobody may say no to, S3 is not asked.
