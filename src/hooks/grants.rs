@@ -119,7 +119,7 @@ impl Granted {
 
     pub(super) async fn delete(&self, path: &str) -> Result<()> {
         let key = self.writable(path)?;
-        let delete = async { self.bucket.delete(&key).await.map(|()| ETag::new("")) };
+        let delete = async { self.bucket.delete(&key, None).await.map(|()| ETag::new("")) };
         self.noting(EventName::RemovedDelete, &key, 0, delete).await.map(drop)
     }
 

@@ -143,7 +143,7 @@ async fn exists(bucket: &dyn Bucket, key: &str) -> Result<bool, Error> {
 
 async fn take_back(bucket: &dyn Bucket, keys: &[&str], on_published: &(dyn Fn(&str) + Send + Sync)) {
     for key in keys {
-        if let Err(error) = bucket.delete(key).await {
+        if let Err(error) = bucket.delete(key, None).await {
             tracing::warn!("half of a hook's output stays until its next try: {error}");
         }
         on_published(key);

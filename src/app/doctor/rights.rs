@@ -4,7 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Finding, Tell};
-use crate::bucket::{Bucket, CopyRequest, Error, ListPage, Listed, PutOptions, StorageClass};
+use crate::bucket::{Bucket, CopyRequest, Deletion, Error, ListPage, Listed, PutOptions, StorageClass};
 use crate::config::{Config, Source};
 use crate::error::Kind;
 
@@ -165,7 +165,8 @@ async fn multipart(caller: &Caller<'_>, bucket: &dyn Bucket, key: &str, tell: Te
 /// Removes in a batch, as a mount does, and one by one where the server has no batches.
 async fn removing(caller: &Caller<'_>, bucket: &dyn Bucket, keys: &[String], tell: Tell<'_>) -> bool {
     const ABOUT: &str = "delete";
-    let removed = match bucket.delete_many(keys).await {
+    let deletions: Vec<Deletion> = keys.iter().map(Deletion::of_any).collect();
+    let removed = match bucket.delete_many(&deletions).await {
         Ok(failed) => failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error)),
         Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => singly(bucket, keys).await,
         Err(error) => Err(error),
@@ -181,7 +182,7 @@ async fn removing(caller: &Caller<'_>, bucket: &dyn Bucket, keys: &[String], tel
 
 async fn singly(bucket: &dyn Bucket, keys: &[String]) -> Result<(), Error> {
     for key in keys {
-        bucket.delete(key).await?;
+        bucket.delete(key, None).await?;
     }
     Ok(())
 }
