@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use s3mount::bucket::in_order::InOrder;
 use s3mount::bucket::retry::{RetryPolicy, Retrying};
-use s3mount::journal::EventName;
+use s3mount::journal::{EventName, Intent, stored_etag};
 use tokio::sync::Notify;
 
 use super::*;
 
 fn name(text: &str) -> &OsStr {
     OsStr::new(text)
+}
+
+fn with_events(settings: Settings) -> Settings {
+    Settings { events: true, ..settings }
 }
 
 /// The next request of an operation is held until it is let go.
@@ -21,8 +25,8 @@ fn hold(house: &House, operation: &'static str) -> Arc<Notify> {
 }
 
 /// Another client acts when a request of this operation is on its way, which is let go then.
-async fn while_held(house: &House, operation: &'static str, released: &Notify, theirs: impl FnOnce()) {
-    while house.bucket.count(operation) == 0 {
+async fn while_held(bucket: &MemoryBucket, operation: &'static str, released: &Notify, theirs: impl FnOnce()) {
+    while bucket.count(operation) == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     theirs();
@@ -50,7 +54,8 @@ async fn what_another_client_writes_before_the_deletion_stays_and_is_seen() {
     let house = filled(&["f"]).await;
     let released = hold(&house, "DeleteObject");
     unlink(&house, ROOT, &["f"]).await;
-    while_held(&house, "DeleteObject", &released, || drop(house.bucket.insert("f", "theirs", Metadata::new()))).await;
+    while_held(&house.bucket, "DeleteObject", &released, || drop(house.bucket.insert("f", "theirs", Metadata::new())))
+        .await;
     house.fs.settle_removals().await.unwrap();
     assert_eq!(house.read_file(house.lookup(ROOT, "f").await.unwrap().ino).await, "theirs");
     assert_eq!((house.bucket.count("DeleteObject"), house.bucket.count("HeadObject")), (1, 1));
@@ -65,7 +70,8 @@ async fn of_a_batch_all_go_but_what_has_changed() {
     let house = filled(&["a", "b", "c"]).await;
     let released = hold(&house, "DeleteObjects");
     unlink(&house, ROOT, &["a", "b", "c"]).await;
-    while_held(&house, "DeleteObjects", &released, || drop(house.bucket.insert("b", "theirs", Metadata::new()))).await;
+    while_held(&house.bucket, "DeleteObjects", &released, || drop(house.bucket.insert("b", "theirs", Metadata::new())))
+        .await;
     house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), ["b"]);
     assert_eq!(house.names(ROOT).await, ["b"]);
@@ -77,13 +83,16 @@ async fn of_a_batch_all_go_but_what_has_changed() {
 
 #[tokio::test]
 async fn what_is_gone_already_is_gone_though_the_server_calls_it_changed() {
-    let house = filled(&["f"]).await;
+    let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), with_events).await;
+    house.bucket.insert("f", "f", Metadata::new());
     house.bucket.inject(Fault::once("DeleteObject", Effect::Fail(Kind::Changed)));
     unlink(&house, ROOT, &["f"]).await;
     house.bucket.remove("f");
     house.fs.settle_removals().await.unwrap();
     assert_eq!(house.lookup(ROOT, "f").await.unwrap_err(), Errno::ENOENT);
     assert_eq!(house.fs.status().removals_waiting, 0);
+    let told: Vec<_> = house.journal.events(10).unwrap().into_iter().map(|event| event.fact.name).collect();
+    assert_eq!(told, [EventName::RemovedDelete]);
 }
 
 #[tokio::test]
@@ -111,7 +120,7 @@ async fn an_upload_of_ours_that_arrives_late_goes_with_its_name() {
     house.bucket.insert("f", "first", first);
     let released = hold(&house, "DeleteObject");
     unlink(&house, ROOT, &["f"]).await;
-    while_held(&house, "DeleteObject", &released, || drop(house.bucket.insert("f", "other", sent))).await;
+    while_held(&house.bucket, "DeleteObject", &released, || drop(house.bucket.insert("f", "other", sent))).await;
     house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), Vec::<String>::new());
     assert_eq!(house.lookup(ROOT, "f").await.unwrap_err(), Errno::ENOENT);
@@ -125,14 +134,13 @@ async fn a_marker_goes_whoever_has_put_it() {
     house.fs.mkdir(ROOT, name("d"), 0o755, ME).await.unwrap();
     let released = hold(&house, "DeleteObject");
     house.fs.rmdir(ROOT, name("d")).await.unwrap();
-    while_held(&house, "DeleteObject", &released, || drop(house.bucket.insert("d/", "", Metadata::new()))).await;
+    while_held(&house.bucket, "DeleteObject", &released, || drop(house.bucket.insert("d/", "", Metadata::new()))).await;
     house.fs.settle_removals().await.unwrap();
     assert_eq!(house.bucket.keys(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_source_that_another_client_writes_during_a_rename_stays_beside_the_copy() {
-    let with_events = |settings| Settings { events: true, ..settings };
     let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), with_events).await;
     for (from, to) in [("full", "full-renamed"), ("empty", "empty-renamed")] {
         house.bucket.insert(from, if from == "full" { "ours" } else { "" }, Metadata::new());
@@ -165,7 +173,7 @@ async fn of_a_renamed_directory_what_another_client_has_changed_stays_under_its_
     let theirs = || drop(house.bucket.insert("d/b", "theirs", Metadata::new()));
     let (renamed, ()) = tokio::join!(
         house.fs.rename(ROOT, name("d"), ROOT, name("e"), 0),
-        while_held(&house, "DeleteObjects", &released, theirs)
+        while_held(&house.bucket, "DeleteObjects", &released, theirs)
     );
     renamed.unwrap();
     house.fs.settle_removals().await.unwrap();
@@ -190,11 +198,26 @@ async fn a_failed_rename_of_a_directory_takes_back_its_own_copies_alone() {
     let theirs = || drop(house.bucket.insert("e/a", "theirs", Metadata::new()));
     let (renamed, ()) = tokio::join!(
         house.fs.rename(ROOT, name("d"), ROOT, name("e"), 0),
-        while_held(&house, "DeleteObjects", &released, theirs)
+        while_held(&house.bucket, "DeleteObjects", &released, theirs)
     );
     assert_eq!(renamed.unwrap_err().errno(), Errno::EACCES);
     assert_eq!(house.bucket.keys(), ["d/a", "d/b", "e/a"]);
     assert_eq!(house.bucket.bytes("e/a").unwrap(), "theirs");
+}
+
+#[tokio::test]
+async fn a_rename_that_a_crash_has_cut_spares_a_source_that_another_client_writes() {
+    let house = House::new().await;
+    let etag = stored_etag(&house.bucket.insert("a", "ours", Metadata::new()));
+    house.bucket.insert("b", "ours", Metadata::new());
+    let intent = Intent::Rename { from: "a".to_owned(), to: "b".to_owned(), etag, to_etag: None };
+    house.journal.intend(intent).await.unwrap();
+    let (released, bucket) = (hold(&house, "DeleteObject"), house.bucket.clone());
+    let theirs = || drop(bucket.insert("a", "theirs", Metadata::new()));
+    let (house, ()) = tokio::join!(house.restart(), while_held(&bucket, "DeleteObject", &released, theirs));
+    assert_eq!(house.names(ROOT).await, ["a", "b"]);
+    assert_eq!(house.bucket.bytes("a").unwrap(), "theirs");
+    assert!(house.journal.open_intents().unwrap().is_empty());
 }
 
 /// Removes and renames all that there is to remove and rename.
