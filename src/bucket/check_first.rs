@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part, PendingUpload,
-    PutOptions, Result, Sink,
+    Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
+    PendingUpload, PutOptions, Result, Sink,
 };
 use crate::error::Kind;
 
@@ -87,12 +87,13 @@ impl<B: Bucket> Bucket for CheckFirst<B> {
         self.inner.copy(&CopyRequest { replace: Some(unconditional(options)), ..request.clone() }).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.inner.delete(key).await
+    /// A deletion's condition is the server's business: to look before each would double the requests of `rm -r`.
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.inner.delete(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.inner.delete_many(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.inner.delete_many(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {

@@ -18,8 +18,8 @@ use time::macros::format_description;
 use super::s3::{S3Bucket, Version};
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, Metadata, ObjectInfo, Part,
-    PendingUpload, Properties, PutOptions, Result, Sink,
+    Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, Listed, Metadata,
+    ObjectInfo, Part, PendingUpload, Properties, PutOptions, Result, Sink,
 };
 use crate::error::Kind;
 use crate::key;
@@ -191,13 +191,13 @@ impl Bucket for History {
         self.inner.copy(request).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
         self.real("DeleteObject", key)?;
-        self.inner.delete(key).await
+        self.inner.delete(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.inner.delete_many(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.inner.delete_many(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {

@@ -15,8 +15,8 @@ use bytes::Bytes;
 
 use super::upload::Arriving;
 use super::{
-    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed, ObjectInfo,
-    Part, PendingUpload, PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, Listed,
+    ObjectInfo, Part, PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 
 /// Most keys and common prefixes of a page, and so in memory for it: some 300 bytes each.
@@ -176,12 +176,12 @@ impl Bucket for InOrder {
         self.inner.append(request, body).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.inner.delete(key).await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.inner.delete(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.inner.delete_many(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.inner.delete_many(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {

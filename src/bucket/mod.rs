@@ -210,6 +210,22 @@ impl CopyRequest {
     }
 }
 
+/// An object that is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    pub key: String,
+    /// `If-Match`: the key still holds this version. `None` deletes whichever is there.
+    pub etag: Option<ETag>,
+}
+
+impl Deletion {
+    /// Of whichever version is there.
+    #[must_use]
+    pub fn of_any(key: impl Into<String>) -> Self {
+        Self { key: key.into(), etag: None }
+    }
+}
+
 /// An object that is to have another key.
 #[derive(Clone, Debug)]
 pub struct RenameRequest {
@@ -410,10 +426,11 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn append(&self, request: &AppendRequest, _body: Bytes) -> Result<ETag> {
         Err(cannot_append(&request.key))
     }
-    /// `DeleteObject`; deleting what is not there succeeds.
-    async fn delete(&self, key: &str) -> Result<()>;
-    /// `DeleteObjects`, at most 1,000 keys; returns those that failed.
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>>;
+    /// `DeleteObject`, with `If-Match` when a tag is given; deleting what is not there succeeds. [`Kind::Changed`]: the key
+    /// holds another version, or, as some servers have it, none any more.
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()>;
+    /// `DeleteObjects`, at most 1,000 keys; returns those that failed, each as [`Bucket::delete`] would.
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>>;
     /// `CreateMultipartUpload`; the condition of `options` is not looked at here.
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String>;
     /// `UploadPart`: 5 MiB to 5 GiB, only the last may be smaller.

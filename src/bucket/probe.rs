@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::join;
 use uuid::Uuid;
 
-use super::{AppendRequest, Bucket, Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions, Result};
+use super::{AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, ListRequest, Listed, PutOptions, Result};
 use crate::error::Kind;
 
 /// What the objects hold.
@@ -21,6 +21,8 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Capabilities {
     /// Whether PUT honours `If-None-Match: *` and `If-Match`, and a copy the tag that its source is to have.
     pub conditional_writes: Option<bool>,
+    /// Whether DELETE honours the tag that an object is to have, each in a batch its own.
+    pub conditional_deletes: Option<bool>,
     /// Whether LIST tells the checksum algorithm of an object that was put, and of a copy.
     pub list_checksums: Option<bool>,
     /// Whether a directory bucket appends; others are not asked.
@@ -29,7 +31,12 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// What AWS itself does: nothing to try there.
-    pub const AWS: Self = Self { conditional_writes: Some(true), list_checksums: Some(true), appends: None };
+    pub const AWS: Self = Self {
+        conditional_writes: Some(true),
+        conditional_deletes: Some(true),
+        list_checksums: Some(true),
+        appends: None,
+    };
 
     /// What holds for two buckets: it is known of both, or one of them cannot do it.
     #[must_use]
@@ -41,6 +48,7 @@ impl Capabilities {
         };
         Self {
             conditional_writes: weaker(self.conditional_writes, other.conditional_writes),
+            conditional_deletes: weaker(self.conditional_deletes, other.conditional_deletes),
             list_checksums: weaker(self.list_checksums, other.list_checksums),
             appends: weaker(self.appends, other.appends),
         }
@@ -55,14 +63,32 @@ impl Capabilities {
 pub async fn probe(bucket: &dyn Bucket, prefix: &str) -> Capabilities {
     let key = format!("{prefix}.s3mount-probe-{}", Uuid::new_v4().simple());
     let found = tokio::time::timeout(PROBE_DEADLINE, try_all(bucket, &key)).await;
-    let copy = copy_of(&key);
-    let removing = async { bucket.delete(&copy).await.and(bucket.delete(&key).await) };
-    let removed = tokio::time::timeout(PROBE_DEADLINE, removing).await;
+    let removed = tokio::time::timeout(PROBE_DEADLINE, remove(bucket, &key)).await;
     // Where the first PUT was refused there is nothing to remove, and no permission for it either.
-    if let (Ok(Some(_)), Ok(Err(error))) = (&found, removed) {
-        tracing::warn!(key, %error, "the probe object could not be removed");
+    let Ok(Some(mut found)) = found else { return Capabilities::default() };
+    match removed {
+        Ok(Ok(conditional_deletes)) => found.conditional_deletes = conditional_deletes,
+        Ok(Err(error)) => tracing::warn!(key, %error, "the probe object could not be removed"),
+        Err(_) => {}
     }
-    found.ok().flatten().unwrap_or_default()
+    found
+}
+
+/// Deletes both objects, of one at first a version that it never was: whether that was refused.
+async fn remove(bucket: &dyn Bucket, key: &str) -> Result<Option<bool>> {
+    let (key, copy) = (key.to_owned(), copy_of(key));
+    let never = Deletion { key: key.clone(), etag: Some(ETag::new(NO_ETAG)) };
+    let tried = bucket.delete_many(&[never, Deletion::of_any(&copy)]).await;
+    let is_left = |key: &String| tried.as_ref().map_or(true, |failed| failed.iter().any(|(left, _)| left == key));
+    for key in [&key, &copy].into_iter().filter(|key| is_left(key)) {
+        bucket.delete(key, None).await?;
+    }
+    let Ok(failed) = &tried else { return Ok(None) };
+    Ok(match failed.iter().find(|(left, _)| *left == key).map(|(_, error)| error.kind) {
+        Some(Kind::Changed) => Some(true),
+        None | Some(Kind::Unsupported | Kind::Refused) => Some(false),
+        Some(_) => None,
+    })
 }
 
 /// `None` when nothing could be written.
@@ -103,7 +129,7 @@ async fn try_all(bucket: &dyn Bucket, key: &str) -> Option<Capabilities> {
         Ok(_) => Some(false),
         Err(_) => honoured(&right_tag, &existing),
     };
-    Some(Capabilities { conditional_writes, list_checksums, appends })
+    Some(Capabilities { conditional_writes, conditional_deletes: None, list_checksums, appends })
 }
 
 /// Success alone proves nothing: servers are known that have nothing but the new bytes then.
@@ -162,10 +188,12 @@ mod tests {
             if ignores {
                 bucket.ignore_conditions();
             }
-            let expected = Capabilities { conditional_writes: found, list_checksums: Some(true), appends: None };
+            let (conditional_writes, conditional_deletes) = (found, found);
+            let expected = Capabilities { conditional_writes, conditional_deletes, ..Capabilities::AWS };
             assert_eq!(probe(&bucket, "p/").await, expected);
             assert!(bucket.keys().is_empty(), "the probe is left behind");
-            assert_eq!(bucket.requests().values().sum::<u64>(), 8);
+            // What was deleted although it was another version need not be deleted again.
+            assert_eq!(bucket.requests().values().sum::<u64>(), if ignores { 7 } else { 8 });
         }
     }
 
@@ -187,9 +215,28 @@ mod tests {
         assert_eq!(probe(&bucket, "").await.list_checksums, Some(false));
     }
 
+    #[tokio::test]
+    async fn a_server_without_conditions_of_deletions_is_found_out_and_nothing_is_left_there() {
+        let bucket = MemoryBucket::new();
+        bucket.refuse_tags_of_deleted();
+        let found = probe(&bucket, "").await;
+        assert_eq!((found.conditional_writes, found.conditional_deletes), (Some(true), Some(false)));
+        assert!(bucket.keys().is_empty(), "the probe is left behind");
+        // Without batches nothing is known of them.
+        let bucket = MemoryBucket::new();
+        bucket.inject(Fault::once("DeleteObjects", Effect::Fail(Kind::Unsupported)));
+        assert_eq!(probe(&bucket, "").await.conditional_deletes, None);
+        assert!(bucket.keys().is_empty(), "the probe is left behind");
+    }
+
     #[test]
     fn of_several_buckets_the_weakest_decides() {
-        let all = |able| Capabilities { conditional_writes: able, list_checksums: able, appends: able };
+        let all = |able| Capabilities {
+            conditional_writes: able,
+            conditional_deletes: able,
+            list_checksums: able,
+            appends: able,
+        };
         for (one, other, both) in [
             (Some(true), Some(true), Some(true)),
             (Some(true), Some(false), Some(false)),

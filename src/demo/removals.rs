@@ -8,6 +8,7 @@ use s3s::{S3Error, S3Result, s3_error};
 
 use super::catalog::Bucket;
 use super::conditions::{matches, unix_s};
+use super::directory_buckets::is_one;
 use super::headers::refuse;
 use super::objects::told_version_id;
 use super::record::{NULL_VERSION, Record, Version, Versioning, now_s};
@@ -16,7 +17,7 @@ use super::store::Store;
 /// Most keys of one `DeleteObjects` (AWS).
 const MAX_KEYS: usize = 1000;
 
-/// What has to hold of an object for its deletion; one that is not there is deleted already.
+/// What has to hold of an object for its deletion: of the current version, whichever is to go.
 #[derive(Debug, Default)]
 struct DeleteConditions {
     if_match: Option<ETagCondition>,
@@ -25,9 +26,14 @@ struct DeleteConditions {
 }
 
 impl DeleteConditions {
-    fn check(&self, bucket: &Bucket, key: &str) -> S3Result<()> {
-        let Some(version) = bucket.latest(key) else { return Ok(()) };
-        let Some(object) = &version.object else { return Ok(()) };
+    /// # Errors
+    /// `PreconditionFailed`, and `NoSuchKey` for a tag of what is not there; in a directory bucket that is deleted already.
+    fn check(&self, bucket: &Bucket, name: &str, key: &str) -> S3Result<()> {
+        let found = bucket.latest(key).and_then(|version| Some((version, version.object.as_ref()?)));
+        let Some((version, object)) = found else {
+            let is_wanted = self.if_match.is_some() && !is_one(name);
+            return if is_wanted { Err(s3_error!(NoSuchKey)) } else { Ok(()) };
+        };
         let holds = self.if_match.as_ref().is_none_or(|condition| matches(condition, object))
             && self.size.is_none_or(|size| u64::try_from(size) == Ok(object.size))
             && self.modified.as_ref().is_none_or(|modified| unix_s(modified) == version.modified_s);
@@ -53,7 +59,7 @@ pub(super) fn delete(store: &Store, input: DeleteObjectInput) -> S3Result<Delete
     };
     let deleted = store.change(|catalog| {
         let bucket = catalog.bucket(&input.bucket)?;
-        conditions.check(bucket, &input.key)?;
+        conditions.check(bucket, &input.bucket, &input.key)?;
         let (record, deleted) = decide(bucket, &input.bucket, &input.key, input.version_id.as_deref());
         Ok((record.into_iter().collect(), deleted))
     })?;
@@ -100,7 +106,7 @@ fn delete_one(bucket: &Bucket, name: &str, object: &ObjectIdentifier) -> S3Resul
         size: object.size,
         modified: object.last_modified_time.clone(),
     };
-    conditions.check(bucket, &object.key)?;
+    conditions.check(bucket, name, &object.key)?;
     Ok(decide(bucket, name, &object.key, object.version_id.as_deref()))
 }
 

@@ -40,6 +40,14 @@ pub struct Doubt {
     pub appended: Option<(Tail, Option<u64>)>,
 }
 
+impl Doubt {
+    fn sent(&self) -> Option<Sent> {
+        let tail = self.appended.as_ref().map(|(tail, _)| tail.clone());
+        // What was sent fitted.
+        Some(Sent { size: self.size, metadata: self.attributes.to_metadata().ok()?, tail })
+    }
+}
+
 /// The versions of one file that S3 may hold; it holds one of them at most.
 #[derive(Clone, Debug, Default)]
 pub struct Doubts {
@@ -94,12 +102,12 @@ impl Doubts {
         let is_it = |doubt: &Doubt| {
             doubt.generation == generation && doubt.attributes == attributes && doubt.appended.is_none()
         };
-        let sent = |doubt: &Doubt| {
-            let tail = doubt.appended.as_ref().map(|(tail, _)| tail.clone());
-            // What was sent fitted.
-            Some(Sent { size: doubt.size, metadata: doubt.attributes.to_metadata().ok()?, tail })
-        };
-        self.versions.iter().filter(|doubt| !is_it(doubt)).filter_map(sent).collect()
+        self.versions.iter().filter(|doubt| !is_it(doubt)).filter_map(Doubt::sent).collect()
+    }
+
+    /// All of them, also where S3 had none when it was asked: it may be slow to do what it was told.
+    pub fn sent(&self) -> Vec<Sent> {
+        self.versions.iter().filter_map(Doubt::sent).collect()
     }
 
     /// For a file that takes the place of this one.

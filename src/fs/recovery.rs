@@ -243,12 +243,11 @@ impl Fs {
         let Some(target) = optional(target)? else { return Ok(Outcome::Dropped) };
         let etag = ETag::new(etag);
         let tags_are_random = self.is_in_directory_bucket(to);
-        match source {
-            Some(source) if source.etag == etag && is_copy(&source, &target, to_etag, tags_are_random) => {
-                self.bucket.delete(from).await?;
+        if let Some(source) = source {
+            let is_copied = source.etag == etag && is_copy(&source, &target, to_etag, tags_are_random);
+            if !is_copied || !self.remove_now(from, &etag).await? {
+                return Ok(Outcome::Dropped);
             }
-            Some(_) => return Ok(Outcome::Dropped),
-            None => {}
         }
         let copied = created(EventName::CreatedCopy, to, target.size, &target.etag);
         Ok(Outcome::Finished(vec![copied, removed(from)]))

@@ -121,7 +121,7 @@ impl Granted {
         let key = self.writable(path)?;
         let delete = async {
             self.front.before_deletion(&key).await;
-            self.bucket.delete(&key).await.map(|()| ETag::new(""))
+            self.bucket.delete(&key, None).await.map(|()| ETag::new(""))
         };
         self.noting(EventName::RemovedDelete, &key, 0, delete).await.map(drop)
     }

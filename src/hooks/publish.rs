@@ -145,7 +145,7 @@ async fn exists(bucket: &dyn Bucket, key: &str) -> Result<bool, Error> {
 async fn take_back(bucket: &dyn Bucket, keys: &[&str], front: &dyn Front) {
     for key in keys {
         front.before_deletion(key).await;
-        if let Err(error) = bucket.delete(key).await {
+        if let Err(error) = bucket.delete(key, None).await {
             tracing::warn!("half of a hook's output stays until its next try: {error}");
         }
         front.changed(key);

@@ -18,7 +18,7 @@ use super::transform::Made;
 use crate::bucket::attributes::Attributes;
 use crate::bucket::upload::Arriving;
 use crate::bucket::{
-    self, AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Listed,
+    self, AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, Listed,
     ObjectInfo, Part, PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink, check_version,
 };
 use crate::error::Kind;
@@ -245,13 +245,13 @@ impl Bucket for Views {
         self.inner.append(request, body).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
         self.real("DeleteObject", key)?;
-        self.inner.delete(key).await
+        self.inner.delete(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.inner.delete_many(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.inner.delete_many(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {

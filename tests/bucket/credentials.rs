@@ -38,7 +38,7 @@ async fn whatever_meets_the_refusal_first_is_sent_again_with_the_new_keys() {
     replace("seventh");
     bucket.complete_upload(&key, &upload, &[part], &Condition::IfMatch(etag)).await.unwrap();
     replace("eighth");
-    assert!(bucket.delete_many(std::slice::from_ref(&key)).await.unwrap().is_empty());
+    assert!(bucket.delete_many(&[Deletion::of_any(&key)]).await.unwrap().is_empty());
 }
 
 #[tokio::test]

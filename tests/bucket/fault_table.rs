@@ -87,8 +87,8 @@ impl Cell {
                 let request = CopyRequest { replace: Some(over), ..CopyRequest::new(from, key.to_owned()) };
                 bucket.copy(&request).await.map(drop)
             }
-            "DeleteObject" => bucket.delete(key).await,
-            "DeleteObjects" => match bucket.delete_many(&[key.to_owned()]).await {
+            "DeleteObject" => bucket.delete(key, None).await,
+            "DeleteObjects" => match bucket.delete_many(&[Deletion::of_any(key)]).await {
                 Ok(failed) => failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error)),
                 Err(error) => Err(error),
             },

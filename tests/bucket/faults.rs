@@ -91,7 +91,7 @@ async fn copies_and_deletes_survive_what_passes() {
         place.server.faults().clear();
         assert_eq!(place.bucket().get(&copy.to, None, None).await.unwrap().bytes, "12345");
         place.fault("DeleteObject", kind, 1);
-        place.bucket().delete(&copy.to).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        place.bucket().delete(&copy.to, None).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         place.server.faults().clear();
         assert_eq!(place.bucket().head(&copy.to).await.unwrap_err().kind, Kind::NotFound);
     }

@@ -57,7 +57,7 @@ async fn a_version_is_read_and_nothing_is_written() {
     let none = PutOptions::default();
     let refused = [
         bucket.put(key, Bytes::new(), &none).await.unwrap_err(),
-        bucket.delete(key).await.unwrap_err(),
+        bucket.delete(key, None).await.unwrap_err(),
         bucket.copy(&copy).await.unwrap_err(),
         bucket.create_upload(key, &none).await.unwrap_err(),
     ];

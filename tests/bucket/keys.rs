@@ -45,7 +45,7 @@ async fn odd_keys_are_written_listed_copied_and_deleted_byte_for_byte() {
         assert_eq!(place.bucket().get(&copy.to, None, None).await.unwrap().bytes, key);
     }
     let all = place.list(ListRequest::default()).await.objects.into_iter().map(|object| object.key);
-    let failed = place.bucket().delete_many(&all.collect::<Vec<_>>()).await.unwrap();
+    let failed = place.bucket().delete_many(&all.map(Deletion::of_any).collect::<Vec<_>>()).await.unwrap();
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(place.list(ListRequest::default()).await.objects, []);
 }

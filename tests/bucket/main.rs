@@ -24,7 +24,8 @@ use s3mount::bucket::client::{CONNECT_DEADLINE, ConnectSettings, Connection, Sta
 use s3mount::bucket::properties::Header;
 use s3mount::bucket::upload::{self, UploadSettings};
 use s3mount::bucket::{
-    Bucket, Condition, CopyRequest, ETag, ListPage, ListRequest, Metadata, Properties, PutOptions, StorageClass,
+    Bucket, Condition, CopyRequest, Deletion, ETag, ListPage, ListRequest, Metadata, Properties, PutOptions,
+    StorageClass,
 };
 use s3mount::demo::{Fault, FaultKind, Server, ServerSettings};
 use s3mount::error::Kind;

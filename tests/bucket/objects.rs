@@ -58,8 +58,8 @@ async fn what_is_missing_is_not_found() {
     assert_eq!(place.bucket().get(&key, None, None).await.unwrap_err().kind, Kind::NotFound);
     let copy = CopyRequest::new(key.clone(), place.key("copy"));
     assert_eq!(place.bucket().copy(&copy).await.unwrap_err().kind, Kind::NotFound);
-    place.bucket().delete(&key).await.expect("deleting what is not there succeeds");
-    assert!(place.bucket().delete_many(&[key]).await.unwrap().is_empty());
+    place.bucket().delete(&key, None).await.expect("deleting what is not there succeeds");
+    assert!(place.bucket().delete_many(&[Deletion::of_any(key)]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -77,6 +77,32 @@ async fn conditions_hold() {
     let copy = CopyRequest { from_etag: Some(first), ..CopyRequest::new(key.clone(), place.key("to")) };
     assert_eq!(bucket.copy(&copy).await.unwrap_err().kind, changed);
     assert_eq!(bucket.get(&key, None, Some(&second)).await.unwrap().bytes, "22");
+}
+
+#[tokio::test]
+async fn only_the_version_that_is_named_is_deleted() {
+    let place = Place::new().await;
+    let (bucket, key, odd) = (place.bucket(), place.key("deleted"), place.key("odd\u{1}"));
+    let deletion = |key: &str, etag: &ETag| Deletion { key: key.to_owned(), etag: Some(etag.clone()) };
+    let older = bucket.put(&key, "1".into(), &PutOptions::default()).await.unwrap();
+    let current = bucket.put(&key, "22".into(), &PutOptions::default()).await.unwrap();
+    bucket.put(&odd, "22".into(), &PutOptions::default()).await.unwrap();
+    assert_eq!(bucket.delete(&key, Some(&older)).await.unwrap_err().kind, Kind::Changed);
+    let failed = bucket.delete_many(&[deletion(&key, &older), deletion(&odd, &older)]).await.unwrap();
+    let mut failed: Vec<_> = failed.into_iter().map(|(key, error)| (key, error.kind)).collect();
+    failed.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(failed, [(key.clone(), Kind::Changed), (odd.clone(), Kind::Changed)]);
+    // The second time it is not there any more, which is what was wanted.
+    for _ in 0..2 {
+        let failed = bucket.delete_many(&[deletion(&key, &current), deletion(&odd, &current)]).await.unwrap();
+        assert!(failed.is_empty(), "{failed:?}");
+        bucket.delete(&key, Some(&current)).await.unwrap();
+    }
+    assert!(place.list(ListRequest::default()).await.objects.is_empty());
+    // An answer that was lost is asked for again.
+    let again = bucket.put(&key, "3".into(), &PutOptions::default()).await.unwrap();
+    place.fault("DeleteObject", FaultKind::AppliedThenLostReply, 1);
+    bucket.delete(&key, Some(&again)).await.unwrap();
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn say_everything(bucket: &dyn Bucket) -> bucket::Result<()> {
     bucket.complete_upload("complete", &id, &[part], &Condition::None).await?;
     bucket.head("head").await?;
     bucket.get("get", None, None).await?;
-    bucket.delete("delete").await
+    bucket.delete("delete", None).await
 }
 
 /// The head of the request about this key; of LIST for the empty one.

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
 use s3mount::bucket::upload::PartMemory;
 use s3mount::bucket::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
+    Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
     PendingUpload, Properties, PutOptions, Result, Sink, check_length, check_version,
 };
 use s3mount::cache::{BLOCK_BYTES, BlockCache, CacheSettings, Pinned, ReadAhead};
@@ -177,10 +177,10 @@ impl Bucket for Tape {
     async fn copy(&self, _: &CopyRequest) -> Result<ETag> {
         unimplemented!("the cache only GETs")
     }
-    async fn delete(&self, _: &str) -> Result<()> {
+    async fn delete(&self, _: &str, _: Option<&ETag>) -> Result<()> {
         unimplemented!("the cache only GETs")
     }
-    async fn delete_many(&self, _: &[String]) -> Result<Vec<(String, Error)>> {
+    async fn delete_many(&self, _: &[Deletion]) -> Result<Vec<(String, Error)>> {
         unimplemented!("the cache only GETs")
     }
     async fn create_upload(&self, _: &str, _: &PutOptions) -> Result<String> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in what prepares it")]
 
 mod attributes;
+mod deletions;
 mod gatekeeper;
 mod hints;
 mod large;
@@ -77,7 +78,17 @@ impl House {
         change: impl Fn(Settings) -> Settings,
         gatekeeper: Option<Arc<dyn Gatekeeper>>,
     ) -> Self {
-        let shared: Arc<dyn Bucket> = bucket.clone();
+        Self::over(bucket.clone(), bucket, state, change, gatekeeper).await
+    }
+
+    /// Sees `bucket` through `shared`.
+    async fn over(
+        bucket: Arc<MemoryBucket>,
+        shared: Arc<dyn Bucket>,
+        state: tempfile::TempDir,
+        change: impl Fn(Settings) -> Settings,
+        gatekeeper: Option<Arc<dyn Gatekeeper>>,
+    ) -> Self {
         let cache = BlockCache::new(shared.clone(), CacheSettings { memory_bytes: 32 << 20, max_parallel_gets: 64 });
         let index = AttributeIndex::open(&state.path().join("index.redb")).unwrap();
         let journal = Journal::open(&state.path().join("journal")).unwrap();

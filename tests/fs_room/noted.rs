@@ -219,7 +219,7 @@ async fn a_new_directory_stays_whatever_others_do_with_a_file_in_it() {
     let ino = mkdir(&house, mkdir(&house, ROOT, "a", 0o755).await, "b", 0o755).await;
     house.write_file(ino, "f", b"bytes").await;
     told(&house).await;
-    house.bucket.delete("a/b/f").await.unwrap();
+    house.bucket.delete("a/b/f", None).await.unwrap();
     let above = house.lookup(ROOT, "a").await.unwrap().ino;
     assert_eq!(house.lookup(above, "b").await.unwrap().ino, ino);
     assert_eq!(house.names(ino).await, Vec::<String>::new());
@@ -252,7 +252,7 @@ async fn a_directory_stays_when_a_hook_deletes_its_last_file() {
     let ino = house.lookup(ROOT, "a").await.unwrap().ino;
     house.fs.keep_directory_of("a/f").await;
     assert_eq!(house.bucket.keys(), ["a/", "a/f"]);
-    house.bucket.delete("a/f").await.unwrap();
+    house.bucket.delete("a/f", None).await.unwrap();
     house.fs.forget_key("a/f");
     assert_eq!(house.lookup(ROOT, "a").await.unwrap().ino, ino);
     assert_eq!(house.names(ino).await, Vec::<String>::new());
@@ -283,7 +283,7 @@ async fn a_directory_with_drafts_below_stays_here_though_s3_has_it_no_more() {
     let above = house.lookup(ROOT, "a").await.unwrap().ino;
     let ino = house.lookup(above, "b").await.unwrap().ino;
     house.write_file(ino, "g", b"bytes").await;
-    house.bucket.delete("a/b/f").await.unwrap();
+    house.bucket.delete("a/b/f", None).await.unwrap();
     assert_eq!((house.names(ROOT).await, house.names(above).await), (vec!["a".to_owned()], vec!["b".to_owned()]));
     assert_eq!(house.lookup(ROOT, "a").await.unwrap().ino, above);
     assert_eq!(house.lookup(above, "b").await.unwrap().ino, ino);

@@ -98,6 +98,29 @@ fn the_object_goes_from_the_bucket_by_itself() {
 }
 
 #[test]
+fn what_another_client_writes_after_a_removal_stays() {
+    for maker in [Maker::Embedded, Maker::Ministack, Maker::Seaweedfs] {
+        let mount = Stage::on(maker).mount();
+        let names = ["a", "b", "c"];
+        for batch in [&names[..], &names[1..2]] {
+            for name in batch {
+                fs::write(mount.at(name), name).unwrap();
+            }
+            for name in batch {
+                fs::remove_file(mount.at(name)).unwrap();
+            }
+            mount.outside().put("b", b"theirs");
+            mount.settle();
+            assert_eq!(mount.outside().keys(""), ["b"], "{maker:?}");
+            assert_eq!(mount.outside().bytes("b"), b"theirs", "{maker:?}");
+            wait_for("their version under its name", PATIENCE, || {
+                (fs::read(mount.at("b")).ok()? == b"theirs").then_some(())
+            });
+        }
+    }
+}
+
+#[test]
 fn fsync_of_a_directory_and_umount_wait_until_the_object_is_gone() {
     let mut mount = Stage::on(Maker::Embedded).mount();
     fs::create_dir(mount.at("d")).unwrap();

@@ -127,6 +127,12 @@ fn clock(ahead_s: i64) -> Finding {
 fn conditions(found: Capabilities) -> Finding {
     const ABOUT: &str = "conditional writes";
     match (found.conditional_writes, found.list_checksums) {
+        (Some(true), _) if found.conditional_deletes == Some(false) => Finding::warning(
+            ABOUT,
+            "honoured, but not by deletions: what another client writes under a name within a second of its removal goes \
+             with it",
+            "let one mount alone write to these keys, or use a server with conditional deletes",
+        ),
         (Some(true), Some(false)) => {
             Finding::good(ABOUT, "honoured; LIST tells no checksums, so each object is asked for once by itself")
         }

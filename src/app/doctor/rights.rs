@@ -4,7 +4,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Finding, Tell};
-use crate::bucket::{Bucket, CopyRequest, Error, ListPage, Listed, PutOptions, StorageClass};
+use crate::bucket::{Bucket, CopyRequest, Deletion, ETag, Error, ListPage, Listed, PutOptions, StorageClass};
 use crate::config::{Config, Source};
 use crate::error::Kind;
 
@@ -105,31 +105,32 @@ pub(super) async fn writing(caller: &Caller<'_>, bucket: &dyn Bucket, page: &Lis
     let key = format!("{}.s3mount-doctor-{}", caller.source.prefix, Uuid::new_v4().simple());
     let made = bucket.put(&key, Bytes::from_static(BODY), &PutOptions::default()).await;
     reading(caller, bucket, page, made.is_ok().then_some(key.as_str()), tell).await;
-    if let Err(error) = made {
-        let found = caller.failed("write", &error, &caller.put_actions(), "no file can be stored");
+    if let Err(error) = &made {
+        let found = caller.failed("write", error, &caller.put_actions(), "no file can be stored");
         let advice = found.advice.map(|advice| format!("{advice}; or mount with --read-only"));
         tell(Finding { advice, ..found });
         return false;
     }
     tell(Finding::good("write", "allowed"));
     let copy = format!("{key}-copy");
-    let copied = copying(caller, bucket, &key, &copy).await;
-    tell(copied);
-    multipart(caller, bucket, &key, tell).await;
-    // The copy may have arrived although its answer did not: deleting what is not there succeeds.
-    removing(caller, bucket, &[key, copy], tell).await
-}
-
-async fn copying(caller: &Caller<'_>, bucket: &dyn Bucket, from: &str, to: &str) -> Finding {
-    let (from, to) = (from.to_owned(), to.to_owned());
-    let request = CopyRequest { replace: Some(PutOptions::default()), ..CopyRequest::new(from, to) };
-    match bucket.copy(&request).await {
+    let copied = copying(bucket, &key, &copy).await;
+    tell(match &copied {
         Ok(_) => Finding::good("copy", "allowed"),
         Err(error) => {
             let actions = format!("s3:GetObject, {}", caller.put_actions());
-            caller.failed("copy", &error, &actions, "nothing can be renamed (mv)")
+            caller.failed("copy", error, &actions, "nothing can be renamed (mv)")
         }
-    }
+    });
+    multipart(caller, bucket, &key, tell).await;
+    // The copy may have arrived although its answer did not: deleting what is not there succeeds.
+    let made = [(key, made), (copy, copied)].map(|(key, made)| Deletion { key, etag: made.ok() });
+    removing(caller, bucket, &made, tell).await
+}
+
+async fn copying(bucket: &dyn Bucket, from: &str, to: &str) -> Result<ETag, Error> {
+    let (from, to) = (from.to_owned(), to.to_owned());
+    let request = CopyRequest { replace: Some(PutOptions::default()), ..CopyRequest::new(from, to) };
+    bucket.copy(&request).await
 }
 
 /// Begins an upload, copies a part into it, and aborts it.
@@ -163,25 +164,25 @@ async fn multipart(caller: &Caller<'_>, bucket: &dyn Bucket, key: &str, tell: Te
 }
 
 /// Removes in a batch, as a mount does, and one by one where the server has no batches.
-async fn removing(caller: &Caller<'_>, bucket: &dyn Bucket, keys: &[String], tell: Tell<'_>) -> bool {
+async fn removing(caller: &Caller<'_>, bucket: &dyn Bucket, made: &[Deletion], tell: Tell<'_>) -> bool {
     const ABOUT: &str = "delete";
-    let removed = match bucket.delete_many(keys).await {
+    let removed = match bucket.delete_many(made).await {
         Ok(failed) => failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error)),
-        Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => singly(bucket, keys).await,
+        Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => singly(bucket, made).await,
         Err(error) => Err(error),
     };
     let Err(error) = removed else {
         tell(Finding::good(ABOUT, "allowed"));
         return true;
     };
-    let lost = format!("nothing can be removed or renamed (rm, mv); {} was left over", keys[0]);
+    let lost = format!("nothing can be removed or renamed (rm, mv); {} was left over", made[0].key);
     tell(caller.failed(ABOUT, &error, "s3:DeleteObject", &lost));
     false
 }
 
-async fn singly(bucket: &dyn Bucket, keys: &[String]) -> Result<(), Error> {
-    for key in keys {
-        bucket.delete(key).await?;
+async fn singly(bucket: &dyn Bucket, made: &[Deletion]) -> Result<(), Error> {
+    for Deletion { key, etag } in made {
+        bucket.delete(key, etag.as_ref()).await?;
     }
     Ok(())
 }
@@ -210,14 +211,19 @@ mod tests {
 
     #[tokio::test]
     async fn each_right_is_tried_and_nothing_is_left() {
-        let bucket = MemoryBucket::new();
-        let findings = examined(&bucket).await;
-        assert_eq!(
-            findings.iter().map(|one| one.about).collect::<Vec<_>>(),
-            ["read", "write", "copy", "multipart upload", "delete"]
-        );
-        assert!(findings.iter().all(|one| one.state == State::Good), "{findings:?}");
-        assert!(bucket.keys().is_empty() && bucket.list_uploads("").await.unwrap().is_empty());
+        for wants_versions_named in [false, true] {
+            let bucket = MemoryBucket::new();
+            if wants_versions_named {
+                bucket.insist_on_tags_of_deleted();
+            }
+            let findings = examined(&bucket).await;
+            assert_eq!(
+                findings.iter().map(|one| one.about).collect::<Vec<_>>(),
+                ["read", "write", "copy", "multipart upload", "delete"]
+            );
+            assert!(findings.iter().all(|one| one.state == State::Good), "{findings:?}");
+            assert!(bucket.keys().is_empty() && bucket.list_uploads("").await.unwrap().is_empty());
+        }
     }
 
     #[tokio::test]

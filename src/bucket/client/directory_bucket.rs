@@ -38,7 +38,8 @@ mod tests {
     use crate::bucket::properties::Header;
     use crate::bucket::s3::S3Bucket;
     use crate::bucket::{
-        AppendRequest, Condition, CopyRequest, ETag, ListRequest, Properties, PutOptions, RenameRequest, StorageClass,
+        AppendRequest, Condition, CopyRequest, Deletion, ETag, ListRequest, Properties, PutOptions, RenameRequest,
+        StorageClass,
     };
     use crate::error::Kind;
 
@@ -125,8 +126,8 @@ mod tests {
                 bucket.list(&ListRequest { any_order: true, max_keys: Some(1), ..request }).await.unwrap();
             }
         }
-        bucket.delete("d/put").await.unwrap();
-        bucket.delete_many(&["d/a".to_owned(), "d/b".to_owned()]).await.unwrap();
+        bucket.delete("d/put", None).await.unwrap();
+        bucket.delete_many(&["d/a", "d/b"].map(Deletion::of_any)).await.unwrap();
         bucket.list_uploads("d/").await.unwrap();
         bucket.abort_upload("d/large", &id).await.unwrap();
     }

@@ -286,6 +286,13 @@ async fn find_capabilities(settings: &ConnectSettings, sdk: &config::Sdk, wire: 
              but a write of another client at the same moment can be lost"
         );
     }
+    if found.conditional_deletes == Some(false) {
+        tracing::warn!(
+            endpoint = sdk.endpoint(),
+            "the server does not heed conditions of deletions: what another client writes under a name within a second of \
+             its removal here goes with it"
+        );
+    }
     found
 }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::upload::Arriving;
 use super::{
-    Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
+    Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, Metadata, ObjectInfo, Part,
     PendingUpload, Properties, PutOptions, Result, StorageClass,
 };
 use crate::error::Kind;
@@ -95,6 +95,9 @@ enum Faithless {
     HidesChecksums,
     LosesChecksumsOfCopies,
     GivesRandomTags,
+    RefusesTagsOfDeleted,
+    DeniesTagsOfDeleted,
+    InsistsOnTagsOfDeleted,
 }
 
 /// Bytes of objects in the bodies of requests and answers; what is copied inside moves nothing.
@@ -117,6 +120,24 @@ impl State {
             (Condition::IfMatch(_), None) => Err(no_such_key(operation, key)),
             _ => Ok(()),
         }
+    }
+
+    /// Deletes a key if it is the version that is to go, as S3 does; what is not there is gone.
+    fn delete(&mut self, operation: &'static str, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        let is = |habit| self.faithless.contains(&habit);
+        match (if_match, self.objects.get(key)) {
+            (Some(_), _) if is(Faithless::RefusesTagsOfDeleted) => {
+                return Err(error(Kind::Unsupported, operation, key, "NotImplemented", 501));
+            }
+            (Some(_), _) if is(Faithless::DeniesTagsOfDeleted) => return Err(denied(operation, key)),
+            (None, _) if is(Faithless::InsistsOnTagsOfDeleted) => return Err(denied(operation, key)),
+            (Some(tag), Some(object)) if object.etag != *tag && !is(Faithless::IgnoresConditions) => {
+                return Err(changed(operation, key));
+            }
+            _ => {}
+        }
+        self.objects.remove(key);
+        Ok(())
     }
 
     fn object(&self, operation: &'static str, key: &str) -> Result<&Object> {
@@ -156,6 +177,10 @@ fn no_such_key(operation: &'static str, key: &str) -> Error {
 
 fn changed(operation: &'static str, key: &str) -> Error {
     error(Kind::Changed, operation, key, "PreconditionFailed", 412)
+}
+
+fn denied(operation: &'static str, key: &str) -> Error {
+    error(Kind::AccessDenied, operation, key, "AccessDenied", 403)
 }
 
 /// A [`Bucket`] in memory. Cheap to make, one per test.
@@ -280,7 +305,7 @@ impl MemoryBucket {
         self.state.lock().at_once.values().map(|(now, _)| *now).sum()
     }
 
-    /// Accepts conditional writes with 200 and ignores the condition, as garage does.
+    /// Accepts conditional writes and deletions with success and ignores the condition, as garage does.
     pub fn ignore_conditions(&self) {
         self.state.lock().faithless.insert(Faithless::IgnoresConditions);
     }
@@ -293,6 +318,21 @@ impl MemoryBucket {
     /// Each version has a tag of its own, whatever its bytes, as those encrypted by KMS have.
     pub fn give_random_tags(&self) {
         self.state.lock().faithless.insert(Faithless::GivesRandomTags);
+    }
+
+    /// Knows no conditions of deletions, and says so.
+    pub fn refuse_tags_of_deleted(&self) {
+        self.state.lock().faithless.insert(Faithless::RefusesTagsOfDeleted);
+    }
+
+    /// Lets the caller delete, but not name a version for it, as S3 does without `s3:GetObject`.
+    pub fn deny_tags_of_deleted(&self) {
+        self.state.lock().faithless.insert(Faithless::DeniesTagsOfDeleted);
+    }
+
+    /// Has a policy that allows only deletions that name a version.
+    pub fn insist_on_tags_of_deleted(&self) {
+        self.state.lock().faithless.insert(Faithless::InsistsOnTagsOfDeleted);
     }
 
     /// Counts the request, plays the first fault that fits, and applies the operation in between.
@@ -410,23 +450,21 @@ impl Bucket for MemoryBucket {
         .await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.request("DeleteObject", key, |state| {
-            state.objects.remove(key);
-            Ok(())
-        })
-        .await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.request("DeleteObject", key, |state| state.delete("DeleteObject", key, if_match)).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        let first = keys.first().map_or("", String::as_str);
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        let first = deletions.first().map_or("", |deletion| deletion.key.as_str());
         self.request("DeleteObjects", first, |state| {
             let mut failed = Vec::new();
-            for key in keys {
-                match fault::take(&mut state.faults, DELETED_KEY, key) {
-                    Some(Effect::Fail(kind)) => failed.push((key.clone(), fault::failure(kind, DELETED_KEY, key))),
-                    _ => drop(state.objects.remove(key)),
-                }
+            for Deletion { key, etag } in deletions {
+                let deleted = match fault::take(&mut state.faults, DELETED_KEY, key) {
+                    Some(Effect::Fail(kind)) => Err(fault::failure(kind, DELETED_KEY, key)),
+                    _ => state.delete(DELETED_KEY, key, etag.as_ref()),
+                };
+                // The answer to a batch has a code for each key, and no status.
+                failed.extend(deleted.err().map(|error| (key.clone(), Error { http_status: None, ..error })));
             }
             Ok(failed)
         })

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 
 use super::upload::Arriving;
 use super::{
-    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
-    PendingUpload, PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo,
+    Part, PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::error::Kind;
 pub use tally::OperationCounts;
@@ -198,12 +198,12 @@ impl<B: Bucket> Bucket for Counted<B> {
         self.count("PutObject", self.inner.append(request, body)).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.count("DeleteObject", self.inner.delete(key)).await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.count("DeleteObject", self.inner.delete(key, if_match)).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.count("DeleteObjects", self.inner.delete_many(keys)).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.count("DeleteObjects", self.inner.delete_many(deletions)).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(named(include_str!("mod.rs"), "self.count("), all);
         let retried = include_str!("../retry/mod.rs");
         let tried = &named(retried, "self.repeat(") | &named(retried, "self.run(");
-        assert_eq!(tried, all);
+        assert_eq!(&tried | &named(include_str!("../retry/deletions.rs"), "self.run("), all);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! ([`lost_reply`]), never assumed.
 
 mod backoff;
+mod deletions;
 mod lost_reply;
 
 use std::future::Future;
@@ -22,13 +23,14 @@ use super::rate::{Rate, Rates};
 use super::request_log::RequestLog;
 use super::upload::Arriving;
 use super::{
-    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
-    PendingUpload, PutOptions, RenameRequest, Result, Sink, Tail, only_whole_parts,
+    AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo,
+    Part, PendingUpload, PutOptions, RenameRequest, Result, Sink, Tail, only_whole_parts,
 };
 use crate::error::Kind;
 use crate::telemetry::spans;
 use backoff::RetryBudget;
 pub use backoff::{doubled, pause, random_fraction};
+use deletions::Learnt;
 use lost_reply::Memory;
 
 /// An upload or download may go on beyond the deadline as long as it is at least this fast.
@@ -95,6 +97,7 @@ pub struct Retrying<B> {
     identity: Option<Arc<Identity>>,
     /// The server takes no part whose checksum follows it.
     wants_whole_parts: AtomicBool,
+    deletions: Learnt,
 }
 
 /// One operation on its way through its tries.
@@ -114,8 +117,9 @@ impl<B: Bucket> Retrying<B> {
     /// Tries requests again by `policy`; tells `log` of operations that failed for good.
     pub fn new(inner: B, policy: RetryPolicy, log: Arc<RequestLog>) -> Self {
         let (memory, rates) = (Memory::default(), Arc::default());
-        let wants_whole_parts = AtomicBool::new(false);
-        Self { inner, policy, log, budget: RetryBudget::new(), memory, rates, identity: None, wants_whole_parts }
+        let (wants_whole_parts, deletions) = (AtomicBool::new(false), Learnt::default());
+        let (budget, identity) = (RetryBudget::new(), None);
+        Self { inner, policy, log, budget, memory, rates, identity, wants_whole_parts, deletions }
     }
 
     /// Sends and fetches no more than this in a second.
@@ -403,13 +407,12 @@ impl<B: Bucket> Bucket for Retrying<B> {
         self.settle(answer)
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.repeat("DeleteObject", key, self.operation(0), || self.inner.delete(key)).await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.delete_if(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        let first = keys.first().map_or("", String::as_str);
-        self.repeat("DeleteObjects", first, self.operation(0), || self.inner.delete_many(keys)).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.delete_many_if(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {

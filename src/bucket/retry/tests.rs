@@ -69,11 +69,11 @@ impl Bucket for Halting {
     async fn copy(&self, request: &CopyRequest) -> Result<ETag> {
         self.0.copy(request).await
     }
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.0.delete(key, if_match).await
     }
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.0.delete_many(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.0.delete_many(deletions).await
     }
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
         self.0.create_upload(key, options).await
@@ -314,4 +314,82 @@ async fn bytes_wait_for_their_turn_before_any_deadline_counts() {
     bucket.put("k", vec![0; 100].into(), &options(Condition::IfMatch(etag), None)).await.unwrap();
     bucket.put("k", vec![0; 100].into(), &options(Condition::None, None)).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(1));
+}
+
+fn named(keys: &[(&str, &ETag)]) -> Vec<Deletion> {
+    keys.iter().map(|(key, etag)| Deletion { key: (*key).to_owned(), etag: Some((*etag).clone()) }).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_conditions_of_deletions_is_sent_none_from_then_on() {
+    for whole in [true, false] {
+        let bucket = retrying(MemoryBucket::new());
+        let etag = bucket.inner.insert("a", "x", Metadata::new());
+        for key in ["b", "c", "d"] {
+            bucket.inner.insert(key, "x", Metadata::new());
+        }
+        if whole {
+            bucket.inner.inject(Fault::once("DeleteObjects", Effect::Fail(Kind::Refused)));
+        }
+        bucket.inner.refuse_tags_of_deleted();
+        let mut batch = named(&[("a", &etag)]);
+        batch.push(Deletion::of_any("b"));
+        assert!(bucket.delete_many(&batch).await.unwrap().is_empty());
+        assert_eq!(bucket.inner.keys(), ["c", "d"]);
+        assert_eq!(bucket.inner.count("DeleteObjects"), 2);
+        assert!(bucket.delete_many(&named(&[("c", &etag)])).await.unwrap().is_empty());
+        bucket.delete("d", Some(&etag)).await.unwrap();
+        assert!(bucket.inner.keys().is_empty());
+        assert_eq!((bucket.inner.count("DeleteObjects"), bucket.inner.count("DeleteObject")), (3, 1), "asked once");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_batches_is_not_taken_for_one_without_conditions() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.inject(Fault::once("DeleteObjects", Effect::Fail(Kind::Unsupported)).times(u32::MAX));
+    let etag = bucket.inner.insert("a", "x", Metadata::new());
+    assert_eq!(bucket.delete_many(&named(&[("a", &etag)])).await.unwrap_err().kind, Kind::Unsupported);
+    assert_eq!(bucket.delete("a", Some(&ETag::new("other"))).await.unwrap_err().kind, Kind::Changed);
+    assert_eq!(bucket.inner.keys(), ["a"]);
+}
+
+#[tokio::test]
+async fn who_may_not_name_a_version_deletes_without() {
+    let bucket = retrying(MemoryBucket::new());
+    bucket.inner.deny_tags_of_deleted();
+    let etag = bucket.inner.insert("a", "x", Metadata::new());
+    for key in ["b", "c"] {
+        bucket.inner.insert(key, "x", Metadata::new());
+    }
+    bucket.delete("a", Some(&etag)).await.unwrap();
+    assert!(bucket.delete_many(&named(&[("b", &etag), ("c", &etag)])).await.unwrap().is_empty());
+    assert!(bucket.inner.keys().is_empty());
+    // Who may not delete at all is told so.
+    bucket.inner.insert("a", "x", Metadata::new());
+    bucket.inner.insist_on_tags_of_deleted();
+    assert_eq!(bucket.delete("a", Some(&etag)).await.unwrap_err().kind, Kind::AccessDenied);
+    let failed = bucket.delete_many(&named(&[("a", &etag)])).await.unwrap();
+    assert_eq!((failed[0].0.as_str(), failed[0].1.kind), ("a", Kind::AccessDenied));
+    assert_eq!(bucket.inner.keys(), ["a"]);
+}
+
+#[tokio::test]
+async fn a_deletion_whose_reply_was_lost_does_not_take_what_came_after_it() {
+    let bucket = retrying(MemoryBucket::new());
+    let etag = bucket.inner.insert("k", "x", Metadata::new());
+    bucket.inner.inject(Fault::once("DeleteObject", Effect::LoseReply(Kind::Unreachable)));
+    bucket.delete("k", Some(&etag)).await.unwrap();
+    let etag = bucket.inner.insert("k", "x", Metadata::new());
+    bucket.inner.inject(Fault::once("DeleteObjects", Effect::Fail(Kind::Busy)));
+    let theirs = async {
+        while bucket.inner.count("DeleteObjects") == 0 {
+            tokio::task::yield_now().await;
+        }
+        bucket.inner.insert("k", "theirs", Metadata::new())
+    };
+    let batch = named(&[("k", &etag)]);
+    let (failed, _) = tokio::join!(bucket.delete_many(&batch), theirs);
+    assert_eq!(failed.unwrap()[0].1.kind, Kind::Changed);
+    assert_eq!(bucket.inner.bytes("k").unwrap(), "theirs");
 }

@@ -34,8 +34,8 @@ use futures::future::BoxFuture;
 use super::client::ClassOfKey;
 use super::upload::Arriving;
 use super::{
-    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
-    PendingUpload, PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo,
+    Part, PendingUpload, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::key::is_directory_bucket;
 pub(in crate::bucket) use errors::root_cause;
@@ -200,12 +200,12 @@ impl Bucket for S3Bucket {
         self.append_object(request, body).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.delete_object(key).await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.delete_object(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.delete_objects(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.delete_objects(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {

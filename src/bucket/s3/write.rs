@@ -16,8 +16,8 @@ use super::properties::with_properties;
 use super::{S3Bucket, condition_headers, send};
 use crate::bucket::properties::Header;
 use crate::bucket::{
-    AppendRequest, CopyRequest, ETag, Error, Metadata, PutOptions, RenameRequest, Result, cannot_append, cannot_rename,
-    checksum,
+    AppendRequest, CopyRequest, Deletion, ETag, Error, Metadata, PutOptions, RenameRequest, Result, cannot_append,
+    cannot_rename, checksum,
 };
 use crate::error::Kind;
 
@@ -113,28 +113,34 @@ impl S3Bucket {
         Ok(())
     }
 
-    pub(super) async fn delete_object(&self, key: &str) -> Result<()> {
-        self.send(DELETE, key, self.client.delete_object().bucket(&self.name).key(key).send()).await?;
-        Ok(())
+    pub(super) async fn delete_object(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        let call = self.client.delete_object().bucket(&self.name).key(key).set_if_match(if_match.map(ETag::quoted));
+        match self.send(DELETE, key, call.send()).await {
+            // Gone already is what was asked for. Without a condition S3 says so itself.
+            Err(error) if error.kind != Kind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
-    pub(super) async fn delete_objects(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        let (writable, odd): (Vec<_>, Vec<_>) = keys.iter().partition(|key| fits_batch(key));
+    pub(super) async fn delete_objects(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        let (writable, odd): (Vec<_>, Vec<_>) = deletions.iter().partition(|deletion| fits_batch(&deletion.key));
         let mut failed = Vec::new();
-        for key in odd {
-            if let Err(error) = self.delete_object(key).await {
+        for Deletion { key, etag } in odd {
+            if let Err(error) = self.delete_object(key, etag.as_ref()).await {
                 failed.push((key.clone(), error));
             }
         }
         if let Some(first) = writable.first() {
-            failed.extend(self.delete_listed(first, &writable).await?);
+            failed.extend(self.delete_listed(&first.key, &writable).await?);
         }
         Ok(failed)
     }
 
-    async fn delete_listed(&self, first: &str, keys: &[&String]) -> Result<Vec<(String, Error)>> {
+    async fn delete_listed(&self, first: &str, deletions: &[&Deletion]) -> Result<Vec<(String, Error)>> {
         let refuse = |error: &dyn std::error::Error| plain(Kind::Refused, DELETE_MANY, first, error.to_string());
-        let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(*key).build());
+        let identifiers = deletions.iter().map(|Deletion { key, etag }| {
+            ObjectIdentifier::builder().key(key).set_e_tag(etag.as_ref().map(ETag::quoted)).build()
+        });
         let identifiers = identifiers.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| refuse(&error))?;
         let delete = Delete::builder().set_objects(Some(identifiers)).quiet(true).build();
         let delete = delete.map_err(|error| refuse(&error))?;

@@ -17,8 +17,8 @@ use futures::future::join_all;
 use super::layout::{Layout, Root};
 use super::upload::Arriving;
 use super::{
-    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
-    PendingUpload, PutOptions, RenameRequest, Result, Sink, cannot_rename,
+    AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo,
+    Part, PendingUpload, PutOptions, RenameRequest, Result, Sink, cannot_rename,
 };
 use crate::error::Kind;
 
@@ -148,33 +148,36 @@ impl Bucket for United {
         there.bucket.append(&asked, body).await.map_err(about(&request.key))
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
         let there = self.target("DeleteObject", key)?;
-        there.bucket.delete(&there.key).await.map_err(about(key))
+        there.bucket.delete(&there.key, if_match).await.map_err(about(key))
     }
 
     /// One request for each bucket that a key lies in, all at once. When one has no answer the keys of that
     /// bucket have failed; the others are gone.
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
         let mut failed = Vec::new();
-        let mut by_bucket = BTreeMap::<usize, Vec<&String>>::new();
-        for key in keys {
-            match self.target("DeleteObjects", key) {
-                Ok(there) => by_bucket.entry(there.index).or_default().push(key),
-                Err(error) => failed.push((key.clone(), error)),
+        let mut by_bucket = BTreeMap::<usize, Vec<&Deletion>>::new();
+        for deletion in deletions {
+            match self.target("DeleteObjects", &deletion.key) {
+                Ok(there) => by_bucket.entry(there.index).or_default().push(deletion),
+                Err(error) => failed.push((deletion.key.clone(), error)),
             }
         }
-        if let (1, true, Some((index, keys))) = (by_bucket.len(), failed.is_empty(), by_bucket.first_key_value()) {
-            return self.delete_in(*index, keys).await;
+        if let (1, true, Some((index, all))) = (by_bucket.len(), failed.is_empty(), by_bucket.first_key_value()) {
+            return self.delete_in(*index, all).await;
         }
         let asked =
-            join_all(by_bucket.iter().map(|(index, keys)| async move { (keys, self.delete_in(*index, keys).await) }));
-        for (keys, answer) in asked.await {
+            join_all(by_bucket.iter().map(|(index, some)| async move { (some, self.delete_in(*index, some).await) }));
+        for (deletions, answer) in asked.await {
             match answer {
                 Ok(some) => failed.extend(some),
                 // The server knows no such request: the caller knows another one.
                 Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => return Err(error),
-                Err(error) => failed.extend(keys.iter().map(|key| ((*key).clone(), about(key)(error.clone())))),
+                Err(error) => {
+                    let keys = deletions.iter().map(|deletion| &deletion.key);
+                    failed.extend(keys.map(|key| (key.clone(), about(key)(error.clone()))));
+                }
             }
         }
         Ok(failed)
@@ -232,10 +235,12 @@ impl Bucket for United {
 
 impl United {
     /// Deletes keys of the mount that lie in one bucket.
-    async fn delete_in(&self, index: usize, keys: &[&String]) -> Result<Vec<(String, Error)>> {
+    async fn delete_in(&self, index: usize, deletions: &[&Deletion]) -> Result<Vec<(String, Error)>> {
         let root = &self.layout.roots()[index];
-        let there: Vec<String> = keys.iter().filter_map(|key| root.there(key)).collect();
-        let first = keys.first().map_or("", |key| key.as_str());
+        let there =
+            |deletion: &&Deletion| Some(Deletion { key: root.there(&deletion.key)?, etag: deletion.etag.clone() });
+        let there: Vec<Deletion> = deletions.iter().filter_map(there).collect();
+        let first = deletions.first().map_or("", |deletion| deletion.key.as_str());
         let failed = self.buckets[index].delete_many(&there).await.map_err(about(first))?;
         let here = |(key, error): (String, Error)| {
             let key = root.here(&key)?;

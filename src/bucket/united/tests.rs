@@ -94,11 +94,11 @@ async fn nothing_is_written_to_a_bucket_that_is_only_read() {
     let refusals = [
         united.put("c/y", "y".into(), &options).await.map(drop),
         united.copy(&copy("c/x", "c/y")).await.map(drop),
-        united.delete("c/x").await,
+        united.delete("c/x", None).await,
         united.create_upload("c/y", &options).await.map(drop),
     ];
     assert!(refusals.iter().all(|refusal| refusal.as_ref().is_err_and(|error| error.kind == Kind::ReadOnly)));
-    let failed = united.delete_many(&["c/x".to_owned()]).await.unwrap();
+    let failed = united.delete_many(&[Deletion::of_any("c/x")]).await.unwrap();
     assert_eq!((failed[0].0.as_str(), failed[0].1.kind), ("c/x", Kind::ReadOnly));
     assert_eq!(buckets[2].requests(), before);
 }
@@ -111,7 +111,7 @@ async fn an_object_lies_in_the_bucket_that_its_key_names() {
         assert_eq!(buckets[bucket].keys(), [there]);
         assert_eq!(united.head(key).await.unwrap().etag, etag);
         assert_eq!(united.get(key, None, Some(&etag)).await.unwrap().bytes, key);
-        united.delete(key).await.unwrap();
+        united.delete(key, None).await.unwrap();
         assert!(buckets[bucket].keys().is_empty());
         // An error is about the key that was asked for.
         assert_eq!(united.head(key).await.unwrap_err().key, key);
@@ -195,14 +195,15 @@ async fn what_goes_from_one_bucket_to_another_is_copied_by_the_server() {
 async fn a_batch_is_split_and_each_failure_is_of_its_key() {
     let House { buckets, united } = House::filled();
     let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-    let failed = united.delete_many(&keys(&["a/d/x", "a/e", "logs/d/x", "x"])).await.unwrap();
+    let all = |keys: &[&str]| keys.iter().map(|key| Deletion::of_any(*key)).collect::<Vec<_>>();
+    let failed = united.delete_many(&all(&["a/d/x", "a/e", "logs/d/x", "x"])).await.unwrap();
     assert_eq!(failed.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["x"]);
     assert_eq!((buckets[0].keys(), buckets[2].keys()), (keys(&["d/y"]), keys(&["2025/old", "2026/"])));
     assert!(buckets.iter().all(|bucket| bucket.count("DeleteObjects") < 2));
 
     buckets[0].inject(Fault::once("DeleteObjects", Effect::Fail(Kind::AccessDenied)));
     buckets[2].inject(Fault::once(DELETED_KEY, Effect::Fail(Kind::Busy)).on_key("2026/"));
-    let failed = united.delete_many(&keys(&["a/d/y", "a-b/d/x", "logs/"])).await.unwrap();
+    let failed = united.delete_many(&all(&["a/d/y", "a-b/d/x", "logs/"])).await.unwrap();
     let mut failed: Vec<_> = failed.into_iter().map(|(key, error)| (key, error.key, error.kind)).collect();
     failed.sort_by(|one, other| one.0.cmp(&other.0));
     let told = |key: &str, kind| (key.to_owned(), key.to_owned(), kind);
@@ -210,10 +211,18 @@ async fn a_batch_is_split_and_each_failure_is_of_its_key() {
     assert!(buckets[1].keys().is_empty());
 
     buckets[2].inject(Fault::once("DeleteObjects", Effect::Fail(Kind::Unsupported)));
-    let unknown = united.delete_many(&keys(&["a/d/y", "logs/"])).await.unwrap_err();
+    let unknown = united.delete_many(&all(&["a/d/y", "logs/"])).await.unwrap_err();
     assert_eq!(unknown.kind, Kind::Unsupported, "whoever asks deletes one by one then");
+
+    let etag = buckets[0].insert("d/y", "theirs", Metadata::new());
+    let named = |etag: &ETag| [Deletion { key: "a/d/y".to_owned(), etag: Some(etag.clone()) }];
+    let failed = united.delete_many(&named(&ETag::new("other"))).await.unwrap();
+    assert_eq!((failed[0].0.as_str(), failed[0].1.kind), ("a/d/y", Kind::Changed));
+    assert_eq!(united.delete("a/d/y", Some(&ETag::new("other"))).await.unwrap_err().kind, Kind::Changed);
+    assert!(united.delete_many(&named(&etag)).await.unwrap().is_empty());
+    assert!(buckets[0].keys().is_empty());
 
     // Of one bucket a failure is a failure of the request, which is tried again as a whole.
     buckets[0].inject(Fault::once("DeleteObjects", Effect::Fail(Kind::AccessDenied)));
-    assert_eq!(united.delete_many(&keys(&["a/d/y"])).await.unwrap_err().key, "a/d/y");
+    assert_eq!(united.delete_many(&all(&["a/d/y"])).await.unwrap_err().key, "a/d/y");
 }

@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
 use super::rename::Move;
-use crate::bucket::{ETag, Listed, RenameRequest};
+use crate::bucket::{Deletion, ETag, Listed, RenameRequest};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::{Fs, Result};
@@ -71,8 +71,9 @@ impl Fs {
             let is_moving = moving.get(&object.key[from.len()..]) == Some(&object.etag.as_str());
             let carried = self.carry(&object, from, to, is_moving).await;
             match &carried {
-                Ok(Carried::Copied(_)) => {
-                    made.lock().push(format!("{to}{}", &object.key[from.len()..]));
+                Ok(Carried::Copied(etag)) => {
+                    let key = format!("{to}{}", &object.key[from.len()..]);
+                    made.lock().push(Deletion { key, etag: Some(etag.clone()) });
                     failpoint::reach(Failpoint::TreeBetweenCopies);
                 }
                 Ok(Carried::Renamed) => failpoint::reach(Failpoint::TreeBetweenRenames),
@@ -129,7 +130,7 @@ impl Fs {
         renames.buffer_unordered(PARALLEL_COPIES).try_collect::<()>().await?;
         let is_lone_marker = |left: &[Listed]| matches!(left, [marker] if marker.key == to);
         if !was_there && is_lone_marker(&self.keys_below(to).await?) {
-            self.bucket.delete(to).await?;
+            self.bucket.delete(to, None).await?;
         }
         Ok(())
     }

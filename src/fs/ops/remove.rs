@@ -13,7 +13,7 @@ use crate::fs::{Fs, Result};
 
 impl Fs {
     /// `unlink(2)`: the name is gone when this returns, the object within a second (see
-    /// [`crate::fs::removals`]); who has the file open reads on.
+    /// [`crate::fs::removals`]) unless another client has written it meanwhile; who has the file open reads on.
     ///
     /// # Errors
     /// `EISDIR`, `ENOENT`, `EROFS`, and whatever S3 answers who asks for the name.
@@ -41,7 +41,8 @@ impl Fs {
         self.keep_soon(parent, &name)?;
         if snapshot.etag.is_some() {
             let listens = snapshot.stat.kind == FileKind::File;
-            self.remove_soon(&snapshot.key, snapshot.etag.as_ref(), listens)?;
+            let sent = content.as_ref().map(|content| content.doubts.lock().sent()).unwrap_or_default();
+            self.remove_soon(&snapshot.key, snapshot.etag.as_ref(), sent, listens)?;
         }
         self.detach(parent, &name, ino, &snapshot.key).await
     }
@@ -88,7 +89,7 @@ impl Fs {
         let etag = self.marker_version(ino, noted.as_deref()).await?;
         self.keep_soon(parent, &name)?;
         // Also where S3 was told of it by nobody yet: another client may have made it as well.
-        self.remove_soon(&key, etag.as_ref(), false)?;
+        self.remove_soon(&key, etag.as_ref(), Vec::new(), false)?;
         failpoint::reach(Failpoint::RmdirNoted);
         if let Some(noted) = &noted {
             self.forget_noted(ino, noted);

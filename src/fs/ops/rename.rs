@@ -16,6 +16,7 @@ use crate::failpoint::{self, Failpoint};
 use crate::fs::content::Content;
 use crate::fs::inodes::{Ino, Node, Pages};
 use crate::fs::persist::{Snapshot, created, removed};
+use crate::fs::removals::Removal;
 use crate::fs::stat::FileKind;
 use crate::fs::{Fs, Result};
 use crate::journal::{EventName, Intent, stored_etag};
@@ -182,14 +183,14 @@ impl Fs {
             self.carry_cached(before, &key, &etag, false).await;
             return self.moved(plan, &key, &etag, content).await;
         }
-        let moved = self.copy_unchanged(plan, before, &key, etag, changed.is_some()).await;
+        let moved = self.copy_unchanged(plan, before, &key, etag.clone(), changed.is_some()).await;
         if let (Some(content), Err(_)) = (changed, &moved) {
             content.attributes_dirty.store(true, Ordering::Release);
         }
         let moved = match moved {
-            Ok(etag) => {
-                let noted = self.note_or_remove(&before.key, before.etag.as_ref(), listens, intent).await;
-                noted.map(|removal| (etag, removal))
+            Ok(copy) => {
+                let noted = self.note_or_remove(&before.key, &etag, listens, intent).await;
+                noted.map(|removal| (copy, removal))
             }
             Err(error) => Err(error),
         };
@@ -206,7 +207,10 @@ impl Fs {
         let (etag, removal) = moved?;
         // Sent from now on, so that hooks hear of the copy first.
         match removal {
-            Some(removal) => self.remove_noted(&before.key, removal, settled)?,
+            Some(removal) => {
+                let sent = content.map(|content| content.doubts.lock().sent()).unwrap_or_default();
+                self.remove_noted(&before.key, Removal { sent, ..removal }, settled)?;
+            }
             None => settled?,
         }
         self.carry_cached(before, &key, &etag, true).await;

@@ -13,8 +13,9 @@ use nix::errno::Errno;
 
 use super::carry::Carried;
 use super::rename::Move;
-use crate::bucket::{Condition, CopyRequest, ETag, ListRequest, Listed, PutOptions};
+use crate::bucket::{Condition, CopyRequest, Deletion, ETag, ListRequest, Listed, PutOptions};
 use crate::cache::Modified;
+use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::{Content, Deferral};
 use crate::fs::deferral::deferred_intent;
@@ -249,7 +250,8 @@ impl Fs {
             let (key, source_etag) = (format!("{to}{}", &object.key[from.len()..]), object.etag.clone());
             copies.push(Copied { from: object.key.clone(), key, size: object.size, source_etag, etag });
         }
-        let old: Vec<String> = copies.iter().map(|copy| copy.from.clone()).collect();
+        let of = |copy: &Copied| Deletion { key: copy.from.clone(), etag: Some(copy.source_etag.clone()) };
+        let old: Vec<Deletion> = copies.iter().map(of).collect();
         copies.extend(self.renamed(from, to, moving, &old).await?);
         let mut events = Vec::new();
         for copy in copies.iter().filter(|copy| !copy.key.ends_with('/')) {
@@ -260,12 +262,16 @@ impl Fs {
         self.settle(&[], events).await?;
         self.note_retagged(rename, &copies).await?;
         failpoint::reach(Failpoint::TreeTold);
-        let Err(undeleted) = self.delete_all(&old).await else { return Ok(copies) };
-        if !undeleted.some_may_be_gone {
-            return Err(undeleted.error);
-        }
-        tracing::warn!(from = %rename.from.escape_debug(), cause = %undeleted.error, "the old names of a renamed directory go later");
-        if let Err(error) = self.delete_later(rename.id, &copies[..old.len()]) {
+        let left: Vec<&Copied> = match self.delete_all(&old).await {
+            Ok(changed) => copies.iter().filter(|copy| changed.contains(&copy.from)).collect(),
+            Err(undeleted) if undeleted.some_may_be_gone => {
+                let (from, cause) = (rename.from.escape_debug(), &undeleted.error);
+                tracing::warn!(%from, %cause, "the old names of a renamed directory go later");
+                copies[..old.len()].iter().collect()
+            }
+            Err(undeleted) => return Err(undeleted.error),
+        };
+        if let Err(error) = self.delete_later(rename.id, &left) {
             tracing::error!(from = %rename.from.escape_debug(), cause = %error, "some of them stay");
         }
         Ok(copies)
@@ -274,7 +280,7 @@ impl Fs {
     /// The new tree alone is whole: what is left of the old one goes as removed files do, tried again for as long as
     /// that takes. What another client has put there since stays. While the journal has the rename, a start finishes
     /// that instead: closes below wait under their old names until then.
-    fn delete_later(&self, rename: IntentId, copies: &[Copied]) -> Result<()> {
+    fn delete_later(&self, rename: IntentId, copies: &[&Copied]) -> Result<()> {
         for copy in copies {
             let removal = self.note_removal(&copy.from, Some(&copy.source_etag), false, Some(rename))?;
             self.remove_noted(&copy.from, removal.unless_replaced(), Ok(()))?;
@@ -305,11 +311,11 @@ impl Fs {
     }
 
     /// What has its new key alone, now or since before a crash. A listing tells all tags at once; a rename tells none.
-    async fn renamed(&self, from: &str, to: &str, moving: &[Moving], copied: &[String]) -> Result<Vec<Copied>> {
+    async fn renamed(&self, from: &str, to: &str, moving: &[Moving], copied: &[Deletion]) -> Result<Vec<Copied>> {
         if moving.is_empty() {
             return Ok(Vec::new());
         }
-        let copied: HashSet<&str> = copied.iter().map(|key| &key[from.len()..]).collect();
+        let copied: HashSet<&str> = copied.iter().map(|copy| &copy.key[from.len()..]).collect();
         let there: HashMap<String, Listed> =
             self.keys_below(to).await?.into_iter().map(|object| (object.key.clone(), object)).collect();
         let renamed = moving.iter().filter(|it| !copied.contains(it.name.as_str())).filter_map(|it| {
@@ -366,10 +372,11 @@ impl Fs {
     }
 
     /// Deletes keys that are in binary order, the last first: a server with real directories
-    /// (SeaweedFS) keeps one whose marker is deleted before what lies in it.
-    async fn delete_all(&self, keys: &[String]) -> std::result::Result<(), Undeleted> {
-        let last_first: Vec<String> = keys.iter().rev().cloned().collect();
-        let mut some_are_gone = false;
+    /// (SeaweedFS) keeps one whose marker is deleted before what lies in it. Returns those that were not deleted because
+    /// they are other versions now.
+    async fn delete_all(&self, deletions: &[Deletion]) -> std::result::Result<HashSet<String>, Undeleted> {
+        let last_first: Vec<Deletion> = deletions.iter().rev().cloned().collect();
+        let (mut some_are_gone, mut changed) = (false, HashSet::new());
         for batch in last_first.chunks(KEYS_PER_DELETE) {
             let failed = match self.bucket.delete_many(batch).await {
                 Ok(failed) => failed,
@@ -379,18 +386,21 @@ impl Fs {
                 }
             };
             some_are_gone |= failed.len() < batch.len();
+            let (others, failed): (Vec<_>, Vec<_>) =
+                failed.into_iter().partition(|(_, error)| error.kind == Kind::Changed);
             if let Some((_, error)) = failed.into_iter().next() {
                 return Err(Undeleted { some_may_be_gone: some_are_gone, error: error.into() });
             }
+            changed.extend(others.into_iter().map(|(key, _)| key));
             failpoint::reach(Failpoint::TreeBetweenDeletes);
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// A copy failed: those that were made go again, so that only the old tree is there. The marker
-    /// of an empty directory that stood there before stays.
-    pub(super) async fn take_back(&self, made: Vec<String>, to: &str) {
-        let copies: Vec<String> = made.into_iter().filter(|key| key != to).collect();
+    /// of an empty directory that stood there before stays, and what another client has put in the place of one.
+    pub(super) async fn take_back(&self, made: Vec<Deletion>, to: &str) {
+        let copies: Vec<Deletion> = made.into_iter().filter(|copy| copy.key != to).collect();
         if let Err(error) = self.delete_all(&copies).await {
             tracing::warn!(prefix = %to.escape_debug(), cause = %error.error, "copies of a failed rename are left");
         }

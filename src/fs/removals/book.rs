@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::bucket::{self, ETag, Listed, Metadata};
+use crate::journal::Sent;
 
 /// What came so long after nothing else is sent.
 const QUIET: Duration = Duration::from_millis(100);
@@ -32,13 +33,15 @@ pub struct Removal {
     pub etag: Option<ETag>,
     /// Hooks are told.
     pub event: bool,
+    /// What S3 may hold instead, and is to go just as well: uploads of ours that nobody heard of.
+    pub sent: Vec<Sent>,
     /// Time has passed since, and somebody else may have written the key: looked at before it goes.
     pub doubtful: bool,
     pub failed: Option<Failure>,
 }
 
 impl Removal {
-    /// The version of another client stays.
+    /// It is looked at before it goes.
     pub fn unless_replaced(self) -> Self {
         Self { doubtful: true, ..self }
     }

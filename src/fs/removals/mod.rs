@@ -2,11 +2,12 @@
 //! the others that went.
 //!
 //! What is to go is noted in the journal ([`crate::journal::Note`]) and in the [`book`]. A task of its
-//! own sends what waits ([`round`]). Everything that `fs` says to S3 goes through the [`view`]: the
+//! own sends what waits ([`round`], [`deletions`]). Everything that `fs` says to S3 goes through the [`view`]: the
 //! bucket as it will be when nothing waits any more, in which a key that waits is not there, and
 //! nothing is written under it before it is gone. [`recover`] goes on where a crash came between.
 
 mod book;
+mod deletions;
 mod recover;
 mod round;
 mod view;
@@ -18,14 +19,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use self::book::{Book, Kept, Removal, Standing, Wanted};
+pub use self::book::Removal;
+use self::book::{Book, Kept, Standing, Wanted};
 use self::view::View;
 use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::{Fs, Result};
 use crate::bucket::{self, Bucket, ETag, Metadata};
+use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
-use crate::journal::{IntentId, Note, stored_etag};
+use crate::journal::{IntentId, Note, Sent, stored_etag};
 use crate::key::ROOT_INO;
 
 /// Removals of a mount.
@@ -133,6 +136,13 @@ impl Waiting {
     }
 }
 
+fn log_theirs(key: &str) {
+    tracing::warn!(
+        key = %key.escape_debug(),
+        "somebody else wrote this key since it was removed or renamed here: theirs stays"
+    );
+}
+
 /// The task: sends what waits, as long as there is somebody to send it for.
 async fn run(fs: Weak<Fs>, waiting: Arc<Waiting>) {
     loop {
@@ -144,15 +154,15 @@ async fn run(fs: Weak<Fs>, waiting: Arc<Waiting>) {
 
 impl Fs {
     /// The object under `key` is to go: durably noted when this returns, unseen from then on, and gone
-    /// from the bucket within a second.
-    pub(super) fn remove_soon(&self, key: &str, etag: Option<&ETag>, event: bool) -> Result<()> {
+    /// from the bucket within a second, if it is this version then or one of those in doubt.
+    pub(super) fn remove_soon(&self, key: &str, etag: Option<&ETag>, sent: Vec<Sent>, event: bool) -> Result<()> {
         let removal = self.note_removal(key, etag, event, None)?;
         failpoint::reach(Failpoint::RemoveIntended);
-        self.remove_noted(key, removal, Ok(()))
+        self.remove_noted(key, Removal { sent, ..removal }, Ok(()))
     }
 
     /// As [`Fs::remove_soon`], of a file of which the last look at S3 may be long ago: it is looked at
-    /// before it goes, and the version of another client stays.
+    /// before it goes, also where the server heeds no conditions.
     pub(super) fn remove_unless_replaced(&self, key: &str, etag: &ETag) -> Result<()> {
         let removal = self.note_removal(key, Some(etag), true, None)?;
         failpoint::reach(Failpoint::RemoveIntended);
@@ -175,7 +185,7 @@ impl Fs {
             intent: intent.map(|intent| intent.0),
         };
         let number = self.journal.note(&note)?;
-        Ok(Removal { number, etag: etag.cloned(), event, doubtful: false, failed: None })
+        Ok(Removal { number, etag: etag.cloned(), event, sent: Vec::new(), doubtful: false, failed: None })
     }
 
     /// The same for what nothing can take back any more, as the copy of a rename is made: where the journal takes
@@ -183,19 +193,34 @@ impl Fs {
     pub(super) async fn note_or_remove(
         &self,
         key: &str,
-        etag: Option<&ETag>,
+        etag: &ETag,
         event: bool,
         intent: Option<IntentId>,
     ) -> Result<Option<Removal>> {
-        let cause = match self.note_removal(key, etag, event, intent) {
+        let cause = match self.note_removal(key, Some(etag), event, intent) {
             Ok(removal) => return Ok(Some(removal)),
             Err(cause) => cause,
         };
         tracing::warn!(key = %key.escape_debug(), %cause, "the old name of a renamed file is removed at once");
-        if etag == Some(&self.bucket.head(key).await?.etag) {
-            self.bucket.delete(key).await?;
-        }
+        self.remove_now(key, etag).await?;
         Ok(None)
+    }
+
+    /// This version of an object goes now; whether it is gone: that of another client stays.
+    pub(super) async fn remove_now(&self, key: &str, etag: &ETag) -> Result<bool> {
+        match self.bucket.delete(key, Some(etag)).await {
+            Ok(()) => Ok(true),
+            // Some servers say that where there is nothing any more.
+            Err(error) if error.kind == Kind::Changed => match self.bucket.head(key).await {
+                Ok(_) => {
+                    log_theirs(key);
+                    Ok(false)
+                }
+                Err(error) if error.kind == Kind::NotFound => Ok(true),
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The second half: unseen from now on, and sent soon; unless what had to come between has failed.

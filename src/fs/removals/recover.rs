@@ -73,7 +73,7 @@ impl Fs {
             match note {
                 Note::Remove { etag, event, .. } => {
                     let etag = etag.as_deref().map(ETag::new);
-                    book.add(&key, Removal { number, etag, event, doubtful: true, failed: None });
+                    book.add(&key, Removal { number, etag, event, sent: Vec::new(), doubtful: true, failed: None });
                 }
                 Note::Keep { metadata, .. } => {
                     book.keep(&key, Kept { number, metadata, since: SystemTime::now(), failed: None });

@@ -1,11 +1,11 @@
 //! One round: markers for directories that would vanish, then the deletions, then what is told of them.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
 use super::book::{Kept, Removal};
+use super::deletions::{Fate, Going, Tried};
+use super::log_theirs;
 use crate::bucket::{self, Condition, PutOptions};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -15,31 +15,10 @@ use crate::fs::{Fs, Result};
 use crate::journal::{Note, stored_etag};
 use crate::key::ROOT_INO;
 
-/// Keys in one DeleteObjects request (AWS: at most 1,000).
-const KEYS_PER_DELETE: usize = 1_000;
-/// Requests of each kind at once.
-const PARALLEL_DELETES: usize = 4;
-const PARALLEL_SINGLE: usize = 32;
+/// Markers that are put at once.
 const PARALLEL_PUTS: usize = 16;
-const PARALLEL_HEADS: usize = 64;
 /// Names that came back and are logged one by one.
 const LOGGED: usize = 20;
-
-/// What became of an object that was to go.
-#[derive(Debug)]
-enum Fate {
-    Gone,
-    /// Another client has written the key since.
-    Theirs,
-    Failed(bucket::Error),
-}
-
-/// An object that was to go, and what became of it.
-struct Tried {
-    key: String,
-    removal: Removal,
-    fate: Fate,
-}
 
 impl Fs {
     /// Sends what waits, once, and takes what is done off the books.
@@ -52,18 +31,18 @@ impl Fs {
         for (key, removal) in round.removals {
             match barred.iter().find(|(above, _)| key.starts_with(above.as_str())) {
                 Some((_, error)) => tried.push(Tried { key, removal, fate: Fate::Failed(error.clone()) }),
-                None if removal.doubtful => doubtful.push((key, removal)),
-                None => sure.push((key, removal)),
+                None if removal.doubtful => doubtful.push((key, removal, None)),
+                None => sure.push(Going { if_match: removal.etag.clone(), key, removal }),
             }
         }
         self.look(doubtful, &mut sure, &mut tried).await;
-        let keys = sure.iter().map(|(key, _)| key.clone()).collect();
-        let mut failed = self.delete_keys(keys).await;
+        let refused = self.delete(sure, &mut tried).await;
+        let (refused, mut sure) =
+            (refused.into_iter().map(|(key, removal, error)| (key, removal, Some(error))), Vec::new());
+        self.look(refused.collect(), &mut sure, &mut tried).await;
+        let refused = self.delete(sure, &mut tried).await.into_iter();
+        tried.extend(refused.map(|(key, removal, error)| Tried { key, removal, fate: Fate::Failed(error) }));
         failpoint::reach(Failpoint::RemoveDeleted);
-        tried.extend(sure.into_iter().map(|(key, removal)| {
-            let fate = failed.remove(&key).map_or(Fate::Gone, Fate::Failed);
-            Tried { key, removal, fate }
-        }));
         self.end_round(tried, &barred).await;
     }
 
@@ -120,67 +99,6 @@ impl Fs {
         tree.get(ino).filter(|node| node.linked && Node::is_directory(node)).map(|node| node.ino)
     }
 
-    /// Looks whether objects still are the versions that were removed: time has passed.
-    async fn look(&self, doubtful: Vec<(String, Removal)>, sure: &mut Vec<(String, Removal)>, tried: &mut Vec<Tried>) {
-        let heads = stream::iter(doubtful).map(|(key, removal)| async move {
-            let head = self.removals.bucket.head(&key).await;
-            (key, removal, head)
-        });
-        let mut heads = heads.buffer_unordered(PARALLEL_HEADS);
-        while let Some((key, removal, head)) = heads.next().await {
-            let fate = match head {
-                Ok(now) if removal.etag.as_ref() == Some(&now.etag) => {
-                    sure.push((key, removal));
-                    continue;
-                }
-                Ok(_) => Fate::Theirs,
-                Err(error) if error.kind == Kind::NotFound => Fate::Gone,
-                Err(error) => Fate::Failed(error),
-            };
-            tried.push(Tried { key, removal, fate });
-        }
-    }
-
-    /// Deletes keys; returns those that could not be, and why.
-    ///
-    /// What lies in a directory goes before its marker: a server with real directories (SeaweedFS)
-    /// keeps one that is not empty.
-    async fn delete_keys(&self, mut keys: Vec<String>) -> HashMap<String, bucket::Error> {
-        keys.sort_unstable_by(|left, right| right.cmp(left));
-        if keys.len() <= KEYS_PER_DELETE {
-            return self.delete_batch(keys).await.into_iter().collect();
-        }
-        let (markers, files): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.ends_with('/'));
-        let batches: Vec<Vec<String>> = files.chunks(KEYS_PER_DELETE).map(<[String]>::to_vec).collect();
-        let batches = stream::iter(batches).map(|batch| self.delete_batch(batch)).buffer_unordered(PARALLEL_DELETES);
-        let mut failed: HashMap<_, _> = batches.flat_map(stream::iter).collect().await;
-        for batch in markers.chunks(KEYS_PER_DELETE) {
-            failed.extend(self.delete_batch(batch.to_vec()).await);
-        }
-        failed
-    }
-
-    async fn delete_batch(&self, keys: Vec<String>) -> Vec<(String, bucket::Error)> {
-        match &keys[..] {
-            [] => Vec::new(),
-            [key] => self.delete_singly(vec![key.clone()]).await,
-            _ => match self.removals.bucket.delete_many(&keys).await {
-                Ok(failed) => failed.into_iter().filter(|(_, error)| error.kind != Kind::NotFound).collect(),
-                // Servers that do not know this request know the other one.
-                Err(error) if matches!(error.kind, Kind::Unsupported | Kind::Refused) => self.delete_singly(keys).await,
-                Err(error) => keys.into_iter().map(|key| (key, error.clone())).collect(),
-            },
-        }
-    }
-
-    async fn delete_singly(&self, keys: Vec<String>) -> Vec<(String, bucket::Error)> {
-        let deletes = stream::iter(keys).map(|key| async move {
-            let deleted = self.removals.bucket.delete(&key).await;
-            deleted.err().map(|error| (key, error))
-        });
-        deletes.buffered(PARALLEL_SINGLE).filter_map(std::future::ready).collect().await
-    }
-
     /// Tells hooks and the journal what is done, and gives back the names of what S3 will not delete.
     async fn end_round(&self, mut tried: Vec<Tried>, barred: &[(String, bucket::Error)]) {
         if let Err(error) = self.tell_removed(&tried).await {
@@ -217,10 +135,7 @@ impl Fs {
         for Tried { key, fate, .. } in tried {
             match fate {
                 Fate::Gone => {}
-                Fate::Theirs => tracing::warn!(
-                    key = %key.escape_debug(),
-                    "somebody else wrote this key since it was removed: theirs stays"
-                ),
+                Fate::Theirs => log_theirs(key),
                 Fate::Failed(error) if is_lasting(error) => book.refuse(error),
                 Fate::Failed(error) => {
                     book.fail(key, error);

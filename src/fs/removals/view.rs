@@ -10,8 +10,8 @@ use super::Waiting;
 use super::book::{Book, Kept, Wanted};
 use crate::bucket::upload::Arriving;
 use crate::bucket::{
-    AppendRequest, Bucket, Condition, CopyRequest, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo, Part,
-    PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink,
+    AppendRequest, Bucket, Condition, CopyRequest, Deletion, ETag, Error, Fetched, ListPage, ListRequest, ObjectInfo,
+    Part, PendingUpload, Properties, PutOptions, RenameRequest, Result, Sink,
 };
 use crate::error::Kind;
 
@@ -159,12 +159,12 @@ impl Bucket for View {
         self.inner.append(request, body).await
     }
 
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.inner.delete(key).await
+    async fn delete(&self, key: &str, if_match: Option<&ETag>) -> Result<()> {
+        self.inner.delete(key, if_match).await
     }
 
-    async fn delete_many(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        self.inner.delete_many(keys).await
+    async fn delete_many(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
+        self.inner.delete_many(deletions).await
     }
 
     async fn create_upload(&self, key: &str, options: &PutOptions) -> Result<String> {
