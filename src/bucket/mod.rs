@@ -353,6 +353,18 @@ impl Error {
     }
 }
 
+/// `None` for what is not there.
+///
+/// # Errors
+/// All but [`Kind::NotFound`].
+pub fn optional<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Some servers ignore `If-Match`: the answer's own tag decides.
 ///
 /// # Errors

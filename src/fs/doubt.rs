@@ -16,7 +16,7 @@ use super::stat::{FileKind, Stat};
 use super::{Error, Fs, Result};
 use crate::bucket::attributes::{Attributes, OP_ID, is_same_but_ctime};
 use crate::bucket::upload::MULTIPART_FROM_BYTES;
-use crate::bucket::{Metadata, ObjectInfo, Tail};
+use crate::bucket::{Metadata, ObjectInfo, Tail, optional};
 use crate::cache::{Pinned, Remembered};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
@@ -298,10 +298,7 @@ impl Fs {
         doubts: Vec<Doubt>,
         snapshot: &Snapshot,
     ) -> Result<Option<(Doubt, ObjectInfo)>> {
-        let there = match self.bucket.head(&snapshot.key).await {
-            Err(error) if error.kind == Kind::NotFound => return Ok(None),
-            there => there?,
-        };
+        let Some(there) = optional(self.bucket.head(&snapshot.key).await)? else { return Ok(None) };
         if snapshot.etag.as_ref() == Some(&there.etag) {
             return Ok(None);
         }

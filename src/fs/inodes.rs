@@ -230,7 +230,7 @@ impl Tree {
     }
 
     /// Whether a directory needs no marker to stay for a while: a directory in it stays, or several files in it are
-    /// stored. Other clients and hooks take a file away when they have done with it, but seldom all of several.
+    /// stored. Other clients take a file away when they have done with it, but seldom all of several.
     pub fn stays_unmarked(&self, ino: Ino, leaving: Option<&str>) -> bool {
         let stays = |node: &Node| node.etag.is_some() || (!node.is_noted() && self.stays_unmarked(node.ino, None));
         let mut files = 0;

@@ -20,8 +20,7 @@ use super::persist::Snapshot;
 use super::stat::Stat;
 use super::waiting::attributes_note;
 use super::{Fs, Result};
-use crate::bucket::ETag;
-use crate::error::Kind;
+use crate::bucket::{ETag, optional};
 use crate::failpoint::{self, Failpoint};
 use crate::key::ROOT_INO;
 
@@ -238,10 +237,7 @@ impl Fs {
         if !noted.is_some_and(Noted::is_in_doubt) {
             return Ok(etag);
         }
-        match self.bucket.head(&key).await {
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            there => Ok(Some(there?.etag)),
-        }
+        Ok(optional(self.bucket.head(&key).await)?.map(|there| there.etag))
     }
 
     /// The directory is gone: S3 need not be told of it. For callers that hold its gate.

@@ -11,8 +11,8 @@ use super::ops::Renaming;
 use super::persist::{created, removed};
 use super::resume::Left;
 use super::{Fs, Result};
-use crate::bucket::ETag;
 use crate::bucket::attributes::Attributes;
+use crate::bucket::{ETag, optional};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{DraftBytes, EventName, Intent, IntentId, NewEvent, Note, stored_etag};
@@ -286,17 +286,6 @@ const CONFLICT_SUFFIX: &str = ".conflict";
 pub fn conflict_path(draft: &Path) -> PathBuf {
     let name = format!("{}{CONFLICT_SUFFIX}", uuid::Uuid::now_v7().simple());
     draft.with_file_name(name)
-}
-
-/// A missing object is an answer, not an error.
-fn optional(
-    head: crate::bucket::Result<crate::bucket::ObjectInfo>,
-) -> crate::bucket::Result<Option<crate::bucket::ObjectInfo>> {
-    match head {
-        Ok(info) => Ok(Some(info)),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Whether `target` is what copying `source` made. A copy of a multipart object has another ETag, and any copy where

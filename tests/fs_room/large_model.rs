@@ -1,9 +1,6 @@
 //! Random changes to a large file, held against the bytes that it should have.
 
-use std::sync::LazyLock;
-
 use proptest::prelude::*;
-use tokio::runtime::Runtime;
 
 use super::parts::{MIB, pattern};
 use super::*;
@@ -145,9 +142,6 @@ impl Player {
         }
     }
 }
-
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]

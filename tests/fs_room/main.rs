@@ -23,7 +23,7 @@ mod working;
 mod write_back;
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +36,11 @@ use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};
 use s3mount::fs::{Attrs, Caller, Fs, Gatekeeper, Ino, RecoveryReport, Settings};
 use s3mount::journal::Journal;
+use tokio::runtime::Runtime;
+
+/// For models, whose cases are no tests of their own.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
 const ROOT: Ino = 1;
 const ME: Caller = Caller { uid: 1000, gid: 1000, pid: 0 };

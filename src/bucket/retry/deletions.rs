@@ -3,6 +3,7 @@
 //! Such a deletion is sent again without its condition, which is all that servers had for long: what another client has
 //! written meanwhile goes with it then.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,7 +79,7 @@ impl<B: Bucket> Retrying<B> {
 
     pub(super) async fn delete_many_if(&self, deletions: &[Deletion]) -> Result<Vec<(String, Error)>> {
         let are_unknown = self.deletions.are_unknown.load(Ordering::Relaxed);
-        let asked = if are_unknown { without_conditions(deletions) } else { deletions.to_vec() };
+        let asked = if are_unknown { Cow::from(without_conditions(deletions)) } else { Cow::from(deletions) };
         let mut operation = self.operation(0);
         let answer = self.delete_all(&asked, &mut operation).await;
         let Some((objection, refusal, rest)) = objected(&asked, &answer) else { return self.settle(answer) };

@@ -9,8 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::bucket::{ObjectInfo, Properties};
-use crate::error::Kind;
+use crate::bucket::{ObjectInfo, Properties, optional};
 use crate::fs::inodes::{Ino, Node};
 use crate::fs::stat::Stat;
 use crate::fs::{Fs, Result};
@@ -90,11 +89,7 @@ impl Fs {
 
     /// The object as it is in the bucket now; none for a file that is not there yet.
     async fn asked(&self, ino: Ino) -> Result<Option<ObjectInfo>> {
-        match self.bucket.head(&self.snapshot(ino)?.key).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(optional(self.bucket.head(&self.snapshot(ino)?.key).await)?)
     }
 
     /// `listxattr(2)`: the names, each with a NUL behind it.

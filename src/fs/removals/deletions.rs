@@ -58,20 +58,17 @@ impl Fs {
         let mut failed = self.delete_keys(sure.iter().map(deletion).collect()).await;
         let mut refused = Vec::new();
         for Going { key, removal, if_match } in sure {
-            let fate = match failed.remove(&key) {
-                None => Fate::Gone,
-                Some(error) if error.kind == Kind::Changed && if_match.is_some() => {
-                    refused.push((key, removal, error));
-                    continue;
-                }
+            let is_for_condition = |error: &bucket::Error| match error.kind {
+                Kind::Changed => if_match.is_some(),
                 // A bucket may want a version named: of a directory that had no marker none is known.
-                Some(error) if error.kind == Kind::AccessDenied && removal.etag.is_none() && if_match.is_none() => {
-                    refused.push((key, removal, error));
-                    continue;
-                }
-                Some(error) => Fate::Failed(error),
+                Kind::AccessDenied => if_match.is_none() && removal.etag.is_none(),
+                _ => false,
             };
-            tried.push(Tried { key, removal, fate });
+            match failed.remove(&key) {
+                None => tried.push(Tried { key, removal, fate: Fate::Gone }),
+                Some(error) if is_for_condition(&error) => refused.push((key, removal, error)),
+                Some(error) => tried.push(Tried { key, removal, fate: Fate::Failed(error) }),
+            }
         }
         refused
     }

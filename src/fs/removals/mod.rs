@@ -25,7 +25,7 @@ use self::view::View;
 use super::inodes::Ino;
 use super::persist::Snapshot;
 use super::{Fs, Result};
-use crate::bucket::{self, Bucket, ETag, Metadata};
+use crate::bucket::{self, Bucket, ETag, Metadata, optional};
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::journal::{IntentId, Note, Sent, stored_etag};
@@ -209,17 +209,15 @@ impl Fs {
     /// This version of an object goes now; whether it is gone: that of another client stays.
     pub(super) async fn remove_now(&self, key: &str, etag: &ETag) -> Result<bool> {
         match self.bucket.delete(key, Some(etag)).await {
-            Ok(()) => Ok(true),
             // Some servers say that where there is nothing any more.
-            Err(error) if error.kind == Kind::Changed => match self.bucket.head(key).await {
-                Ok(_) => {
+            Err(error) if error.kind == Kind::Changed => {
+                let is_gone = optional(self.bucket.head(key).await)?.is_none();
+                if !is_gone {
                     log_theirs(key);
-                    Ok(false)
                 }
-                Err(error) if error.kind == Kind::NotFound => Ok(true),
-                Err(error) => Err(error.into()),
-            },
-            Err(error) => Err(error.into()),
+                Ok(is_gone)
+            }
+            deleted => Ok(deleted.map(|()| true)?),
         }
     }
 

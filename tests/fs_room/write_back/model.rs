@@ -2,10 +2,8 @@
 //! there is no conflict, and what was answered is there.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use tokio::runtime::Runtime;
 
 use super::*;
 
@@ -53,8 +51,12 @@ struct Player {
     acts: usize,
 }
 
-async fn mounted(bucket: Arc<MemoryBucket>, state: tempfile::TempDir) -> House {
-    let settings = |settings| Settings { attributes_wait: true, ..waiting(roomy())(settings) };
+/// As programs mount, with write-back or without: attributes wait, too.
+pub async fn mounted(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, write_back: bool) -> House {
+    let settings = |settings| {
+        let settings = Settings { attributes_wait: true, ..waiting(roomy())(settings) };
+        if write_back { settings } else { Settings { write_back: None, ..settings } }
+    };
     House::with(bucket, state, settings).await
 }
 
@@ -70,7 +72,7 @@ impl Player {
             bucket.insert(key, "was there before", Metadata::new());
         }
         bucket.insert("d/", "", Metadata::new());
-        let house = mounted(bucket, tempfile::tempdir().unwrap()).await;
+        let house = mounted(bucket, tempfile::tempdir().unwrap(), true).await;
         Self { house, files, directory: "d", acts: 0 }
     }
 
@@ -180,11 +182,8 @@ async fn died(player: Player) -> Player {
     player.house.fs.stop_removals().await;
     let Player { house, files, directory, acts } = player;
     let (bucket, state) = crash(house, None).await;
-    Player { house: mounted(bucket, state).await, files, directory, acts }
+    Player { house: mounted(bucket, state, true).await, files, directory, acts }
 }
-
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]

@@ -2,11 +2,10 @@
 //! directory that was made is there, for other clients too, until it is removed.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use tokio::runtime::Runtime;
 
+use super::model::mounted;
 use super::*;
 
 const DIRECTORIES: [&str; 5] = ["p", "q", "p/r", "q/r", "q/r/s"];
@@ -57,14 +56,6 @@ struct Player {
     write_back: bool,
     paths: BTreeMap<String, Option<Vec<u8>>>,
     acts: usize,
-}
-
-async fn mounted(bucket: Arc<MemoryBucket>, state: tempfile::TempDir, write_back: bool) -> House {
-    let settings = |settings| {
-        let settings = Settings { attributes_wait: true, ..waiting(roomy())(settings) };
-        if write_back { settings } else { Settings { write_back: None, ..settings } }
-    };
-    House::with(bucket, state, settings).await
 }
 
 fn above(path: &str) -> Option<&str> {
@@ -235,9 +226,6 @@ async fn died(player: Player) -> Player {
     let (bucket, state) = crash(house, None).await;
     Player { house: mounted(bucket, state, write_back).await, write_back, paths, acts }
 }
-
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
