@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use super::clock::ServerClock;
 use crate::key::is_directory_bucket;
 
 /// A bucket in a mount.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Root {
     /// What keys of the mount that lie in it begin with: empty for the only one, else `NAME/`.
     pub at: String,
@@ -20,8 +21,7 @@ pub struct Root {
     pub region: String,
     /// The server, by a name that stays the same over restarts.
     pub server: String,
-    /// By how many seconds this machine's clock is ahead of the server's; 0 where nobody knows.
-    pub clock_ahead_s: i64,
+    pub clock: ServerClock,
     /// Which client speaks to the server. What is copied from a bucket to another of the same number needs
     /// no other endpoint, credentials or keys than what is copied within it.
     pub client: usize,
@@ -44,7 +44,7 @@ impl Root {
 }
 
 /// All buckets of a mount, in the order of their keys. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Layout(Arc<[Root]>);
 
 impl Layout {
@@ -55,10 +55,10 @@ impl Layout {
         Self([Root { bucket, region, server, ..Root::default() }].into())
     }
 
-    /// The same, of servers whose clocks this machine's is so many seconds ahead of.
+    /// The same, of a server that has this clock.
     #[must_use]
-    pub fn with_clock_ahead_s(self, clock_ahead_s: i64) -> Self {
-        Self(self.0.iter().map(|root| Root { clock_ahead_s, ..root.clone() }).collect())
+    pub fn with_clock(self, clock: &ServerClock) -> Self {
+        Self(self.0.iter().map(|root| Root { clock: clock.clone(), ..root.clone() }).collect())
     }
 
     /// Several, each under a name of its own.
@@ -127,10 +127,10 @@ impl Layout {
         self.root_of(key).is_some_and(|root| root.read_only)
     }
 
-    /// By how many seconds this machine's clock is ahead of that of the server that has a key.
+    /// The clock of the server that has a key.
     #[must_use]
-    pub fn clock_ahead_s(&self, key: &str) -> i64 {
-        self.root_of(key).or(self.0.first()).map_or(0, |root| root.clock_ahead_s)
+    pub fn clock(&self, key: &str) -> ServerClock {
+        self.root_of(key).or(self.0.first()).map(|root| root.clock.clone()).unwrap_or_default()
     }
 
     /// The regions of the buckets, each once.
@@ -208,13 +208,13 @@ pub(in crate::bucket) mod tests {
     #[test]
     fn buckets_of_one_name_on_two_servers_are_two() {
         let on = |name: &str, server: &str, client| Root { server: server.into(), client, ..root(name, "b", "") };
-        let read_only = Root { read_only: true, clock_ahead_s: 7, ..on("c", "http://two", 1) };
+        let read_only = Root { read_only: true, clock: ServerClock::behind_by_s(7), ..on("c", "http://two", 1) };
         let layout = Layout::of_several(vec![on("a", "http://one", 0), on("b", "http://two", 1), read_only]);
         assert_eq!(layout.here("b", "x"), None, "nobody knows which is meant");
         assert!(layout.copies("a/x", "a/y") && layout.copies("b/x", "c/y") && !layout.copies("a/x", "b/x"));
         assert!(layout.is_read_only("c/") && layout.is_read_only("c/x") && !layout.is_read_only("b/x"));
         assert!(!layout.is_read_only(""), "the root is of no bucket");
-        assert_eq!((layout.clock_ahead_s("c/x"), layout.clock_ahead_s("a/x")), (7, 0));
+        assert_eq!((layout.clock("c/x").ahead_s(), layout.clock("a/x").ahead_s()), (Some(7), None));
         assert_eq!(layout.servers(), "http://one,http://two");
     }
 

@@ -9,6 +9,7 @@ pub mod attributes;
 pub mod check_first;
 pub mod checksum;
 pub mod client;
+pub mod clock;
 pub mod history;
 pub mod identity;
 pub mod in_order;

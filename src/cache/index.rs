@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use redb::Durability;
 
-use self::file::IndexFile;
+use self::file::{IndexFile, TreeChange};
 use self::mark::{Mark, Unwritten};
 use super::{Error, Remembered};
 
@@ -102,10 +102,20 @@ impl AttributeIndex {
     /// Moves what is remembered of every key that begins with `from` (`"d/"`) to the same key with
     /// `to` instead. Takes a transaction on the disk.
     pub fn rename_tree(&self, from: &str, to: &str) {
+        self.change_tree(&TreeChange::Rename { from, to });
+    }
+
+    /// Of every version whose key begins with `prefix`, S3 has to say again whether it is still the one of which
+    /// the attributes are remembered. Takes a transaction on the disk.
+    pub fn doubt_tree(&self, prefix: &str) {
+        self.change_tree(&TreeChange::Doubt { prefix });
+    }
+
+    fn change_tree(&self, change: &TreeChange<'_>) {
         let _commit = self.shared.commit.lock();
         let mut waiting = self.shared.waiting.lock();
         let changes = waiting.begin_commit();
-        self.shared.file.write(&changes, Some((from, to)), Durability::Immediate);
+        self.shared.file.write(&changes, Some(change), Durability::Immediate);
         waiting.end_commit();
     }
 

@@ -19,7 +19,7 @@ pub enum Modified {
     /// Told by S3 when that second may not have been over: another change in it would have the same date. So it is
     /// worth nothing once this time of our own clock has come, and S3 has to be asked again.
     JustNow { date: SystemTime, until: SystemTime },
-    /// Written from here, by this time of the server's clock: PUT does not tell.
+    /// Written from here, by this second of the server's clock: PUT does not tell.
     By(SystemTime),
 }
 
@@ -35,18 +35,13 @@ impl Modified {
         if when >= until { Self::At(date) } else { Self::JustNow { date, until } }
     }
 
-    /// A version that was stored from here, just now.
-    pub fn written(clock_ahead_s: i64) -> Self {
-        Self::By(later(SystemTime::now(), -clock_ahead_s))
-    }
-
     /// Whether an object of the same tag that is listed with this date is the version that is known.
     pub fn is(self, listed: SystemTime) -> bool {
         match self {
-            Self::Unknown => true,
+            Self::Unknown => false,
             Self::At(date) => same_second(date, listed),
             Self::JustNow { date, until } => same_second(date, listed) && SystemTime::now() < until,
-            Self::By(latest) => listed <= latest + CLOCK_ERROR,
+            Self::By(latest) => listed <= latest || same_second(latest, listed),
         }
     }
 
@@ -54,6 +49,12 @@ impl Modified {
     #[must_use]
     pub fn or(self, listed: SystemTime) -> Self {
         if self.date().is_some() { self } else { Self::At(listed) }
+    }
+
+    /// From when on a change of a version that S3 has just told of is dated later than whoever stored that knows it
+    /// to be, by the server's clock: its answer may have come in the second after.
+    pub fn outlived_at(self) -> Option<SystemTime> {
+        if let Self::JustNow { date, .. } = self { Some(second_of(date) + Duration::from_secs(2)) } else { None }
     }
 
     /// The date, if S3 has told it.
@@ -65,10 +66,14 @@ impl Modified {
     }
 }
 
+/// The second in which a date lies.
+fn second_of(time: SystemTime) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()))
+}
+
 /// LIST gives milliseconds, HEAD whole seconds.
 fn same_second(left: SystemTime, right: SystemTime) -> bool {
-    let second = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    second(left) == second(right)
+    second_of(left) == second_of(right)
 }
 
 fn later(time: SystemTime, seconds: i64) -> SystemTime {
@@ -103,12 +108,11 @@ mod tests {
 
     #[test]
     fn what_was_written_here_is_not_what_is_dated_later() {
-        let now = SystemTime::now();
-        for clock_ahead_s in [-3_600, 0, 3_600] {
-            let (written, theirs) = (Modified::written(clock_ahead_s), later(now, -clock_ahead_s));
-            assert!(written.is(theirs) && written.is(theirs - Duration::from_mins(10)));
-            assert!(!written.is(theirs + Duration::from_mins(1)), "another client has written since");
-            assert_eq!((written.date(), written.or(theirs)), (None, Modified::At(theirs)));
-        }
+        let second = UNIX_EPOCH + Duration::from_secs(1_000);
+        let written = Modified::By(second + Duration::from_millis(100));
+        assert!(written.is(second) && written.is(second + Duration::from_millis(999)));
+        assert!(written.is(second - Duration::from_mins(10)), "begun long ago, in parts");
+        assert!(!written.is(second + Duration::from_secs(1)), "another client has written since");
+        assert_eq!((written.date(), written.or(second)), (None, Modified::At(second)));
     }
 }

@@ -135,7 +135,7 @@ impl Fs {
         }
         if content.bytes_dirty() {
             self.commit_bytes(ino, content, &snapshot, only).await
-        } else if content.attributes_dirty.swap(false, Ordering::AcqRel) {
+        } else if let Some(leaving) = content.send_attributes() {
             let mut stored = self.store_attributes_open(ino, content, &snapshot).await;
             if stored.as_ref().is_err_and(Error::is_conflict)
                 && self.is_ours_in_the_way(ino, content, &snapshot).await?
@@ -145,9 +145,12 @@ impl Fs {
             }
             match &stored {
                 // The version that they were meant for is gone: theirs has attributes of its own.
-                Err(error) if error.is_conflict() => self.tree.lock().doubt(ino),
-                Err(_) => content.attributes_dirty.store(true, Ordering::Release),
-                Ok(()) => {}
+                Err(error) if error.is_conflict() => {
+                    leaving.end();
+                    self.tree.lock().doubt(ino);
+                }
+                Err(_) => drop(leaving),
+                Ok(()) => leaving.end(),
             }
             self.end_waiting_attributes(content);
             stored

@@ -29,6 +29,8 @@ pub struct Content {
     stored: AtomicU64,
     /// Attributes changed while open; they ride in the next upload.
     pub attributes_dirty: AtomicBool,
+    /// They are on their way: S3 need not have them yet.
+    attributes_leave: AtomicBool,
     /// Nothing of them changed but the times of bytes that were appended.
     pub times_follow: AtomicBool,
     /// The note that answers for them once the file is closed.
@@ -91,6 +93,7 @@ impl Content {
             generation: AtomicU64::new(generation),
             stored: AtomicU64::new(0),
             attributes_dirty: AtomicBool::new(false),
+            attributes_leave: AtomicBool::new(false),
             times_follow: AtomicBool::new(false),
             attributes_note: Mutex::new(None),
             untouched: AtomicBool::new(untouched),
@@ -188,8 +191,44 @@ impl Content {
         self.untouched.load(Ordering::Acquire) && self.bytes_dirty()
     }
 
+    /// The attributes are about to be sent, if S3 lacks any. For callers that hold the gate.
+    pub fn send_attributes(&self) -> Option<LeavingAttributes<'_>> {
+        if !self.attributes_dirty.load(Ordering::Acquire) {
+            return None;
+        }
+        // In this order: nobody is told in between that S3 has them.
+        self.attributes_leave.store(true, Ordering::Release);
+        self.attributes_dirty.store(false, Ordering::Release);
+        Some(LeavingAttributes(self))
+    }
+
+    /// S3 lacks attributes as far as anybody can tell: they have not left, or no answer has come.
+    pub fn attributes_leave(&self) -> bool {
+        self.attributes_leave.load(Ordering::Acquire)
+    }
+
     /// S3 lacks something: bytes, size or attributes.
     pub fn is_dirty(&self) -> bool {
         self.bytes_dirty() || self.attributes_dirty.load(Ordering::Acquire)
+    }
+}
+
+/// Attributes on their way to S3. Who gives up half-way has not sent them.
+#[derive(Debug)]
+pub struct LeavingAttributes<'a>(&'a Content);
+
+impl LeavingAttributes<'_> {
+    /// S3 has them, or nobody wants them any more.
+    pub fn end(self) {
+        self.0.attributes_leave.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for LeavingAttributes<'_> {
+    fn drop(&mut self) {
+        if self.0.attributes_leave() {
+            self.0.attributes_dirty.store(true, Ordering::Release);
+            self.0.attributes_leave.store(false, Ordering::Release);
+        }
     }
 }

@@ -59,11 +59,16 @@ impl Heads {
     /// The same, of an answer that came at this time or later.
     pub fn remembered_at(&self, when: SystemTime, key: &str, info: ObjectInfo) -> Remembered {
         let mut attributes = Attributes::from_metadata(&info.metadata);
-        attributes.ino = attributes.ino.or_else(|| self.index.get(key)?.attributes.ino);
+        let known = self.index.get(key);
+        let is_kept_here = |known: &&Remembered| is_bare_marker(key, &info) && known.etag.as_ref() == Some(&info.etag);
+        if let Some(known) = known.as_ref().filter(is_kept_here) {
+            attributes = known.attributes.clone();
+        }
+        attributes.ino = attributes.ino.or_else(|| known?.attributes.ino);
         Remembered {
             etag: Some(info.etag),
             size: info.size,
-            modified: Modified::told_at(when, info.modified, self.layout.clock_ahead_s(key)),
+            modified: Modified::told_at(when, info.modified, self.layout.clock(key).ahead_s().unwrap_or(0)),
             attributes,
             properties: info.properties,
             untold: false,
@@ -98,6 +103,12 @@ impl Heads {
         let outcome = waiting.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
     }
+}
+
+/// A marker without any metadata: a server with real directories (SeaweedFS) keeps none, and what this mount has told it
+/// is known here alone.
+fn is_bare_marker(key: &str, info: &ObjectInfo) -> bool {
+    key.ends_with('/') && info.metadata.is_empty()
 }
 
 struct Done<'a> {

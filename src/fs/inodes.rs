@@ -125,9 +125,10 @@ impl Node {
         self.noted.as_ref().is_some_and(|noted| noted.is_open())
     }
 
-    /// Has a name, and something that S3 does not know.
+    /// Has a name, and something that S3 does not know, or need not know yet.
     pub fn is_unstored(&self) -> bool {
-        self.linked && self.is_pending()
+        let leaves = || self.content.as_ref().is_some_and(|content| content.attributes_leave());
+        self.linked && (self.is_pending() || leaves())
     }
 
     /// Has a draft, clean or not, or is noted: what S3 says meanwhile must not touch it. Its next commit
@@ -354,13 +355,13 @@ impl Tree {
     }
 
     /// Gives the name of a node to somebody else's version: who has the node open keeps it, without
-    /// a name.
+    /// a name. The name stays, for whoever has just listed the directory and looks for it.
     pub fn supersede(&mut self, ino: Ino) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
         node.superseded = true;
         let (parent, name) = (node.parent, node.name.clone());
         if let Some(directory) = self.directory_mut(parent) {
-            directory.remove_absent(&name);
+            directory.forget_node(&name);
         }
         self.orphan(ino);
     }
@@ -428,6 +429,17 @@ mod tests {
         tree.doubt(3);
         assert!(tree.forgotten_since("a/") >= asked, "what a walk has read ahead names the old version too");
         assert!(tree.forgotten_since("") <= asked);
+    }
+
+    #[test]
+    fn the_name_of_a_superseded_file_stays() {
+        let mut tree = Tree::new(String::new(), Stat::fresh(FileKind::Directory, 0o755, 0, 0));
+        tree.link(node(2, ROOT_INO, "f", FileKind::File));
+        tree.get_mut(2).unwrap().opens = 1;
+        tree.supersede(2);
+        assert!(tree.get(2).is_some_and(|node| !node.linked), "who has it open keeps it");
+        let child = tree.directory_mut(ROOT_INO).unwrap().child("f");
+        assert!(child.is_some_and(|child| child.ino.is_none()), "and the next node is theirs");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::inodes::{Ino, Node, Tree};
 use super::names::Child;
 use super::{Fs, Result};
 use crate::bucket::ETag;
-use crate::cache::Pinned;
+use crate::cache::{Modified, Pinned};
 use crate::key::ROOT_INO;
 
 /// What has to be forgotten of a path and everything below it.
@@ -32,6 +32,7 @@ impl Fs {
             };
         }
         self.walks.forget_all();
+        self.doubt_attributes(ino).await;
         let mut below = Below::default();
         {
             let mut tree = self.tree.lock();
@@ -52,6 +53,16 @@ impl Fs {
         Ok(below.objects.len())
     }
 
+    /// What other clients have made of attributes is asked for, also where the date does not tell of a change. Not where
+    /// they are told by this machine alone.
+    async fn doubt_attributes(&self, ino: Ino) {
+        let Some(key) = self.tree.lock().key(ino).filter(|_| self.origins.asks()) else { return };
+        let index = self.index.clone();
+        if let Err(cause) = tokio::task::spawn_blocking(move || index.doubt_tree(&key)).await {
+            tracing::warn!(%cause, "attributes are not asked for again");
+        }
+    }
+
     /// A name that was missing may have appeared since.
     async fn resolve_anew(&self, parent: Ino, name: &str) -> Result<Ino> {
         self.tree.lock().expire_listing(parent);
@@ -67,6 +78,9 @@ fn doubt(tree: &mut Tree, ino: Ino, below: &mut Below) {
         let key = tree.key(ino).unwrap_or_default();
         let Some(node) = tree.get_mut(ino) else { continue };
         node.expire();
+        if !node.is_drafted() {
+            node.modified = Modified::Unknown;
+        }
         if ino != ROOT_INO {
             below.nodes.push((ino, node.parent, node.name.clone()));
         }

@@ -50,6 +50,7 @@ impl Fs {
     /// what may carry it ([`crate::fs::waiting`]).
     pub(super) async fn change_attributes(&self, ino: Ino, change: impl Fn(&mut Stat)) -> Result<()> {
         self.ensure_told(ino).await?;
+        self.ask_marker(ino).await;
         if self.only_moves_ctime(ino, &change).await {
             return Ok(());
         }
@@ -135,6 +136,7 @@ impl Fs {
             self.settle_at(&snapshot.key).await?;
             snapshot = self.snapshot(ino)?;
         }
+        self.outlive_its_date(ino, &snapshot.key).await;
         let options = PutOptions {
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,
             properties: snapshot.stat.properties.clone(),
@@ -163,6 +165,15 @@ impl Fs {
         self.stored(ino, &snapshot.key, &etag);
         self.rebase(ino, &snapshot.key, &etag);
         Ok(())
+    }
+
+    /// Waits, for two seconds at most, while S3 would date a change of another client's version like that version
+    /// itself: its tag stays the same, and so whoever has stored it would never see the change.
+    async fn outlive_its_date(&self, ino: Ino, key: &str) {
+        let Some(over) = self.tree.lock().get(ino).and_then(|node| node.modified.outlived_at()) else { return };
+        if let Some(left) = self.settings.layout.clock(key).now().and_then(|now| over.duration_since(now).ok()) {
+            tokio::time::sleep(left).await;
+        }
     }
 
     /// Gives an object other attributes, as long as it is this version (or none, if `etag` is `None`).
@@ -241,10 +252,7 @@ impl Fs {
             let Some(node) = tree.get_mut(ino) else { return };
             let was_cached = node.pages == Pages::Of(node.etag.clone());
             let previous = node.etag.replace(etag.clone());
-            // A server with real directories (SeaweedFS) dates a marker by what was last put beside it: which date
-            // is ours, only the next listing tells.
-            let ahead_s = self.settings.layout.clock_ahead_s(key);
-            node.modified = if node.is_directory() { Modified::Unknown } else { Modified::written(ahead_s) };
+            node.modified = Modified::By(self.settings.layout.clock(key).stored_by());
             if was_cached {
                 node.pages = Pages::Of(Some(etag.clone()));
             }

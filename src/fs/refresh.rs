@@ -2,12 +2,13 @@
 //!
 //! They come from the index where the version is known, else from one HEAD.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::heads::is_version;
-use super::inodes::{Ino, KernelStat};
+use super::inodes::{Ino, KernelStat, Node};
 use super::listing::is_silence;
-use super::names::Seen;
+use super::names::{Directory, Seen};
+use super::resolve::is_doubted;
 use super::stat::Stat;
 use super::{Fs, Result};
 use crate::bucket::Properties;
@@ -36,6 +37,27 @@ impl Fs {
         }
     }
 
+    /// Learns what the marker of a directory is by now, before the attributes in it are changed: only a listing of the
+    /// directory itself tells of another machine's change, and it may be long ago that it was read.
+    pub(super) async fn ask_marker(&self, ino: Ino) {
+        const LISTING_STANDS: Duration = Duration::from_secs(30);
+        let asked = Instant::now();
+        let key = {
+            let tree = self.tree.lock();
+            let is_old = |directory: &Directory| directory.listed_at().is_none_or(|at| at.elapsed() >= LISTING_STANDS);
+            let is_unsure = |node: &&Node| {
+                node.etag.is_some() && !node.is_drafted() && node.directory.as_ref().is_some_and(is_old)
+            };
+            tree.get(ino).filter(is_unsure).and_then(|_| tree.key(ino))
+        };
+        // Without an answer the change itself will tell what is the matter.
+        if let Some(key) = key.filter(|_| self.listings.outage().is_none())
+            && let Ok(remembered) = self.heads.ask(&key).await
+        {
+            self.adopt_attributes(ino, true, &remembered, asked);
+        }
+    }
+
     /// What can be said of a version without asking S3.
     pub(super) fn known_attributes(&self, key: &str, directory: bool, seen: Option<&Seen>) -> Option<Remembered> {
         let asks = seen.map_or(self.origins.asks(), |seen| seen.asks);
@@ -45,7 +67,7 @@ impl Fs {
             let current = match seen {
                 Some(seen) => is_version(&remembered, seen),
                 // A directory's version is checked when it is listed itself.
-                None => directory,
+                None => directory && !is_doubted(remembered.etag.as_ref(), remembered.modified),
             };
             if current && !(asks && remembered.untold) {
                 return Some(self.with_modified(key, remembered, seen));

@@ -176,6 +176,9 @@ impl Fs {
             let (parent, name) = (node.parent, node.name.clone());
             tree.doubt(ino);
             tree.supersede(ino);
+            if let Some(directory) = tree.directory_mut(parent) {
+                directory.remove_absent(&name);
+            }
             if let Some(left) = content.take_promise().map(|deferral| left_of(&there, deferral, content)) {
                 self.link_left(&mut tree, &left, parent, &name);
             }

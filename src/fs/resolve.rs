@@ -11,7 +11,8 @@ use super::inodes::{Ino, Node};
 use super::names::{Child, Listing, Seen};
 use super::stat::Stat;
 use super::{Fs, Result};
-use crate::cache::Remembered;
+use crate::bucket::ETag;
+use crate::cache::{Modified, Remembered};
 use crate::error::Kind;
 
 /// HEADs under way at once for one listing.
@@ -225,7 +226,7 @@ impl Fs {
             Some(seen) => {
                 (node.told || !seen.asks) && node.etag.as_ref() == Some(&seen.etag) && node.modified.is(seen.modified)
             }
-            None => node.is_directory() || node.checked.elapsed() < self.settings.attr_ttl,
+            None => !is_doubted(node.etag.as_ref(), node.modified) && (node.is_directory() || self.is_fresh(node)),
         }
     }
 
@@ -285,4 +286,9 @@ impl Fs {
         };
         Ok(Some((remembered, asked)))
     }
+}
+
+/// Nobody can say whether this is the version that S3 has.
+pub(super) fn is_doubted(etag: Option<&ETag>, modified: Modified) -> bool {
+    etag.is_some() && modified == Modified::Unknown
 }

@@ -1,5 +1,7 @@
 //! Attributes from LIST: what foreign objects cost, and that nothing they carry is lost.
 
+use s3mount::bucket::clock::ServerClock;
+
 use super::*;
 
 fn metadata(pairs: &[(&str, &str)]) -> Metadata {
@@ -251,7 +253,7 @@ async fn empty_objects_of_a_moved_tree_are_asked_for_only_where_nothing_is_known
 /// A mount that asks again as soon as it may, and takes its clock to be so far ahead of the bucket's.
 async fn doubting(bucket: Arc<MemoryBucket>, clock_ahead_s: i64) -> House {
     let asking = |settings: Settings| {
-        let layout = settings.layout.with_clock_ahead_s(clock_ahead_s);
+        let layout = settings.layout.with_clock(&ServerClock::behind_by_s(clock_ahead_s));
         Settings { attr_ttl: Duration::ZERO, list_ttl: Duration::ZERO, layout, ..settings }
     };
     House::with(bucket, tempfile::tempdir().unwrap(), asking).await
@@ -269,6 +271,69 @@ async fn a_chmod_by_another_mount_of_what_was_written_here_is_seen() {
     // The index has learned it as well.
     let house = house.restart().await;
     assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o604);
+}
+
+#[tokio::test]
+async fn a_chmod_by_another_mount_of_a_directory_made_here_is_seen_and_not_undone() {
+    let house = doubting(Arc::new(MemoryBucket::new()), 10).await;
+    let other = doubting(house.bucket.clone(), 0).await;
+    let ours = house.fs.mkdir(ROOT, OsStr::new("d"), 0o755, ME).await.unwrap().ino;
+    house.write_file(ours, "f", b"x").await;
+    let theirs = other.lookup(ROOT, "d").await.unwrap().ino;
+    let set = SetAttr { mode: Some(0o700), uid: Some(5), gid: Some(5), ..SetAttr::default() };
+    other.fs.setattr(theirs, set).await.unwrap();
+    house.names(ours).await;
+    let seen = house.lookup(ROOT, "d").await.unwrap().stat;
+    assert_eq!((seen.perm, seen.uid, seen.gid), (0o700, 5, 5));
+    chmod(&house, ours, 0o710).await.unwrap();
+    let kept = Attributes::from_metadata(&house.bucket.info("d/").unwrap().metadata);
+    assert_eq!((kept.mode.unwrap() & 0o7777, kept.uid, kept.gid), (0o710, Some(5), Some(5)));
+}
+
+/// As a server with real directories answers.
+#[tokio::test]
+async fn a_marker_that_carries_nothing_keeps_what_it_has_here() {
+    let house = doubting(Arc::new(MemoryBucket::new()), 10).await;
+    let ours = house.fs.mkdir(ROOT, OsStr::new("d"), 0o711, ME).await.unwrap().ino;
+    house.bucket.insert("d/", "", Metadata::new());
+    house.names(ours).await;
+    assert_eq!(house.bucket.count("HeadObject"), 1, "by its date it is another client's");
+    assert_eq!(house.lookup(ROOT, "d").await.unwrap().stat.perm, 0o711);
+}
+
+#[tokio::test]
+async fn before_a_directory_is_changed_that_was_not_read_for_long_its_marker_is_asked_for() {
+    let house = House::new().await;
+    house.fs.mkdir(ROOT, OsStr::new("d"), 0o755, ME).await.unwrap();
+    let house = house.restart().await;
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    let marker = metadata(&[("mode", "16832"), ("uid", "5"), ("gid", "5")]);
+    house.bucket.insert("d/", "", marker);
+    chmod(&house, directory, 0o710).await.unwrap();
+    let kept = Attributes::from_metadata(&house.bucket.info("d/").unwrap().metadata);
+    assert_eq!((kept.mode.unwrap() & 0o7777, kept.uid, kept.gid), (0o710, Some(5), Some(5)));
+    let asked = house.bucket.count("HeadObject");
+    house.names(directory).await;
+    chmod(&house, directory, 0o711).await.unwrap();
+    assert_eq!(house.bucket.count("HeadObject"), asked, "it was read just now");
+}
+
+/// Dated by the bucket as what this mount has stored itself, as far as it knows.
+#[tokio::test]
+async fn a_chmod_that_no_date_tells_is_seen_once_everything_is_forgotten() {
+    let house = doubting(Arc::new(MemoryBucket::new()), 0).await;
+    let other = doubting(house.bucket.clone(), 0).await;
+    house.write_file(ROOT, "f", b"x").await;
+    house.fs.mkdir(ROOT, OsStr::new("d"), 0o755, ME).await.unwrap();
+    for name in ["f", "d"] {
+        let theirs = other.lookup(ROOT, name).await.unwrap().ino;
+        chmod(&other, theirs, 0o700).await.unwrap();
+    }
+    assert_eq!(house.lookup(ROOT, "f").await.unwrap().stat.perm, 0o644, "so it must be for this test");
+    house.fs.invalidate("").await.unwrap();
+    for name in ["f", "d"] {
+        assert_eq!(house.lookup(ROOT, name).await.unwrap().stat.perm, 0o700, "{name}");
+    }
 }
 
 #[tokio::test]

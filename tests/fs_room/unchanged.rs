@@ -1,5 +1,7 @@
 //! A chmod, chown or utimes to what a file is already: S3 is told nothing, and ctime moves here.
 
+use s3mount::bucket::clock::ServerClock;
+
 use super::*;
 
 /// A house of which nothing that was noted is sent by itself.
@@ -131,7 +133,7 @@ async fn what_another_mount_has_set_meanwhile_is_set_back() {
     let bucket = Arc::new(MemoryBucket::new());
     let asking = |clock_ahead_s: i64| {
         move |settings: Settings| {
-            let layout = settings.layout.with_clock_ahead_s(clock_ahead_s);
+            let layout = settings.layout.with_clock(&ServerClock::behind_by_s(clock_ahead_s));
             Settings { attr_ttl: Duration::ZERO, list_ttl: Duration::ZERO, layout, ..settings }
         }
     };

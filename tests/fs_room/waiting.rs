@@ -149,6 +149,21 @@ async fn fsync_sync_and_the_end_of_the_mount_wait_for_them() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_mount_waits_for_those_that_are_on_their_way() {
+    let house = house().await;
+    let ino = house.write_file(ROOT, "f", b"bytes").await.ino;
+    house.bucket.inject(Fault::once("CopyObject", Effect::Delay(Duration::from_millis(200))));
+    chmod(&house, ino, 0o600).await;
+    let uploader = house.fs.start_uploader();
+    while house.bucket.count("CopyObject") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(house.fs.drain(Duration::from_secs(5)).await.is_empty());
+    uploader.stop().await;
+    assert_eq!((stored_mode(&house, "f").await, open_notes(&house)), (0o600, 0));
+}
+
+#[tokio::test]
 async fn a_crash_loses_none_and_the_next_start_sends_them() {
     let house = house().await;
     let file = house.write_file(ROOT, "f", b"bytes").await.ino;

@@ -78,8 +78,8 @@ fn a_scrape_finds_what_was_read_and_what_went_wrong() {
     fs::write(mount.at("ours"), b"first").unwrap();
     // Another client is faster: the close must not overwrite it.
     let mut file = fs::OpenOptions::new().append(true).open(mount.at("ours")).unwrap();
-    file.write_all(b" and ours").unwrap();
     mount.outside().put("ours", b"theirs");
+    file.write_all(b" and ours").unwrap();
     // Who drops a file hears nothing of its close.
     assert_eq!(nix::unistd::close(file).unwrap_err(), nix::errno::Errno::ESTALE);
     let held = fs::File::open(mount.at("read")).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::assert_errno;
-use crate::stage::{place, sys};
+use crate::stage::{Maker, PATIENCE, Stage, place, sys, wait_for};
 
 #[test]
 fn chmod_keeps_every_bit_over_a_remount() {
@@ -189,4 +189,28 @@ fn touch_of_an_existing_file_keeps_its_bytes() {
     File::open(place.at("f")).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(9)).unwrap();
     assert_eq!(fs::read(place.at("f")).unwrap(), b"bytes");
     assert_eq!(sys::mtime(&place.at("f")), UNIX_EPOCH + Duration::from_secs(9));
+}
+
+/// Nothing but the date of an object tells a change of its attributes, and two that fall into one second look the same.
+#[test]
+fn what_another_mount_changes_at_once_is_seen() {
+    let stage = || Stage::on(Maker::Embedded).args(&["--attr-ttl", "0s", "--list-ttl", "0s", "--negative-ttl", "0s"]);
+    let left = stage().mount();
+    let mut right = left.elsewhere();
+    right.start();
+    for round in 0..3 {
+        let (file, directory) = (format!("f{round}"), format!("d{round}"));
+        fs::write(left.at(&file), "bytes").unwrap();
+        fs::create_dir(left.at(&directory)).unwrap();
+        for name in [&file, &directory] {
+            chown(right.at(name), Some(5), Some(6)).unwrap();
+            wait_for("what the other mount has set", PATIENCE, || {
+                if left.at(name).is_dir() {
+                    fs::read_dir(left.at(name)).unwrap();
+                }
+                let meta = fs::metadata(left.at(name)).unwrap();
+                (meta.uid() == 5 && meta.gid() == 6).then_some(())
+            });
+        }
+    }
 }

@@ -457,6 +457,12 @@ impl World {
     }
 
     async fn chmod(&mut self, path: &str, mode: u32) {
+        // Of a mode that the file has already S3 is told or not, depending on how long ago it was asked; and so its
+        // writer is told of another client's version or not.
+        let open = self.reference.at(path).map(|id| &self.reference.files[&id]);
+        if open.is_some_and(|file| file.writers > 0 && file.mode == mode) {
+            return;
+        }
         if self.change(path, SetAttr { mode: Some(mode), ..SetAttr::default() }).await.is_some() {
             self.reference.chmod(path, mode);
         }

@@ -1,8 +1,6 @@
-//! How far this machine's clock is from the server's.
+//! The `Date` of each answer, and how far this machine's clock is from the server's in words.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -11,26 +9,7 @@ use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-/// No answer has told the time yet.
-const UNKNOWN: i64 = i64::MIN;
-
-/// Compares the `Date` of the first answer that has one with our own clock.
-#[derive(Clone, Debug)]
-pub(super) struct ServerClock {
-    ahead_s: Arc<AtomicI64>,
-}
-
-impl ServerClock {
-    pub(super) fn new() -> Self {
-        Self { ahead_s: Arc::new(AtomicI64::new(UNKNOWN)) }
-    }
-
-    /// By how many seconds this machine's clock is ahead of the server's; negative where it is behind.
-    /// Right to a second or two, and to the time that the answer took.
-    pub(super) fn ahead_s(&self) -> Option<i64> {
-        Some(self.ahead_s.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN)
-    }
-}
+use crate::bucket::clock::ServerClock;
 
 #[dyn_dispatch_hint]
 impl Intercept for ServerClock {
@@ -44,21 +23,15 @@ impl Intercept for ServerClock {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // One look is enough, and this is on the way of every answer.
-        if self.ahead_s().is_none()
-            && let Some(ahead) =
-                context.response().headers().get("date").and_then(|date| ahead_of(date, SystemTime::now()))
-        {
-            self.ahead_s.store(ahead, Ordering::Relaxed);
+        if let Some(date) = context.response().headers().get("date").and_then(parse) {
+            self.note(date);
         }
         Ok(())
     }
 }
 
-fn ahead_of(date: &str, now: SystemTime) -> Option<i64> {
-    let theirs = DateTime::from_str(date, Format::HttpDate).ok()?.secs();
-    let ours = now.duration_since(UNIX_EPOCH).ok()?.as_secs();
-    Some(i64::try_from(ours).ok()? - theirs)
+fn parse(date: &str) -> Option<SystemTime> {
+    DateTime::from_str(date, Format::HttpDate).ok()?.try_into().ok()
 }
 
 /// `1 h 2 min ahead of`, `5 min behind`.
@@ -75,16 +48,14 @@ pub(super) fn in_words(ahead_s: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
     #[test]
-    fn ahead_is_positive() {
-        let now = UNIX_EPOCH + Duration::from_secs(784_111_777 + 90);
-        assert_eq!(ahead_of("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(90));
-        assert_eq!(ahead_of("Sun, 06 Nov 1994 09:49:37 GMT", now), Some(90 - 3600));
-        assert_eq!(ahead_of("yesterday", now), None);
+    fn a_date_is_one_of_http() {
+        assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), Some(UNIX_EPOCH + Duration::from_secs(784_111_777)));
+        assert_eq!(parse("yesterday"), None);
     }
 
     #[test]

@@ -25,10 +25,10 @@ use aws_smithy_http_client::{Builder, Connector};
 use hyper::Uri;
 
 use super::answers::ToldAnswers;
-use super::clock::ServerClock;
 use super::headers::ReadableHeaders;
 use super::wishes::AskedHeaders;
 use super::{ConnectSettings, failure};
+use crate::bucket::clock::ServerClock;
 use crate::bucket::identity::Identity;
 use crate::bucket::{Error, Result};
 use crate::error::Kind;
@@ -68,7 +68,7 @@ pub(super) async fn load(settings: &ConnectSettings) -> Result<Sdk> {
     let shared = shared_config(settings, http.clone(), &region).await;
     let identity = if settings.no_sign_request { None } else { Some(identity(settings, http, &region).await?) };
     let path_style = settings.force_path_style.unwrap_or_else(|| host.is_some_and(|host| !is_aws(&host)));
-    let (accelerate, clock) = (settings.accelerate, ServerClock::new());
+    let (accelerate, clock) = (settings.accelerate, ServerClock::default());
     Ok(Sdk { shared, endpoint_url, path_style, identity, accelerate, asked, clock, region })
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::check_first::CheckFirst;
+use super::clock::ServerClock;
 use super::history::History;
 use super::layout::Layout;
 use super::probe::{Capabilities, probe};
@@ -142,9 +143,8 @@ pub struct Connection {
     pub region: String,
     /// The region that was asked first, where S3 named another.
     pub moved_from: Option<String>,
-    /// By how many seconds this machine's clock is ahead of the server's; negative where it is behind,
-    /// `None` where no answer told the time.
-    pub clock_ahead_s: Option<i64>,
+    /// The server's; of several buckets that of the first.
+    pub clock: ServerClock,
     pub capabilities: Capabilities,
     /// `None` of several buckets, whose root is in none.
     pub first_page: Option<FirstPage>,
@@ -229,12 +229,11 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
     Ok(Connection {
         bucket,
         direct,
-        layout: Layout::of_bucket(&settings.bucket, &sdk.region, &sdk.endpoint())
-            .with_clock_ahead_s(sdk.clock.ahead_s().unwrap_or(0)),
+        layout: Layout::of_bucket(&settings.bucket, &sdk.region, &sdk.endpoint()).with_clock(&sdk.clock),
         requests: shared.requests,
         endpoint: sdk.endpoint(),
         moved_from,
-        clock_ahead_s: sdk.clock.ahead_s(),
+        clock: sdk.clock.clone(),
         capabilities,
         first_page,
         credentials: sdk.credentials(),

@@ -1,8 +1,11 @@
 use std::io::{Seek, SeekFrom, Write};
 
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::bucket::ETag;
+use crate::cache::Modified;
 
 fn sized(size: u64) -> Remembered {
     Remembered { size, ..Remembered::default() }
@@ -107,6 +110,22 @@ fn a_tree_moves_with_what_waits_and_what_is_written() {
     assert_eq!(index.get("e/waiting/x"), Some(sized(4)));
     assert_eq!(index.get("d0"), Some(sized(3)));
     assert!(["d/written", "d/", "d/waiting/x"].iter().all(|key| index.get(key).is_none()));
+}
+
+#[test]
+fn of_a_doubted_tree_every_version_is_asked_for_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = index(&directory);
+    let known = || Remembered { etag: Some(ETag::new("v")), modified: Modified::At(UNIX_EPOCH), ..sized(1) };
+    index.put("d/written", known());
+    index.flush();
+    index.put("d/waiting", known());
+    index.put("d0", known());
+    index.doubt_tree("d/");
+    let modified = |key: &str| index.get(key).unwrap().modified;
+    assert_eq!((modified("d/written"), modified("d/waiting")), (Modified::Unknown, Modified::Unknown));
+    assert_eq!(index.get("d0"), Some(known()));
+    assert!(!modified("d/written").is(UNIX_EPOCH) && index.get("d/written").unwrap().size == 1);
 }
 
 #[test]

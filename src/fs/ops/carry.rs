@@ -50,7 +50,7 @@ impl Fs {
         let layout = &self.settings.layout;
         self.renames.load(Ordering::Relaxed)
             && self.is_in_directory_bucket(to)
-            && layout.root_of(to) == layout.root_of(from)
+            && layout.index_of(to) == layout.index_of(from)
     }
 
     /// All of them get their new keys; of what was copied all, or none.

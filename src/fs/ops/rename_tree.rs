@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use super::carry::Carried;
 use super::rename::Move;
 use crate::bucket::{Condition, CopyRequest, Deletion, ETag, ListRequest, Listed, PutOptions};
-use crate::cache::Modified;
 use crate::error::Kind;
 use crate::failpoint::{self, Failpoint};
 use crate::fs::content::{Content, Deferral};
@@ -418,10 +417,6 @@ impl Fs {
             for ino in &below {
                 if let Some(directory) = tree.directory_mut(*ino) {
                     directory.forget_versions();
-                }
-                if let Some(node) = tree.get_mut(*ino).filter(|node| node.is_directory()) {
-                    // The copy of its marker has another date, which the next listing tells.
-                    node.modified = Modified::Unknown;
                 }
             }
             below.iter().filter_map(|ino| Some((*ino, tree.key(*ino)?, tree.get(*ino)?.etag.clone()))).collect()
