@@ -117,11 +117,11 @@ fn of_two_mounts_of_a_directory_bucket_the_later_close_is_refused_and_kept() {
     let left = stage().args(&["--attr-ttl", "0s", "--list-ttl", "0s"]).mount();
     let mut right = left.elsewhere();
     right.start();
+    let _undisturbed = process::without_children();
     fs::write(left.at("file"), "theirs: none\n").unwrap();
     let mut ours = OpenOptions::new().append(true).open(left.at("file")).unwrap();
-    fs::write(right.at("file"), "theirs\n").unwrap();
-    // Not before: a child of another test would close, and so store, what it inherits.
     ours.write_all(b"ours\n").unwrap();
+    fs::write(right.at("file"), "theirs\n").unwrap();
     assert_errno!(sys::close(ours), ESTALE);
     assert_eq!(fs::read_to_string(left.at("file")).unwrap(), "theirs\n");
     assert_eq!(left.conflicts().len(), 1);
@@ -386,11 +386,11 @@ fn of_two_mounts_that_append_the_later_is_refused_and_kept() {
     let left = stage().args(&["--attr-ttl", "0s", "--list-ttl", "0s"]).mount();
     let mut right = left.elsewhere();
     right.start();
+    let _undisturbed = process::without_children();
     fs::write(left.at("log"), "both\n").unwrap();
     let mut ours = OpenOptions::new().append(true).open(left.at("log")).unwrap();
-    OpenOptions::new().append(true).open(right.at("log")).unwrap().write_all(b"theirs\n").unwrap();
-    // Not before: a child of another test would close, and so store, what it inherits.
     ours.write_all(b"ours\n").unwrap();
+    OpenOptions::new().append(true).open(right.at("log")).unwrap().write_all(b"theirs\n").unwrap();
     assert_errno!(sys::close(ours), ESTALE);
     assert_eq!(left.outside().bytes("log"), b"both\ntheirs\n");
     assert_eq!(fs::read_to_string(left.at("log")).unwrap(), "both\ntheirs\n");

@@ -112,9 +112,10 @@ fn a_large_file_is_a_multipart_upload_that_leaves_nothing_behind() {
 fn another_clients_version_is_not_overwritten_blindly() {
     let mount = Stage::on(Maker::Embedded).mount();
     fs::write(mount.at("f"), "first").unwrap();
+    let _undisturbed = process::without_children();
     let file = OpenOptions::new().write(true).open(mount.at("f")).unwrap();
-    mount.outside().put("f", b"theirs");
     file.write_all_at(b"ours!", 0).unwrap();
+    mount.outside().put("f", b"theirs");
     assert_eq!(sys::close(file).unwrap_err().raw_os_error(), Some(libc::ESTALE));
     assert_eq!(mount.outside().bytes("f"), b"theirs");
     assert_ours_is_kept(&mount, b"ours!");

@@ -77,11 +77,13 @@ fn a_scrape_finds_what_was_read_and_what_went_wrong() {
     assert!(fs::metadata(mount.at("missing")).is_err());
     fs::write(mount.at("ours"), b"first").unwrap();
     // Another client is faster: the close must not overwrite it.
+    let undisturbed = process::without_children();
     let mut file = fs::OpenOptions::new().append(true).open(mount.at("ours")).unwrap();
-    mount.outside().put("ours", b"theirs");
     file.write_all(b" and ours").unwrap();
+    mount.outside().put("ours", b"theirs");
     // Who drops a file hears nothing of its close.
     assert_eq!(nix::unistd::close(file).unwrap_err(), nix::errno::Errno::ESTALE);
+    drop(undisturbed);
     let held = fs::File::open(mount.at("read")).unwrap();
 
     let scrape = Scrape::once(&mount, "s3mount_open_handles", 1);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::stage::servers::Server;
-use crate::stage::{Mount, Stage, sys, wait_for};
+use crate::stage::{Mount, Stage, process, sys, wait_for};
 
 /// A mount of a slow server: its answers leave room for the calls that follow.
 fn slow() -> (Server, Mount) {
@@ -71,6 +71,7 @@ fn attributes_set_right_after_a_close_are_in_the_bucket_soon() {
 fn a_file_opened_right_after_a_close_is_stored_by_its_own_close_only() {
     let (_server, mount) = slow();
     race(&mount, 50, |path, round| {
+        let _undisturbed = process::without_children();
         fs::write(path, "whole").unwrap();
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"half", 0).unwrap();

@@ -9,8 +9,24 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 type Request = (Command, Sender<io::Result<Child>>);
+
+/// Held while a child is being started.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// As long as this is held, no test starts a child: it would close, and so store, what it inherits of files that this
+/// process is just writing. Not to be held by who starts one himself.
+pub fn without_children() -> RwLockReadGuard<'static, ()> {
+    STARTING.read()
+}
+
+/// The child executes its program when this returns, and has closed what it inherited.
+fn start(command: &mut Command) -> io::Result<Child> {
+    let _alone = STARTING.write();
+    command.spawn()
+}
 
 /// Spawns a child that gets `at_our_end` when this test process ends, however it ends.
 ///
@@ -30,7 +46,7 @@ pub fn spawn(mut command: Command, at_our_end: Signal) -> Child {
         let (sender, requests) = channel::<Request>();
         std::thread::spawn(move || {
             for (mut command, answer) in requests {
-                let _ = answer.send(command.stdin(Stdio::null()).spawn());
+                let _ = answer.send(start(command.stdin(Stdio::null())));
             }
         });
         sender
@@ -57,7 +73,7 @@ pub fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 /// Runs a command to its end, at most `patience`; kills it and panics after that.
 pub fn output(command: &mut Command, patience: Duration) -> Output {
     let shown = format!("{command:?}");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let child = child.unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
     let pid = child.id();
     let (sender, receiver) = channel();
