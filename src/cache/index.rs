@@ -15,9 +15,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use redb::Durability;
 
-use self::file::{IndexFile, TreeChange};
+use self::file::IndexFile;
 use self::mark::{Mark, Unwritten};
-use super::{Error, Remembered};
+use super::{Error, Modified, Remembered};
 
 /// How long a change may wait for its transaction.
 const COMMIT_DELAY: Duration = Duration::from_secs(1);
@@ -102,21 +102,37 @@ impl AttributeIndex {
     /// Moves what is remembered of every key that begins with `from` (`"d/"`) to the same key with
     /// `to` instead. Takes a transaction on the disk.
     pub fn rename_tree(&self, from: &str, to: &str) {
-        self.change_tree(&TreeChange::Rename { from, to });
-    }
-
-    /// Of every version whose key begins with `prefix`, S3 has to say again whether it is still the one of which
-    /// the attributes are remembered. Takes a transaction on the disk.
-    pub fn doubt_tree(&self, prefix: &str) {
-        self.change_tree(&TreeChange::Doubt { prefix });
-    }
-
-    fn change_tree(&self, change: &TreeChange<'_>) {
         let _commit = self.shared.commit.lock();
         let mut waiting = self.shared.waiting.lock();
         let changes = waiting.begin_commit();
-        self.shared.file.write(&changes, Some(change), Durability::Immediate);
+        self.shared.file.write(&changes, Some((from, to)), Durability::Immediate);
         waiting.end_commit();
+    }
+
+    /// Of every version whose key begins with `prefix`, S3 has to say again whether it is still the one of which
+    /// the attributes are remembered. Of what is remembered meanwhile it does not matter which is taken for newer.
+    pub fn doubt_tree(&self, prefix: &str) {
+        self.flush();
+        let mut from = prefix.to_owned();
+        loop {
+            // In pieces: who wants to know something else is not to wait for all of a large index.
+            let found = self.shared.file.some_below(prefix, &from);
+            let Some((last, _)) = found.last() else { return };
+            from = format!("{last}\0");
+            for (key, remembered) in &found {
+                if self.get(key).as_ref() == Some(remembered) {
+                    self.put(key, Remembered { modified: Modified::Unknown, ..remembered.clone() });
+                }
+            }
+            self.flush();
+        }
+    }
+
+    /// The same of one key.
+    pub fn doubt(&self, key: &str) {
+        if let Some(remembered) = self.get(key).filter(|remembered| remembered.etag.is_some()) {
+            self.put(key, Remembered { modified: Modified::Unknown, ..remembered });
+        }
     }
 
     /// Returns when all changes so far are on the disk.

@@ -24,6 +24,9 @@ pub enum Modified {
 }
 
 impl Modified {
+    /// Then a change of a version has another date than the answer to who stored it.
+    pub const OUTLIVED_AFTER: Duration = Duration::from_secs(2);
+
     /// The date that S3 has just told beside the attributes; our clock is ahead of its clock by so many seconds.
     pub fn told(date: SystemTime, clock_ahead_s: i64) -> Self {
         Self::told_at(SystemTime::now(), date, clock_ahead_s)
@@ -54,7 +57,7 @@ impl Modified {
     /// From when on a change of a version that S3 has just told of is dated later than whoever stored that knows it
     /// to be, by the server's clock: its answer may have come in the second after.
     pub fn outlived_at(self) -> Option<SystemTime> {
-        if let Self::JustNow { date, .. } = self { Some(second_of(date) + Duration::from_secs(2)) } else { None }
+        if let Self::JustNow { date, .. } = self { Some(second_of(date) + Self::OUTLIVED_AFTER) } else { None }
     }
 
     /// The date, if S3 has told it.

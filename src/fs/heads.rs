@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -30,13 +31,15 @@ pub struct Heads {
     layout: Layout,
     ahead: Mutex<HashMap<String, watch::Receiver<Outcome>>>,
     slots: Semaphore,
+    /// Some marker had metadata: so the server keeps it.
+    markers_carry: AtomicBool,
 }
 
 impl Heads {
     /// None under way.
     pub fn new(bucket: Arc<dyn Bucket>, index: Arc<AttributeIndex>, layout: Layout) -> Arc<Self> {
         let slots = Semaphore::new(PARALLEL_AHEAD);
-        Arc::new(Self { bucket, index, layout, ahead: Mutex::default(), slots })
+        Arc::new(Self { bucket, index, layout, ahead: Mutex::default(), slots, markers_carry: AtomicBool::new(false) })
     }
 
     /// One HEAD; the index learns what it says.
@@ -60,8 +63,8 @@ impl Heads {
     pub fn remembered_at(&self, when: SystemTime, key: &str, info: ObjectInfo) -> Remembered {
         let mut attributes = Attributes::from_metadata(&info.metadata);
         let known = self.index.get(key);
-        let is_kept_here = |known: &&Remembered| is_bare_marker(key, &info) && known.etag.as_ref() == Some(&info.etag);
-        if let Some(known) = known.as_ref().filter(is_kept_here) {
+        let is_lost = self.loses_metadata(key, &info);
+        if let Some(known) = known.as_ref().filter(|known| is_lost && known.etag.as_ref() == Some(&info.etag)) {
             attributes = known.attributes.clone();
         }
         attributes.ino = attributes.ino.or_else(|| known?.attributes.ino);
@@ -73,6 +76,17 @@ impl Heads {
             properties: info.properties,
             untold: false,
         }
+    }
+
+    /// Whether it may be the server's fault that a marker carries nothing: one with real directories (SeaweedFS) keeps
+    /// nothing of it, and what this mount has told it is known here alone. Not where any marker has ever carried
+    /// something.
+    fn loses_metadata(&self, key: &str, info: &ObjectInfo) -> bool {
+        let is_marker = key.ends_with('/');
+        if is_marker && !info.metadata.is_empty() {
+            self.markers_carry.store(true, Ordering::Relaxed);
+        }
+        is_marker && !self.markers_carry.load(Ordering::Relaxed)
     }
 
     /// This version's attributes will be needed: asks for them unless the index has them.
@@ -103,12 +117,6 @@ impl Heads {
         let outcome = waiting.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
     }
-}
-
-/// A marker without any metadata: a server with real directories (SeaweedFS) keeps none, and what this mount has told it
-/// is known here alone.
-fn is_bare_marker(key: &str, info: &ObjectInfo) -> bool {
-    key.ends_with('/') && info.metadata.is_empty()
 }
 
 struct Done<'a> {

@@ -120,6 +120,11 @@ impl Node {
         self.is_noted() || self.content.as_ref().is_some_and(|content| content.is_dirty())
     }
 
+    /// Has bytes that S3 does not have.
+    pub fn has_unstored_bytes(&self) -> bool {
+        self.content.as_ref().is_some_and(|content| content.bytes_dirty())
+    }
+
     /// A directory of which S3 has yet to be told something.
     pub fn is_noted(&self) -> bool {
         self.noted.as_ref().is_some_and(|noted| noted.is_open())

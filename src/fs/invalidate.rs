@@ -58,7 +58,9 @@ impl Fs {
     async fn doubt_attributes(&self, ino: Ino) {
         let Some(key) = self.tree.lock().key(ino).filter(|_| self.origins.asks()) else { return };
         let index = self.index.clone();
-        if let Err(cause) = tokio::task::spawn_blocking(move || index.doubt_tree(&key)).await {
+        let is_file = !key.is_empty() && !key.ends_with('/');
+        let doubt = move || if is_file { index.doubt(&key) } else { index.doubt_tree(&key) };
+        if let Err(cause) = tokio::task::spawn_blocking(doubt).await {
             tracing::warn!(%cause, "attributes are not asked for again");
         }
     }

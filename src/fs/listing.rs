@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::inodes::Ino;
 use super::names::{Child, Listing, Seen};
 use super::pages::{Lines, PageStream, Place, Rest};
+use super::resolve::is_doubted;
 use super::{Error, Fs, Result};
 use crate::bucket::{self, ListRequest};
 use crate::error::Kind;
@@ -347,7 +348,7 @@ impl Fs {
             let Some(node) = tree.get_mut(child) else { continue };
             let known = match (&seen, &node.etag) {
                 (Some(seen), Some(etag)) => *etag == seen.etag && node.modified.is(seen.modified),
-                (None, _) => node.is_directory(),
+                (None, _) => node.is_directory() && !is_doubted(node.etag.as_ref(), node.modified),
                 (Some(_), None) => false,
             };
             if known && !changed_here {
@@ -357,7 +358,7 @@ impl Fs {
                 }
             }
         }
-        if let Some(node) = tree.get_mut(ino) {
+        if let Some(node) = tree.get_mut(ino).filter(|node| !is_doubted(node.etag.as_ref(), node.modified)) {
             node.checked = node.checked.max(asked);
         }
     }

@@ -136,7 +136,6 @@ impl Fs {
             self.settle_at(&snapshot.key).await?;
             snapshot = self.snapshot(ino)?;
         }
-        self.outlive_its_date(ino, &snapshot.key).await;
         let options = PutOptions {
             metadata: snapshot.stat.to_attributes(None).to_metadata()?,
             properties: snapshot.stat.properties.clone(),
@@ -165,15 +164,6 @@ impl Fs {
         self.stored(ino, &snapshot.key, &etag);
         self.rebase(ino, &snapshot.key, &etag);
         Ok(())
-    }
-
-    /// Waits, for two seconds at most, while S3 would date a change of another client's version like that version
-    /// itself: its tag stays the same, and so whoever has stored it would never see the change.
-    async fn outlive_its_date(&self, ino: Ino, key: &str) {
-        let Some(over) = self.tree.lock().get(ino).and_then(|node| node.modified.outlived_at()) else { return };
-        if let Some(left) = self.settings.layout.clock(key).now().and_then(|now| over.duration_since(now).ok()) {
-            tokio::time::sleep(left).await;
-        }
     }
 
     /// Gives an object other attributes, as long as it is this version (or none, if `etag` is `None`).

@@ -10,7 +10,7 @@ use super::listing::is_silence;
 use super::names::{Directory, Seen};
 use super::resolve::is_doubted;
 use super::stat::Stat;
-use super::{Fs, Result};
+use super::{Error, Fs, Result};
 use crate::bucket::Properties;
 use crate::bucket::attributes::Attributes;
 use crate::cache::{Modified, Remembered};
@@ -42,18 +42,28 @@ impl Fs {
     pub(super) async fn ask_marker(&self, ino: Ino) {
         const LISTING_STANDS: Duration = Duration::from_secs(30);
         let asked = Instant::now();
-        let key = {
+        let (key, etag, modified) = {
             let tree = self.tree.lock();
             let is_old = |directory: &Directory| directory.listed_at().is_none_or(|at| at.elapsed() >= LISTING_STANDS);
-            let is_unsure = |node: &&Node| {
-                node.etag.is_some() && !node.is_drafted() && node.directory.as_ref().is_some_and(is_old)
-            };
-            tree.get(ino).filter(is_unsure).and_then(|_| tree.key(ino))
+            let is_unsure =
+                |node: &&Node| node.etag.is_some() && !node.is_drafted() && node.directory.as_ref().is_some_and(is_old);
+            let Some(node) = tree.get(ino).filter(is_unsure) else { return };
+            let Some(key) = tree.key(ino) else { return };
+            (key, node.etag.clone(), node.modified)
         };
-        // Without an answer the change itself will tell what is the matter.
-        if let Some(key) = key.filter(|_| self.listings.outage().is_none())
-            && let Ok(remembered) = self.heads.ask(&key).await
+        let is_recent = |by: SystemTime| by + LISTING_STANDS > self.settings.layout.clock(&key).stored_by();
+        if matches!(modified, Modified::By(by) if is_recent(by)) || self.listings.outage().is_some() {
+            return;
+        }
+        let answer = self.bucket.head(&key).await.map_err(Error::from);
+        self.listings.note_outcome(&answer);
+        // Without an answer the change itself will tell what is the matter. What is the same keeps the times that are
+        // known here alone.
+        if let Ok(info) = answer
+            && !(etag.as_ref() == Some(&info.etag) && modified.is(info.modified))
         {
+            let remembered = self.heads.remembered(&key, info);
+            self.index.put(&key, remembered.clone());
             self.adopt_attributes(ino, true, &remembered, asked);
         }
     }

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::backlog::{Backlog, Next};
 use super::inodes::Ino;
 use super::{Error, Fs, Result};
+use crate::cache::Modified;
 
 /// The running uploader of a mount.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ impl Uploader {
 /// How sending a file has ended.
 enum Sent {
     Done,
-    /// Somebody writes to it, and the next close makes it whole; or a directory is being filled.
+    /// Somebody writes to it, and the next close makes it whole; or a directory is being filled; or a change would
+    /// have the date of what it changes.
     Unfinished,
 }
 
@@ -67,6 +69,9 @@ impl Fs {
     }
 
     async fn try_to_send(&self, ino: Ino) -> Result<Sent> {
+        if self.is_dated_like_theirs(ino) {
+            return Ok(Sent::Unfinished);
+        }
         let _stable = self.namespace.read().await;
         let Some(content) = self.content(ino) else {
             if self.may_be_implied(ino) {
@@ -84,6 +89,20 @@ impl Fs {
             Err(Error::Posix(Errno::EAGAIN)) => Ok(Sent::Unfinished),
             sent => sent.map(|()| Sent::Done),
         }
+    }
+
+    /// Whether S3 would date a change of the attributes of another client's version like that version itself: its tag
+    /// stays the same, and so whoever has stored it would never see the change. Two seconds later it does not.
+    fn is_dated_like_theirs(&self, ino: Ino) -> bool {
+        let (key, over) = {
+            let tree = self.tree.lock();
+            let Some(node) = tree.get(ino).filter(|node| !node.has_unstored_bytes()) else { return false };
+            let Some((key, over)) = tree.key(ino).zip(node.modified.outlived_at()) else { return false };
+            (key, over)
+        };
+        let left = self.settings.layout.clock(&key).now().and_then(|now| over.duration_since(now).ok());
+        // Dated later than it can be: a clock was wrong, and waiting would not help.
+        left.is_some_and(|left| left <= Modified::OUTLIVED_AFTER)
     }
 
     /// The bytes of a file that S3 does not have as it is.

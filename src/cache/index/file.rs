@@ -9,7 +9,7 @@ use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
 };
 
-use super::super::{Modified, Remembered};
+use super::super::Remembered;
 use super::Changes;
 use super::mark::Mark;
 
@@ -23,13 +23,6 @@ const CHECKED_FILE_BYTES: u64 = 64 << 20;
 const MAX_ENTRIES: u64 = 2_000_000;
 /// Entries at most, when there is no file.
 const MAX_ENTRIES_IN_MEMORY: u64 = 100_000;
-
-/// What happens to all that is remembered under a prefix.
-#[derive(Debug)]
-pub(super) enum TreeChange<'a> {
-    Rename { from: &'a str, to: &'a str },
-    Doubt { prefix: &'a str },
-}
 
 /// Attributes by key, in a file of ours alone.
 #[derive(Debug)]
@@ -85,8 +78,35 @@ impl IndexFile {
         }
     }
 
-    /// One transaction: the changes, then that of every key under a prefix.
-    pub fn write(&self, changes: &Changes, tree: Option<&TreeChange<'_>>, durability: Durability) {
+    /// Versions under a prefix, some of them, by their keys from `from` on; of a record that is damaged nothing.
+    pub fn some_below(&self, prefix: &str, from: &str) -> Vec<(String, Remembered)> {
+        const SOME: usize = 5_000;
+        let store = self.store.read();
+        let found = guarded(|| {
+            let table = match store.database().begin_read()?.open_table(TABLE) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut found = Vec::new();
+            for entry in table.range(from..)? {
+                let (key, value) = entry?;
+                if found.len() == SOME || !key.value().starts_with(prefix) {
+                    break;
+                }
+                let remembered = Remembered::decode(key.value(), value.value());
+                found.extend(remembered.filter(|it| it.etag.is_some()).map(|it| (key.value().to_owned(), it)));
+            }
+            Ok(found)
+        });
+        drop(store);
+        found.unwrap_or_else(|cause| {
+            self.give_up(&cause);
+            Vec::new()
+        })
+    }
+
+    /// One transaction: the changes, then the renaming of every key under a prefix.
+    pub fn write(&self, changes: &Changes, tree: Option<(&str, &str)>, durability: Durability) {
         let store = self.store.read();
         let max_entries = if store.in_memory { MAX_ENTRIES_IN_MEMORY } else { MAX_ENTRIES };
         let written = guarded(|| {
@@ -98,10 +118,8 @@ impl IndexFile {
             {
                 let mut table = transaction.open_table(TABLE)?;
                 apply(&mut table, changes)?;
-                match tree {
-                    Some(TreeChange::Rename { from, to }) => rename(&mut table, from, to)?,
-                    Some(TreeChange::Doubt { prefix }) => doubt(&mut table, prefix)?,
-                    None => {}
+                if let Some((from, to)) = tree {
+                    rename(&mut table, from, to)?;
                 }
             }
             transaction.commit()?;
@@ -214,7 +232,12 @@ fn apply(table: &mut Table<'_, &'static str, &'static [u8]>, changes: &Changes) 
 
 /// Records carry a checksum over their key: they are written anew.
 fn rename(table: &mut Table<'_, &'static str, &'static [u8]>, from: &str, to: &str) -> Result<(), redb::Error> {
-    let moved = below(table, from)?;
+    let mut moved = Vec::new();
+    for entry in table.range(from..)? {
+        let (key, value) = entry?;
+        let Some(rest) = key.value().strip_prefix(from) else { break };
+        moved.push((rest.to_owned(), Remembered::decode(key.value(), value.value())));
+    }
     for (rest, _) in &moved {
         table.remove(format!("{from}{rest}").as_str())?;
     }
@@ -225,30 +248,4 @@ fn rename(table: &mut Table<'_, &'static str, &'static [u8]>, from: &str, to: &s
         }
     }
     Ok(())
-}
-
-/// Without a date nothing is taken for the version that is remembered.
-fn doubt(table: &mut Table<'_, &'static str, &'static [u8]>, prefix: &str) -> Result<(), redb::Error> {
-    for (rest, remembered) in below(table, prefix)? {
-        let key = format!("{prefix}{rest}");
-        if let Some(remembered) = remembered.filter(|remembered| remembered.etag.is_some()) {
-            let doubted = Remembered { modified: Modified::Unknown, ..remembered };
-            table.insert(key.as_str(), doubted.encode(&key).as_slice())?;
-        }
-    }
-    Ok(())
-}
-
-/// What is remembered under a prefix, by the rest of the key; nothing of a record that is damaged.
-fn below(
-    table: &Table<'_, &'static str, &'static [u8]>,
-    prefix: &str,
-) -> Result<Vec<(String, Option<Remembered>)>, redb::Error> {
-    let mut found = Vec::new();
-    for entry in table.range(prefix..)? {
-        let (key, value) = entry?;
-        let Some(rest) = key.value().strip_prefix(prefix) else { break };
-        found.push((rest.to_owned(), Remembered::decode(key.value(), value.value())));
-    }
-    Ok(found)
 }
