@@ -10,6 +10,8 @@ mod hooks;
 mod pages;
 #[path = "command/tls.rs"]
 mod tls;
+#[path = "command/words.rs"]
+mod words;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

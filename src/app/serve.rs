@@ -1,6 +1,7 @@
 //! One mount from its start to its end.
 
 use std::future::Future;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::error::Kind;
 use crate::hooks;
 use crate::lambda;
 use crate::mount::{self, MountSettings};
-use crate::telemetry::Log;
+use crate::telemetry::{Log, printable};
 
 /// Requests wait in the kernel's queue, not for our threads: these only take and hand over.
 const FUSE_THREADS: usize = 4;
@@ -95,6 +96,7 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let mut interrupts = Interrupts::new()?;
     let mountpoint = mount::prepare(&config.mountpoint)?;
     places::refuse_on_mount(&config, &mountpoint)?;
+    let hides_files = mount::hides_files(&mountpoint);
     let socket = places::socket_path(&places::run_dir()?, &mountpoint);
     let specs = config.hooks.as_deref().map(|file| hooks::load_for(file, &config.sources.bucket_name())).transpose()?;
     // Before anything that takes time: a port in use is told at once.
@@ -131,6 +133,9 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     let metrics = metrics.map(|listener| listener.serve(look));
     tracing::info!(source = %config.sources, mountpoint = %mountpoint.display(), "mounted");
     let in_foreground = !ready.is_background();
+    if hides_files {
+        tell_hidden(&mountpoint, in_foreground);
+    }
     let watch = in_foreground.then(|| Watch::over(&mountpoint, DRAIN_DEADLINE + FLUSH_DEADLINE + HOOK_GRACE));
     let running = Running { facts, rooms: Arc::clone(&rooms), mounted, orders, interrupts, watch };
     let ended = running.until_end(ready.tell(greeting)).await;
@@ -151,6 +156,15 @@ pub(super) async fn serve(job: Job) -> Result<Ended, Failure> {
     // The next mount of the same place may take over now, and only then the command is told.
     drop((rooms, control, places));
     Ok(ended)
+}
+
+/// As mount(8) it mounts over files all the same. The log of a mount in the foreground is the terminal.
+fn tell_hidden(mountpoint: &Path, in_foreground: bool) {
+    let told = format!("{} is not empty: what lies in it is hidden while it is mounted", mountpoint.display());
+    tracing::warn!("{}", printable(&told));
+    if !in_foreground {
+        let _ = writeln!(std::io::stderr(), "s3mount: {}", printable(&told));
+    }
 }
 
 /// The buckets. Of the root nothing is taken as known while the process before this one still stores something.

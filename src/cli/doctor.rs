@@ -34,6 +34,16 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Examines what a mount needs, and says how it is.
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(path) = self.bucket.as_deref().filter(|given| given.starts_with(['/', '.'])) {
+            let path = printable(path);
+            return Err(Failure::new(
+                Kind::Usage,
+                format!("'{path}' names no bucket: doctor examines what a mount needs"),
+            )
+            .hint(format!(
+                "write BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX; how a mount is: s3mount status {path}"
+            )));
+        }
         let in_file = self.given.config.as_deref().map(Config::names_bucket).transpose()?.unwrap_or(false);
         let with_bucket = self.bucket.is_some() || in_file;
         let config = match (self.bucket, self.given.config.as_deref()) {

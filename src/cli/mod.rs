@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod gc;
 mod hooks;
+mod meant;
 mod mount;
 mod mount_options;
 mod progress;
@@ -88,18 +89,22 @@ enum Command {
 
 /// Runs the program with its own arguments.
 pub fn run() -> ExitCode {
-    let outcome = match parse(std::env::args_os().collect()) {
-        Ok(cli) => dispatch(cli),
-        Err(Stop::Said(code)) => return code,
-        Err(Stop::Failed(failure)) => Err(failure),
-    };
-    match outcome {
+    let expanded = mount_options::expand(std::env::args_os().collect());
+    match expanded.map_err(Stop::Failed).and_then(|arguments| perform(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+        Err(Stop::Said(code)) => code,
+        Err(Stop::Failed(failure)) => {
             say_failure(&failure);
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+fn perform(arguments: &[OsString]) -> Result<(), Stop> {
+    let cli = parse(arguments)?;
+    let named_no_command = cli.command.is_none();
+    dispatch(cli)
+        .map_err(|failure| Stop::Failed(if named_no_command { meant::hinted(failure, arguments) } else { failure }))
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -156,15 +161,15 @@ pub fn command() -> clap::Command {
         .mut_subcommand("hooks", hide_below)
 }
 
-fn parse(arguments: Vec<OsString>) -> Result<Cli, Stop> {
-    let arguments = mount_options::expand(arguments).map_err(Stop::Failed)?;
-    let parsed = command().try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+fn parse(arguments: &[OsString]) -> Result<Cli, Stop> {
+    let parsed = command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|error| {
         if error.use_stderr() {
             let failure = usage_failure(&error);
-            return Stop::Failed(match bucket_meant(&arguments) {
-                Some(bucket) => failure.hint(format!("to mount a bucket of that name: s3mount s3://{bucket} …")),
-                None => failure,
+            return Stop::Failed(match (meant::bucket(arguments), meant::command(arguments)) {
+                (Some(bucket), _) => failure.hint(format!("to mount a bucket of that name: s3mount s3://{bucket} …")),
+                (None, Some(line)) => failure.hint(format!("did you mean `{line}`?")),
+                (None, None) => failure,
             });
         }
         let _ = error.print();
@@ -179,15 +184,6 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let message = what.join(" ").trim_start_matches("error: ").to_owned();
     let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
     Failure::new(Kind::Usage, message).hint(tip.unwrap_or("see `s3mount --help`"))
-}
-
-/// The first word of a line that is wrong as a command, and right as a mount of the bucket it would name.
-fn bucket_meant(arguments: &[OsString]) -> Option<String> {
-    let name = arguments.get(1)?.to_str()?;
-    command().find_subcommand(name)?;
-    let mut as_mount = arguments.to_vec();
-    as_mount.insert(1, "mount".into());
-    command().try_get_matches_from(as_mount).is_ok().then(|| name.to_owned())
 }
 
 fn say_failure(failure: &Failure) {
@@ -234,7 +230,8 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Cli, Failure> {
-        parse(line.split_whitespace().map(OsString::from).collect()).map_err(|stop| match stop {
+        let arguments = mount_options::expand(line.split_whitespace().map(OsString::from).collect())?;
+        parse(&arguments).map_err(|stop| match stop {
             Stop::Failed(failure) => failure,
             Stop::Said(_) => Failure::new(Kind::Usage, "said"),
         })

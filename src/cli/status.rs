@@ -11,7 +11,7 @@ use crate::mount;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Of this mount only; without it, of all mounts of this user
+    /// Of the mount on which this lies only; without it, of all mounts of this user
     mountpoint: Option<PathBuf>,
     /// For programs: an object with MOUNTPOINT, else an array
     #[arg(long)]
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let run_dir = app::run_dir()?;
-        let mountpoint = self.mountpoint.as_deref().map(mount::named).transpose()?;
+        let mountpoint = self.mountpoint.as_deref().map(mount::above).transpose()?;
         if let Some(Span(every)) = self.watch {
             return watch::watch(&run_dir, mountpoint.as_deref(), every);
         }

@@ -42,6 +42,9 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(pending) = pending(&status.files) {
         line("waiting", pending);
     }
+    for kept in kept(&status.files) {
+        line("kept", kept);
+    }
     for odd in odd_keys(&status.files) {
         line("odd key", odd);
     }
@@ -98,7 +101,7 @@ fn files(files: &Value) -> String {
     }
 }
 
-/// What closes have left to be sent, and what was set aside.
+/// What closes have left to be sent.
 fn pending(files: &Value) -> Option<String> {
     let waiting = &files["pending"];
     let number = |name: &str| waiting[name].as_u64().unwrap_or(0);
@@ -112,13 +115,22 @@ fn pending(files: &Value) -> Option<String> {
     if let Some(error) = waiting["last_error"].as_str() {
         parts.push(format!("last error: {}", printable(error)));
     }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// What was set aside, and how to have it told no more.
+fn kept(files: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
     if let Some(conflicts @ 1..) = files["conflicts"].as_u64() {
-        parts.push(format!("{conflicts} versions lost against other clients' are kept as .conflict files"));
+        let place = printable(files["conflicts_dir"].as_str().unwrap_or_default());
+        lines.push(format!(
+            "{conflicts} versions that lost against other clients', told until they are removed: {place}/*.conflict"
+        ));
     }
     if let Some(rejected @ 1..) = files["rejected"].as_u64() {
-        parts.push(format!("{rejected} files refused by hooks are kept: s3mount hooks rejected list"));
+        lines.push(format!("{rejected} files refused by hooks: s3mount hooks rejected list"));
     }
-    (!parts.is_empty()).then(|| parts.join("; "))
+    lines
 }
 
 /// Keys that fit no path: a line for each, and one for those that are too many.
@@ -263,7 +275,7 @@ mod tests {
         status.files = json!({
             "dirty_files": ["a", "b\u{1b}[31m", "c", "d", "e", "f"], "open_files": 6,
             "odd_keys": {"a//b": "EmptyComponent"}, "odd_keys_unlisted": 7, "removals_waiting": 3,
-            "conflicts": 1, "write_back": true,
+            "conflicts": 1, "conflicts_dir": "/s/drafts", "rejected": 2, "write_back": true,
             "pending": {"files": 6, "bytes": 2048, "sending": 1, "oldest_s": 61, "last_error": "403\u{1b}"},
         });
         status.hooks = json!({"hooks": [{"name": "thumbnail", "invocations": 3, "errors": 1, "dead": 1,
@@ -274,7 +286,9 @@ mod tests {
             "6 open, 3 removed and still in the bucket, 6 not stored yet: a, b\\u{1b}[31m, c, d, e, …",
             "odd key    a//b (EmptyComponent), left untouched\n  odd key    and 7 more\n",
             "thumbnail: 3 runs, 1 failed, 1 given up, last: exit code 1",
-            "waiting    6 closed files to be sent, 2.0 KiB, the oldest for 1 min; last error: 403\\u{1b}; 1 versions",
+            "waiting    6 closed files to be sent, 2.0 KiB, the oldest for 1 min; last error: 403\\u{1b}\n",
+            "kept       1 versions that lost against other clients', told until they are removed: /s/drafts/*.conflict\n",
+            "kept       2 files refused by hooks: s3mount hooks rejected list\n",
             "warn       1970-01-01 00:00:00Z upload failed",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");

@@ -12,7 +12,7 @@ use crate::mount;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where a bucket is mounted; without it, all mounts of this user
+    /// Where a bucket is mounted, or a path below; without it, all mounts of this user
     mountpoint: Option<PathBuf>,
     /// Give up what is not stored by then [default: as long as S3 answers]
     #[arg(long, value_name = "TIME")]
@@ -29,7 +29,7 @@ impl Arguments {
             let outcomes: Vec<_> = control::all_sockets(&run_dir).iter().map(|socket| sync(socket, &request)).collect();
             return outcomes.into_iter().find_map(Result::err).map_or(Ok(()), Err);
         };
-        let mountpoint = mount::named(&mountpoint)?;
+        let mountpoint = mount::above(&mountpoint)?;
         match sync(&app::socket_path(&run_dir, &mountpoint), &request)? {
             Some(()) => Ok(()),
             None => Err(mount::silence(&mountpoint).into()),

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::content::Content;
 use super::inodes::Ino;
 use super::persist::Snapshot;
+use super::recovery::CONFLICT_SUFFIX;
 use super::{Error, Fs, Result};
 
 impl Fs {
@@ -33,6 +34,12 @@ impl Fs {
         // Else somebody is in the way at the target of a rename, and the file keeps both its name and
         // its draft.
         Ok(())
+    }
+
+    /// How many versions are kept aside, of earlier mounts too. Who has looked at one removes its file.
+    pub(super) fn kept_conflicts(&self) -> usize {
+        let entries = std::fs::read_dir(&self.settings.draft_dir).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(CONFLICT_SUFFIX)).count()
     }
 
     pub(super) fn is_under(&self, ino: Ino, key: &str) -> bool {

@@ -280,7 +280,7 @@ fn windows(intent: &Intent) -> (Failpoint, Failpoint) {
 }
 
 /// Drafts that lost against another writer keep their bytes under this ending.
-const CONFLICT_SUFFIX: &str = ".conflict";
+pub(super) const CONFLICT_SUFFIX: &str = ".conflict";
 
 /// A name of its own for each conflict: one draft may have several.
 pub fn conflict_path(draft: &Path) -> PathBuf {

@@ -1,6 +1,7 @@
 //! What the file system tells about itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -54,8 +55,10 @@ pub struct Status {
     /// Closes are answered from the journal, and what waits to be sent.
     pub write_back: bool,
     pub pending: BacklogStatus,
-    /// Versions of ours that lost against another client's; their bytes are kept.
-    pub conflicts: u64,
+    /// Versions of ours that lost against another client's and are still kept, of earlier mounts too.
+    pub conflicts: usize,
+    /// Where they are, each a `.conflict` file.
+    pub conflicts_dir: PathBuf,
     /// Files that a hook has refused; their bytes are kept.
     pub rejected: usize,
     pub open_files: usize,
@@ -122,6 +125,7 @@ impl Fs {
         let (passthrough, passthrough_opens) = self.passthrough_status();
         // A directory that can't be read is told of where something is put into it.
         let rejected = self.rejected().map_or(0, |rejected| rejected.len());
+        let conflicts = self.kept_conflicts();
         let tree = self.tree.lock();
         let dirty = tree.nodes().filter(|node| node.is_unstored());
         let mut dirty_files: Vec<_> = dirty.filter_map(|node| self.path_of(&tree.key(node.ino)?)).collect();
@@ -130,7 +134,8 @@ impl Fs {
             dirty_files,
             write_back: self.settings.write_back.is_some(),
             pending: self.backlog.status(Instant::now()),
-            conflicts: self.conflicts.load(Ordering::Relaxed),
+            conflicts,
+            conflicts_dir: self.settings.draft_dir.clone(),
             rejected,
             removals_waiting: self.removals.len(),
             open_files: tree.nodes().filter(|node| node.opens > 0).count(),

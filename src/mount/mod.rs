@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use fusermount::unmount_by_helper;
-pub use mountpoint::{holding, lies_on, named, prepare, silence};
+pub use mountpoint::{above, hides_files, holding, lies_on, named, prepare, silence};
 pub use requests::Requests;
 pub use session::{MountSettings, Mounted, mount, unmount};
 
@@ -31,6 +31,8 @@ pub enum Error {
     Foreign { mountpoint: PathBuf, source_name: String, fs_type: String },
     #[error("{} is not mounted", .0.display())]
     NotMounted(PathBuf),
+    #[error("{} is not a mountpoint, but lies on the mount on {}", .path.display(), .mountpoint.display())]
+    Below { path: PathBuf, mountpoint: PathBuf },
     #[error("the process of the mount on {} is gone", .0.display())]
     Dead(PathBuf),
     #[error("nobody answers for the mount on {}: it belongs to another user, or its control socket is gone", .0.display())]
@@ -60,7 +62,8 @@ impl Error {
             | Self::NoDirectory(_)
             | Self::Occupied { .. }
             | Self::Foreign { .. }
-            | Self::NotMounted(_) => Kind::Usage,
+            | Self::NotMounted(_)
+            | Self::Below { .. } => Kind::Usage,
             Self::Busy(_) => Kind::Busy,
             Self::Unheard(_) | Self::NotPermitted { .. } => Kind::AccessDenied,
             Self::Dead(_) | Self::NoFuse(_) | Self::NoHelper | Self::System { .. } => Kind::Local,
@@ -78,6 +81,7 @@ impl Error {
             Self::Occupied { .. } => "choose another directory, or unmount that first".into(),
             Self::Foreign { .. } => "umount(8) is for those".into(),
             Self::NotMounted(_) => "`s3mount status` lists your mounts".into(),
+            Self::Below { mountpoint, .. } => format!("give the mountpoint: {}", mountpoint.display()),
             Self::Dead(path) => {
                 format!("`s3mount umount {}` cleans up; mounting there again does so too", path.display())
             }

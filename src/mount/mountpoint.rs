@@ -144,9 +144,17 @@ fn is_dead(cause: &io::Error) -> bool {
 /// [`Error::NotMounted`], when there is nothing of that name.
 pub fn named(mountpoint: &Path) -> Result<PathBuf> {
     resolve(mountpoint).map_err(|error| match error {
-        Error::Missing(path) | Error::NoDirectory(path) => Error::NotMounted(path),
+        Error::Missing(path) | Error::NoDirectory(path) => no_mount(&path),
         other => other,
     })
+}
+
+/// The mountpoint of ours that a path lies on, as df(1) finds it; of any other path as [`named`].
+///
+/// # Errors
+/// Those of [`named`].
+pub fn above(path: &Path) -> Result<PathBuf> {
+    holding(path).map(|(mountpoint, _)| mountpoint).or_else(|_| named(path))
 }
 
 /// The mount of ours that a path lies on, and the path below it: empty for its root. What does not
@@ -174,7 +182,14 @@ pub fn silence(mountpoint: &Path) -> Error {
         Some(mount) => {
             Error::Foreign { mountpoint: mountpoint.to_owned(), source_name: mount.source, fs_type: mount.fs_type }
         }
-        None => Error::NotMounted(mountpoint.to_owned()),
+        None => no_mount(mountpoint),
+    }
+}
+
+fn no_mount(path: &Path) -> Error {
+    match holding(path) {
+        Ok((mountpoint, _)) => Error::Below { path: path.to_owned(), mountpoint },
+        Err(_) => Error::NotMounted(path.to_owned()),
     }
 }
 
@@ -187,6 +202,13 @@ fn answers_as_dead(mountpoint: &Path) -> bool {
         let _ = answer.send(std::fs::metadata(path));
     });
     matches!(answers.recv_timeout(LOOK_DEADLINE), Ok(Err(cause)) if is_dead(&cause))
+}
+
+/// Whether something lies in a directory, which nobody sees while something is mounted on it. What cannot be
+/// looked into counts as empty.
+#[must_use]
+pub fn hides_files(mountpoint: &Path) -> bool {
+    std::fs::read_dir(mountpoint).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Whether a path, which need not exist yet, would lie on the mount.
@@ -231,7 +253,9 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         std::fs::write(root.join("file"), "x").unwrap();
         std::os::unix::fs::symlink(&root, root.join("link")).unwrap();
+        assert!(!hides_files(&dir.path().join("none")));
         assert_eq!(prepare(&root).unwrap(), root, "not empty is fine");
+        assert!(hides_files(&root));
         assert_eq!(prepare(&root.join("link")).unwrap(), root);
         assert!(matches!(prepare(&root.join("none")), Err(Error::Missing(_))));
         assert!(matches!(prepare(&root.join("file")), Err(Error::NoDirectory(_))));

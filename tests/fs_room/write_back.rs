@@ -2,6 +2,7 @@
 //! nor another client makes a lie of either.
 
 mod doubts;
+mod kept;
 mod model;
 mod symlinks;
 mod tree_model;
