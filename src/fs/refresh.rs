@@ -144,6 +144,8 @@ impl Fs {
         if changed {
             node.kernel_stat = KernelStat::Outdated;
         }
+        // The kernel believes those of a directory for as long as a listing; what changed may be a right.
+        let other_rights = directory && node.lookups > 0 && !node.stat.is_like(&stat);
         node.stat = stat;
         node.etag.clone_from(&remembered.etag);
         node.modified = remembered.modified;
@@ -152,6 +154,9 @@ impl Fs {
         drop(tree);
         if changed {
             self.tell_kernel(|kernel| kernel.forget_pages(ino));
+        }
+        if other_rights {
+            self.tell_kernel(|kernel| kernel.forget_attributes(ino));
         }
     }
 }

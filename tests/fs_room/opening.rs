@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use s3mount::bucket::Metadata;
-use s3mount::bucket::memory::{Effect, Fault};
+use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
+use s3mount::bucket::{Bucket, Metadata, PutOptions};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Opened, Place};
 use s3mount::fs::{Ino, Kernel, Settings};
@@ -293,4 +294,24 @@ async fn what_is_appended_goes_behind_lines_that_the_kernel_has_not_heard_of() {
     house.fs.write(opened.handle, 0, b"OURS").await.unwrap();
     house.fs.flush(opened.handle, ME).await.unwrap();
     assert_eq!(house.bucket.bytes("log").unwrap(), "OURS\ntheirs\nours again\n", "who says where is heard");
+}
+
+#[tokio::test]
+async fn the_kernel_forgets_the_rights_of_a_directory_that_another_mount_has_changed() {
+    let asking = |settings| Settings { list_ttl: Duration::ZERO, ..settings };
+    let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), asking).await;
+    let kernel = Told::attached(&house);
+    let put = async |mode: &str| {
+        let metadata = Metadata::from([("mode".to_owned(), mode.to_owned())]);
+        house.bucket.put("d/", Bytes::new(), &PutOptions { metadata, ..PutOptions::default() }).await.unwrap();
+        house.bucket.info("d/").unwrap().modified
+    };
+    let dated = put("16877").await;
+    let directory = house.lookup(ROOT, "d").await.unwrap().ino;
+    house.names(directory).await;
+    while put("16832").await == dated {}
+    kernel.take();
+    house.names(directory).await;
+    assert_eq!(kernel.take(), ["attributes"]);
+    assert_eq!(house.lookup(ROOT, "d").await.unwrap().stat.perm, 0o700);
 }
