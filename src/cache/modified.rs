@@ -8,6 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// By so much may be wrong what is known of the server's clock, and a date that is told in seconds.
 const CLOCK_ERROR: Duration = Duration::from_secs(3);
 
+/// The `Date` of an answer may be so much behind what it is about: told from an older second by a server that is busy, or
+/// by what stands before it.
+const DATE_BEHIND: Duration = Duration::from_secs(1);
+
 /// When S3 stored the version of which the attributes are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Modified {
@@ -24,8 +28,9 @@ pub enum Modified {
 }
 
 impl Modified {
-    /// Then a change of a version has another date than the answer to who stored it.
-    pub const OUTLIVED_AFTER: Duration = Duration::from_secs(2);
+    /// Then a change of a version has a later date than who stored it takes for his own: his answer may have come in the
+    /// next second, and another one is allowed for.
+    pub const OUTLIVED_AFTER: Duration = Duration::from_secs(3);
 
     /// The date that S3 has just told beside the attributes; our clock is ahead of its clock by so many seconds.
     pub fn told(date: SystemTime, clock_ahead_s: i64) -> Self {
@@ -44,7 +49,7 @@ impl Modified {
             Self::Unknown => false,
             Self::At(date) => same_second(date, listed),
             Self::JustNow { date, until } => same_second(date, listed) && SystemTime::now() < until,
-            Self::By(latest) => listed <= latest || same_second(latest, listed),
+            Self::By(latest) => second_of(listed) <= second_of(latest) + DATE_BEHIND,
         }
     }
 
@@ -54,8 +59,7 @@ impl Modified {
         if self.date().is_some() { self } else { Self::At(listed) }
     }
 
-    /// From when on a change of a version that S3 has just told of is dated later than whoever stored that knows it
-    /// to be, by the server's clock: its answer may have come in the second after.
+    /// From when on, by the server's clock, whoever has stored a version that S3 has just told of sees a change of it.
     pub fn outlived_at(self) -> Option<SystemTime> {
         if let Self::JustNow { date, .. } = self { Some(second_of(date) + Self::OUTLIVED_AFTER) } else { None }
     }
@@ -113,9 +117,9 @@ mod tests {
     fn what_was_written_here_is_not_what_is_dated_later() {
         let second = UNIX_EPOCH + Duration::from_secs(1_000);
         let written = Modified::By(second + Duration::from_millis(100));
-        assert!(written.is(second) && written.is(second + Duration::from_millis(999)));
+        assert!(written.is(second) && written.is(second + Duration::from_millis(1_999)));
         assert!(written.is(second - Duration::from_mins(10)), "begun long ago, in parts");
-        assert!(!written.is(second + Duration::from_secs(1)), "another client has written since");
+        assert!(!written.is(second + Duration::from_secs(2)), "another client has written since");
         assert_eq!((written.date(), written.or(second)), (None, Modified::At(second)));
     }
 }

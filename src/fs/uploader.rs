@@ -92,7 +92,7 @@ impl Fs {
     }
 
     /// Whether S3 would date a change of the attributes of another client's version like that version itself: its tag
-    /// stays the same, and so whoever has stored it would never see the change. Two seconds later it does not.
+    /// stays the same, and so whoever has stored it would never see the change. Some seconds later it does not.
     fn is_dated_like_theirs(&self, ino: Ino) -> bool {
         let (key, over) = {
             let tree = self.tree.lock();
