@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-/// By so much at most may be wrong what is known of the server's clock, where answers do not tell the time.
-const ERROR: Duration = Duration::from_secs(3);
+/// By so much may be wrong what is known of the server's clock from ours, and a date that is told in seconds.
+pub const CLOCK_ERROR: Duration = Duration::from_secs(3);
 /// Clocks drift: a `Date` says nothing any more of later than this.
 const DATE_STANDS: Duration = Duration::from_mins(10);
 /// A clock that is so far behind what it said before was set.
@@ -67,12 +67,15 @@ impl ServerClock {
     /// What S3 has said to have stored until now is not dated later than this, at least not later than in this second.
     #[must_use]
     pub fn stored_by(&self) -> SystemTime {
-        self.now().unwrap_or_else(|| {
-            let (now, ahead_s) = (SystemTime::now() + ERROR, self.ahead_s().unwrap_or(0));
-            let apart = Duration::from_secs(ahead_s.unsigned_abs());
-            if ahead_s < 0 { now + apart } else { now - apart }
-        })
+        self.now().unwrap_or_else(|| later(SystemTime::now() + CLOCK_ERROR, -self.ahead_s().unwrap_or(0)))
     }
+}
+
+/// So many seconds later, or earlier if they are negative.
+#[must_use]
+pub fn later(time: SystemTime, seconds: i64) -> SystemTime {
+    let apart = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { time - apart } else { time + apart }
 }
 
 #[cfg(test)]
@@ -112,7 +115,7 @@ mod tests {
     fn a_clock_that_nobody_tells_is_known_to_some_seconds() {
         let behind = ServerClock::behind_by_s(3_600);
         let (now, hour) = (SystemTime::now(), Duration::from_hours(1));
-        assert!(behind.stored_by() < now - hour + 2 * ERROR && behind.stored_by() > now - hour);
+        assert!(behind.stored_by() < now - hour + 2 * CLOCK_ERROR && behind.stored_by() > now - hour);
         assert!(ServerClock::behind_by_s(-3_600).stored_by() > now + hour);
     }
 }

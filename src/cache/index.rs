@@ -110,19 +110,17 @@ impl AttributeIndex {
     }
 
     /// Of every version whose key begins with `prefix`, S3 has to say again whether it is still the one of which
-    /// the attributes are remembered. Of what is remembered meanwhile it does not matter which is taken for newer.
+    /// the attributes are remembered; of what is learnt meanwhile it may be asked in vain.
     pub fn doubt_tree(&self, prefix: &str) {
         self.flush();
         let mut from = prefix.to_owned();
         loop {
             // In pieces: who wants to know something else is not to wait for all of a large index.
-            let found = self.shared.file.some_below(prefix, &from);
-            let Some((last, _)) = found.last() else { return };
+            let keys = self.shared.file.some_keys(prefix, &from);
+            let Some(last) = keys.last() else { return };
             from = format!("{last}\0");
-            for (key, remembered) in &found {
-                if self.get(key).as_ref() == Some(remembered) {
-                    self.put(key, Remembered { modified: Modified::Unknown, ..remembered.clone() });
-                }
+            for key in &keys {
+                self.doubt(key);
             }
             self.flush();
         }

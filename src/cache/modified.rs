@@ -5,8 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// By so much may be wrong what is known of the server's clock, and a date that is told in seconds.
-const CLOCK_ERROR: Duration = Duration::from_secs(3);
+use crate::bucket::clock::{CLOCK_ERROR, later};
 
 /// The `Date` of an answer may be so much behind what it is about: told from an older second by a server that is busy, or
 /// by what stands before it.
@@ -81,11 +80,6 @@ fn second_of(time: SystemTime) -> SystemTime {
 /// LIST gives milliseconds, HEAD whole seconds.
 fn same_second(left: SystemTime, right: SystemTime) -> bool {
     second_of(left) == second_of(right)
-}
-
-fn later(time: SystemTime, seconds: i64) -> SystemTime {
-    let apart = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { time - apart } else { time + apart }
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Fs {
         let stored = self.store_attributes_guarded(ino).await;
         if stored.is_err()
             && let Some(node) = self.tree.lock().get_mut(ino)
-            && !node.content.as_ref().is_some_and(|content| content.bytes_dirty())
+            && !node.has_unstored_bytes()
         {
             node.stat = before;
         }

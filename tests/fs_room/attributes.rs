@@ -1,6 +1,5 @@
 //! Attributes from LIST: what foreign objects cost, and that nothing they carry is lost.
 
-use s3mount::bucket::PutOptions;
 use s3mount::bucket::clock::ServerClock;
 
 use super::*;
@@ -291,19 +290,13 @@ async fn a_chmod_by_another_mount_of_a_directory_made_here_is_seen_and_not_undon
     assert_eq!((kept.mode.unwrap() & 0o7777, kept.uid, kept.gid), (0o710, Some(5), Some(5)));
 }
 
-/// By another mount.
-async fn put_marker(house: &House, key: &str, metadata: Metadata) {
-    let options = PutOptions { metadata, ..PutOptions::default() };
-    house.bucket.put(key, Bytes::new(), &options).await.unwrap();
-}
-
 /// As a server with real directories answers.
 #[tokio::test]
 async fn a_marker_that_carries_nothing_keeps_what_it_has_here() {
     let house = doubting(Arc::new(MemoryBucket::new()), 10).await;
-    put_marker(&house, "e/", metadata(&[("mode", "16832")])).await;
+    house.put_marker("e/", metadata(&[("mode", "16832")])).await;
     let ours = house.fs.mkdir(ROOT, OsStr::new("d"), 0o711, ME).await.unwrap().ino;
-    put_marker(&house, "d/", Metadata::new()).await;
+    house.put_marker("d/", Metadata::new()).await;
     house.names(ours).await;
     assert_eq!(house.bucket.count("HeadObject"), 1, "by its date it is another client's");
     assert_eq!(house.lookup(ROOT, "d").await.unwrap().stat.perm, 0o711);
@@ -311,7 +304,7 @@ async fn a_marker_that_carries_nothing_keeps_what_it_has_here() {
     house.names(house.lookup(ROOT, "e").await.unwrap().ino).await;
     let dated = house.bucket.info("d/").unwrap().modified;
     while house.bucket.info("d/").unwrap().modified == dated {
-        put_marker(&house, "d/", Metadata::new()).await;
+        house.put_marker("d/", Metadata::new()).await;
     }
     let bare = house.lookup(ROOT, "d").await.unwrap().ino;
     house.names(bare).await;
@@ -321,7 +314,7 @@ async fn a_marker_that_carries_nothing_keeps_what_it_has_here() {
 /// A directory of another client, which has been listed, in a mount that has not listed it.
 async fn listed_before() -> House {
     let house = House::new().await;
-    put_marker(&house, "d/", metadata(&[("mode", "16877")])).await;
+    house.put_marker("d/", metadata(&[("mode", "16877")])).await;
     let directory = house.lookup(ROOT, "d").await.unwrap().ino;
     house.names(directory).await;
     house.write_file(directory, "f", b"x").await;
@@ -334,7 +327,7 @@ async fn before_a_directory_is_changed_that_was_not_read_for_long_its_marker_is_
     let directory = house.lookup(ROOT, "d").await.unwrap().ino;
     let dated = house.bucket.info("d/").unwrap().modified;
     while house.bucket.info("d/").unwrap().modified == dated {
-        put_marker(&house, "d/", metadata(&[("mode", "16832"), ("uid", "5"), ("gid", "5")])).await;
+        house.put_marker("d/", metadata(&[("mode", "16832"), ("uid", "5"), ("gid", "5")])).await;
     }
     chmod(&house, directory, 0o710).await.unwrap();
     let kept = Attributes::from_metadata(&house.bucket.info("d/").unwrap().metadata);

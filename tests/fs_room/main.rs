@@ -30,7 +30,7 @@ use bytes::Bytes;
 use s3mount::bucket::attributes::Attributes;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
 use s3mount::bucket::upload::UploadSettings;
-use s3mount::bucket::{Bucket, Layout, Metadata};
+use s3mount::bucket::{Bucket, Layout, Metadata, PutOptions};
 use s3mount::cache::{AttributeIndex, BlockCache, CacheSettings};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Entry, NewTime, SetAttr};
@@ -141,6 +141,12 @@ impl House {
         self.fs.flush(opened.handle, ME).await.unwrap();
         self.fs.release(opened.handle).await.unwrap();
         entry
+    }
+
+    /// By another mount.
+    async fn put_marker(&self, key: &str, metadata: Metadata) {
+        let options = PutOptions { metadata, ..PutOptions::default() };
+        self.bucket.put(key, Bytes::new(), &options).await.unwrap();
     }
 
     async fn read_file(&self, ino: Ino) -> Bytes {

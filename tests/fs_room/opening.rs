@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
+use s3mount::bucket::Metadata;
 use s3mount::bucket::memory::{Effect, Fault, MemoryBucket};
-use s3mount::bucket::{Bucket, Metadata, PutOptions};
 use s3mount::error::{Errno, Kind};
 use s3mount::fs::ops::{Opened, Place};
 use s3mount::fs::{Ino, Kernel, Settings};
@@ -302,8 +301,7 @@ async fn the_kernel_forgets_the_rights_of_a_directory_that_another_mount_has_cha
     let house = House::with(Arc::new(MemoryBucket::new()), tempfile::tempdir().unwrap(), asking).await;
     let kernel = Told::attached(&house);
     let put = async |mode: &str| {
-        let metadata = Metadata::from([("mode".to_owned(), mode.to_owned())]);
-        house.bucket.put("d/", Bytes::new(), &PutOptions { metadata, ..PutOptions::default() }).await.unwrap();
+        house.put_marker("d/", Metadata::from([("mode".to_owned(), mode.to_owned())])).await;
         house.bucket.info("d/").unwrap().modified
     };
     let dated = put("16877").await;

@@ -35,7 +35,7 @@ pub(super) async fn examine(config: &Config, source: &Source, settings: ConnectS
         let told = format!("the bucket is in {region}, not in {asked}");
         tell(Finding::warning("region", told, format!("--region {region} saves a request at each start")));
     }
-    if let Some(ahead_s) = connection.clock.ahead_s() {
+    if let Some(ahead_s) = connection.layout.clock("").ahead_s() {
         tell(clock(ahead_s));
     }
     let bucket = connection.bucket.as_ref();

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::check_first::CheckFirst;
-use super::clock::ServerClock;
 use super::history::History;
 use super::layout::Layout;
 use super::probe::{Capabilities, probe};
@@ -143,8 +142,6 @@ pub struct Connection {
     pub region: String,
     /// The region that was asked first, where S3 named another.
     pub moved_from: Option<String>,
-    /// The server's; of several buckets that of the first.
-    pub clock: ServerClock,
     pub capabilities: Capabilities,
     /// `None` of several buckets, whose root is in none.
     pub first_page: Option<FirstPage>,
@@ -233,7 +230,6 @@ async fn connect_with(settings: &ConnectSettings, mut sdk: config::Sdk, shared: 
         requests: shared.requests,
         endpoint: sdk.endpoint(),
         moved_from,
-        clock: sdk.clock.clone(),
         capabilities,
         first_page,
         credentials: sdk.credentials(),

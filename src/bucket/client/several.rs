@@ -120,7 +120,7 @@ fn root(named: &[(String, ConnectSettings)], at: usize, connection: &Connection)
         prefix: settings.prefix.clone(),
         region: connection.region.clone(),
         server: connection.endpoint.clone(),
-        clock: connection.clock.clone(),
+        clock: connection.layout.clock(""),
         client: named[..at].iter().position(|(_, other)| settings.copies_with(other)).unwrap_or(at),
         read_only: settings.read_only,
     }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::RwLock;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition,
 };
 
 use super::super::Remembered;
@@ -63,10 +64,7 @@ impl IndexFile {
     pub fn get(&self, key: &str) -> Option<Remembered> {
         let store = self.store.read();
         let found = guarded(|| {
-            let table = match store.database().begin_read()?.open_table(TABLE) {
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-                table => table?,
-            };
+            let Some(table) = store.table()? else { return Ok(None) };
             Ok(table.get(key)?.map(|value| Remembered::decode(key, value.value())))
         });
         drop(store);
@@ -78,25 +76,21 @@ impl IndexFile {
         }
     }
 
-    /// Versions under a prefix, some of them, by their keys from `from` on; of a record that is damaged nothing.
-    pub fn some_below(&self, prefix: &str, from: &str) -> Vec<(String, Remembered)> {
+    /// Some keys under a prefix, in their order, from `from` on; none if there are no more.
+    pub fn some_keys(&self, prefix: &str, from: &str) -> Vec<String> {
         const SOME: usize = 5_000;
         let store = self.store.read();
         let found = guarded(|| {
-            let table = match store.database().begin_read()?.open_table(TABLE) {
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                table => table?,
-            };
-            let mut found = Vec::new();
-            for entry in table.range(from..)? {
-                let (key, value) = entry?;
-                if found.len() == SOME || !key.value().starts_with(prefix) {
+            let Some(table) = store.table()? else { return Ok(Vec::new()) };
+            let mut keys = Vec::new();
+            for entry in table.range(from..)?.take(SOME) {
+                let (key, _) = entry?;
+                if !key.value().starts_with(prefix) {
                     break;
                 }
-                let remembered = Remembered::decode(key.value(), value.value());
-                found.extend(remembered.filter(|it| it.etag.is_some()).map(|it| (key.value().to_owned(), it)));
+                keys.push(key.value().to_owned());
             }
-            Ok(found)
+            Ok(keys)
         });
         drop(store);
         found.unwrap_or_else(|cause| {
@@ -155,6 +149,14 @@ struct Store {
 impl Store {
     fn database(&self) -> &Database {
         self.database.as_ref().expect("it is taken only when this is dropped")
+    }
+
+    /// `None` if nothing was ever written.
+    fn table(&self) -> Result<Option<ReadOnlyTable<&'static str, &'static [u8]>>, redb::Error> {
+        match self.database().begin_read()?.open_table(TABLE) {
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            table => Ok(Some(table?)),
+        }
     }
 }
 
